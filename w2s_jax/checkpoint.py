@@ -1,0 +1,134 @@
+"""Orbax checkpoints: training in progress, finished parameters, loading back.
+
+A stage in training keeps `checkpoints/<step>/{state, data}`; a finished one
+keeps `params/` with everything needed to use the model beside it
+(`config.json`, `tokenizer.json`).
+"""
+
+import json
+from typing import Any, NamedTuple
+
+from etils import epath
+import jax
+import orbax.checkpoint as ocp
+
+from w2s_jax import sharding
+from w2s_jax import tokenizers
+from w2s_jax import transformer
+
+
+class Training:
+  """Latest checkpoint of a run: state and place in the data, saved together."""
+
+  def __init__(self, folder):
+    self._manager = ocp.CheckpointManager(
+      epath.Path(folder),
+      item_names=('state', 'data'),
+      options=ocp.CheckpointManagerOptions(max_to_keep=1),
+    )
+
+  def save(self, step, state, data_state):
+    """Starts an asynchronous save; it is atomic."""
+    self._manager.save(
+      step,
+      args=ocp.args.Composite(
+        state=ocp.args.StandardSave(state), data=ocp.args.JsonSave(data_state)
+      ),
+    )
+
+  def restore(self, state):
+    """(state, data_state) of the latest step, placed like `state`, or None."""
+    step = self._manager.latest_step()
+    if step is None:
+      return None
+    abstract = jax.tree.map(ocp.utils.to_shape_dtype_struct, state)
+    restored = self._manager.restore(
+      step,
+      args=ocp.args.Composite(
+        state=ocp.args.StandardRestore(abstract), data=ocp.args.JsonRestore()
+      ),
+    )
+    return restored['state'], restored['data']
+
+  def close(self):
+    self._manager.wait_until_finished()
+    self._manager.close()
+
+
+def save_params(folder, params):
+  """Writes parameters; the folder appears only when it is whole."""
+  with ocp.StandardCheckpointer() as checkpointer:
+    checkpointer.save(epath.Path(folder), params)
+
+
+def load_params(folder, *, mesh=None):
+  """Nested dict of parameters, on `mesh` or on the first local device."""
+  folder = epath.Path(folder)
+  with ocp.StandardCheckpointer() as checkpointer:
+    shapes = checkpointer.metadata(folder).item_metadata.tree
+    one_device = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
+
+    def abstract(path, leaf):
+      place = one_device
+      if mesh is not None:
+        place = sharding.parameter_sharding(
+          mesh, sharding.path_string(path), leaf.shape
+        )
+      return jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=place)
+
+    return checkpointer.restore(
+      folder, jax.tree_util.tree_map_with_path(abstract, shapes)
+    )
+
+
+class Loaded(NamedTuple):
+  """A trained model: model.apply({'params': params}, tokens_BxL, length_B)."""
+
+  params: Any
+  model: Any
+  tokenizer: Any
+  config: dict
+
+
+def load_model(workdir, stage, *, mesh=None):
+  """Params, model, tokenizer and config of a finished stage, in one call.
+
+  Args:
+    workdir: folder of a study, local or gs://.
+    stage: name of a folder under `workdir/stages`, or the beginning of one.
+    mesh: placed on it, else on one device, whatever the study ran on.
+
+  Raises:
+    ValueError: no finished stage, or several, begin with `stage`.
+  """
+  folder = find_stage(workdir, stage)
+  config = json.loads((folder / 'config.json').read_text())
+  fields = config['model']
+  architecture = transformer.TransformerConfig(**fields['architecture'])
+  return Loaded(
+    params=load_params(folder / 'params', mesh=mesh),
+    model=transformer.Classifier(architecture, fields['num_classes']),
+    tokenizer=tokenizers.load(folder),
+    config=config,
+  )
+
+
+def find_stage(workdir, stage):
+  """Folder of the one finished stage with parameters that starts with this."""
+  stages = epath.Path(workdir) / 'stages'
+  if not stages.exists():
+    raise ValueError(f'{stages} does not exist; is {workdir} a workdir?')
+  finished = sorted(
+    path.name
+    for path in stages.iterdir()
+    if (path / 'DONE').exists() and (path / 'params').exists()
+  )
+  found = [name for name in finished if name.startswith(stage)]
+  if stage in finished:
+    found = [stage]
+  if len(found) != 1:
+    raise ValueError(
+      f'{len(found)} finished stages of {workdir} begin with {stage!r}; '
+      f'name one of: {", ".join(finished)}'
+    )
+  return stages / found[0]

@@ -1,0 +1,320 @@
+"""Stages: the steps of a study, each done once and kept in its own folder.
+
+A stage is a pure function of its spec. The folder
+
+  WORKDIR/stages/<name>-<key>/{config.json, metrics.jsonl, checkpoints/,
+                               params/, tokenizer.json, predictions/, DONE}
+
+carries a hash of the spec, which names the stages it reads by their keys.
+DONE is written last: running again skips what is finished, resumes what is
+not, and never mixes what belongs to different specs.
+"""
+
+import dataclasses
+import hashlib
+import itertools
+import json
+import time
+from typing import Any, NamedTuple
+
+from etils import epath
+import jax
+from jax.experimental import multihost_utils
+import numpy as np
+
+from w2s_jax import batching
+from w2s_jax import checkpoint
+from w2s_jax import logger as logger_lib
+from w2s_jax import predict
+from w2s_jax import sharding
+from w2s_jax import train
+from w2s_jax import weak_labels
+from w2s_jax.tasks import splits
+
+# Part of every key; raised when the same spec comes to mean something else.
+FORMAT = 1
+
+
+class Stage(NamedTuple):
+  name: str
+  key: str
+  folder: epath.Path
+
+  def predictions(self, split):
+    """Arrays ids [N], probs [N, C] and label_probs [N, C] (ground truth)."""
+    return weak_labels.load_arrays(self.folder / 'predictions' / f'{split}.npz')
+
+  def summary(self):
+    """What the stage said of itself when done: seconds, steps, padding."""
+    return json.loads((self.folder / 'DONE').read_text())
+
+
+@dataclasses.dataclass(frozen=True)
+class Runtime:
+  """Where stages run. Nothing in here changes a result."""
+
+  workdir: epath.Path
+  mesh: jax.sharding.Mesh
+  console: Any
+  eval_batch_size: int
+  checkpoint_every: int
+  tensorboard: bool
+  num_stages: int
+  counter: Any = dataclasses.field(default_factory=lambda: itertools.count(1))
+
+
+@dataclasses.dataclass(frozen=True)
+class Evaluation:
+  """Rows with ground truth on which every model of a study is measured.
+
+  Their lengths also decide the buckets, so that all stages share shapes.
+  """
+
+  splits: dict  # name -> Examples
+  max_length: int
+  num_buckets: int
+
+  def spec(self):
+    return {
+      'max_length': self.max_length,
+      'num_buckets': self.num_buckets,
+      **{name: splits.fingerprint(x) for name, x in self.splits.items()},
+    }
+
+  def buckets(self, model):
+    lengths = [
+      tokenize(model, examples, self.max_length)[0].lengths_N
+      for examples in self.splits.values()
+    ]
+    return batching.choose_buckets(
+      np.concatenate([*lengths, [self.max_length]]), count=self.num_buckets
+    )
+
+
+def tokenize(model, examples, max_length, labels=None):
+  """(TokenRows, rows cut at max_length); labels are joined on ids."""
+  tokens, cut = model.tokenizer.encode(examples.inputs, max_length=max_length)
+  num_classes = model.network.num_classes
+  label_probs_NxC = np.zeros((len(tokens), num_classes), np.float32)
+  if labels is not None:
+    label_probs_NxC = weak_labels.join(examples.ids, labels)
+  return batching.TokenRows(tokens, label_probs_NxC), cut
+
+
+def train_stage(
+  runtime,
+  *,
+  role,
+  model,
+  fine_tuning,
+  loss,
+  loss_args,
+  seed,
+  inputs,
+  labels,
+  evaluation,
+):
+  """Fine-tunes a model on `inputs` towards `labels`, and predicts.
+
+  `inputs` carries no labels of its own: a student can not see ground truth.
+  """
+  spec = {
+    'kind': 'train',
+    'model': model.identity,
+    'fine_tuning': fine_tuning,
+    'loss': loss,
+    'loss_args': loss_args,
+    'seed': seed,
+    'labels': labels.provenance,
+    'evaluation': evaluation.spec(),
+  }
+  name = f'{role}-{model.name}-seed{seed}'
+
+  def build(stage):
+    started = time.monotonic()
+    rows, cut = tokenize(model, inputs, evaluation.max_length, labels)
+    buckets = evaluation.buckets(model)
+    plan = batching.EpochPlan(
+      rows.lengths_N,
+      batch_size=fine_tuning['batch_size'],
+      buckets=buckets,
+      epochs=fine_tuning['epochs'],
+      seed=seed,
+    )
+    params_folder = stage.folder / 'params'
+    if not _agreed(params_folder.exists()):
+      params = train.fit(
+        model=model.network,
+        params=model.init(runtime.mesh, seed),
+        rows=rows,
+        plan=plan,
+        recipe=train.Recipe(
+          loss=loss,
+          loss_args=tuple(sorted(loss_args.items())),
+          total_steps=len(plan),
+          learning_rate=fine_tuning['learning_rate'],
+          warmup=fine_tuning['warmup'],
+          decay=fine_tuning['decay'],
+          weight_decay=fine_tuning['weight_decay'],
+          clip_norm=fine_tuning['clip_norm'],
+        ),
+        freeze=fine_tuning['freeze'],
+        seed=seed,
+        mesh=runtime.mesh,
+        folder=stage.folder,
+        checkpoint_every=runtime.checkpoint_every,
+        logger=_logger(runtime, stage),
+        name=stage.name,
+      )
+      checkpoint.save_params(params_folder, params)
+    params = checkpoint.load_params(params_folder, mesh=runtime.mesh)
+    _evaluate(runtime, stage, model, params, evaluation, buckets)
+    if jax.process_index() == 0:
+      model.tokenizer.save(stage.folder)
+      (stage.folder / 'checkpoints').rmtree(missing_ok=True)
+    return {
+      'seconds': round(time.monotonic() - started, 1),
+      'steps': len(plan),
+      'rows': len(rows),
+      'rows_cut': cut,
+      'padding_ratio': batching.padding_ratio(rows.lengths_N, plan),
+    }
+
+  return _once(runtime, name, spec, build)
+
+
+def zero_shot_stage(runtime, *, model, evaluation):
+  """Predictions of a model before any fine-tuning."""
+  spec = {
+    'kind': 'zero_shot',
+    'model': model.identity,
+    'evaluation': evaluation.spec(),
+  }
+
+  def build(stage):
+    params = model.init(runtime.mesh, 0)
+    buckets = evaluation.buckets(model)
+    _evaluate(runtime, stage, model, params, evaluation, buckets)
+    return {}
+
+  return _once(runtime, f'zero_shot-{model.name}', spec, build)
+
+
+def label_stage(runtime, *, model, supervisor, inputs, evaluation, seed):
+  """Weak labels: what the trained `supervisor` says of `inputs`."""
+  provenance = {
+    'supervisor': supervisor.key,
+    'rows': splits.fingerprint(inputs),
+  }
+  spec = {'kind': 'label', 'evaluation': evaluation.spec(), **provenance}
+
+  def build(stage):
+    params = checkpoint.load_params(
+      supervisor.folder / 'params', mesh=runtime.mesh
+    )
+    rows, _ = tokenize(model, inputs, evaluation.max_length)
+    probs_NxC = _predict(
+      runtime, stage, model, params, rows, evaluation.buckets(model)
+    )
+    if jax.process_index() == 0:
+      labels = weak_labels.Labels(inputs.ids, probs_NxC, provenance)
+      weak_labels.save(stage.folder / 'weak_labels.npz', labels)
+    return {'rows': len(rows)}
+
+  stage = _once(runtime, f'labels-{model.name}-seed{seed}', spec, build)
+  return weak_labels.load(
+    stage.folder / 'weak_labels.npz', provenance=provenance
+  )
+
+
+def _evaluate(runtime, stage, model, params, evaluation, buckets):
+  """Writes predictions/<split>.npz for every evaluated split."""
+  for split, examples in evaluation.splits.items():
+    rows, _ = tokenize(model, examples, evaluation.max_length)
+    probs_NxC = _predict(runtime, stage, model, params, rows, buckets)
+    if jax.process_index() == 0:
+      weak_labels.save_arrays(
+        stage.folder / 'predictions' / f'{split}.npz',
+        ids=examples.ids,
+        probs=probs_NxC,
+        label_probs=examples.label_probs_NxC,
+      )
+
+
+def _predict(runtime, stage, model, params, rows, buckets):
+  with _logger(runtime, stage).progress(
+    stage=f'{stage.name} predicts', total_steps=len(rows)
+  ) as progress:
+    return predict.predict(
+      model.network,
+      params,
+      rows,
+      batch_size=runtime.eval_batch_size,
+      buckets=buckets,
+      mesh=runtime.mesh,
+      progress=progress,
+    )
+
+
+def _logger(runtime, stage):
+  return logger_lib.Logger(
+    stage.folder,
+    console=runtime.console,
+    is_primary=jax.process_index() == 0,
+    tensorboard=runtime.tensorboard,
+  )
+
+
+def _once(runtime, name, spec, build):
+  """Runs build(stage) unless the stage of this spec is done already."""
+  spec = {'format': FORMAT, **spec}
+  key = hashlib.sha256(
+    json.dumps(spec, sort_keys=True, default=list).encode()
+  ).hexdigest()[:12]
+  folder = runtime.workdir / 'stages' / f'{name}-{key}'
+  stage = Stage(name, key, folder)
+  done = folder / 'DONE'
+  position = next(runtime.counter)
+
+  def say(status, detail=''):
+    logger_lib.stage(
+      name,
+      status,
+      detail,
+      console=runtime.console,
+      position=position,
+      total=runtime.num_stages,
+    )
+
+  if _agreed(done.exists()):
+    say('cached')
+    return stage
+  say('resume' if folder.exists() else 'start')
+  if jax.process_index() == 0:
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / 'config.json').write_text(
+      json.dumps(spec, indent=2, default=list)
+    )
+  _barrier(f'{name}-start')
+  started = time.monotonic()
+  summary = build(stage)
+  _barrier(f'{name}-built')
+  if jax.process_index() == 0:
+    partial = folder / 'DONE.partial'
+    partial.write_text(json.dumps(summary))
+    partial.replace(done)
+  _barrier(f'{name}-done')
+  say('done', f'{time.monotonic() - started:.1f} s')
+  return stage
+
+
+def _agreed(value):
+  """The first process's answer, on all of them."""
+  if jax.process_count() == 1:
+    return value
+  return bool(multihost_utils.broadcast_one_to_all(np.asarray(value)))
+
+
+def _barrier(name):
+  if jax.process_count() > 1:
+    multihost_utils.sync_global_devices(name)

@@ -1,0 +1,143 @@
+"""Tasks: what is learned. `load` turns the rows of a source into examples.
+
+Shape suffixes here and below: N examples, C classes.
+"""
+
+import collections
+import dataclasses
+import difflib
+import hashlib
+import json
+
+import numpy as np
+
+from w2s_jax.tasks import nlp, sources
+
+TASKS = {**nlp.TASKS}
+
+
+@dataclasses.dataclass(frozen=True)
+class Examples:
+  """N rows of a task, in columns.
+
+  Attributes:
+    ids: [N] str, a hash of the inputs: stable across runs, orders and sources.
+    groups: [N] str, a hash of what related rows share; a group is never cut.
+    inputs: N texts.
+    label_probs_NxC: float32 ground truth, one-hot.
+  """
+
+  ids: np.ndarray
+  groups: np.ndarray
+  inputs: list
+  label_probs_NxC: np.ndarray
+
+  def __len__(self) -> int:
+    return len(self.inputs)
+
+  def take(self, indices) -> 'Examples':
+    """The rows at `indices` (integers or a mask), in that order."""
+    indices = np.arange(len(self))[indices]
+    return Examples(
+      ids=self.ids[indices],
+      groups=self.groups[indices],
+      inputs=[self.inputs[i] for i in indices],
+      label_probs_NxC=self.label_probs_NxC[indices],
+    )
+
+
+def load(
+  name: str, *, source: str = ''
+) -> tuple[Examples, Examples | None, dict]:
+  """Reads a task.
+
+  Args:
+    name: a key of `TASKS`.
+    source: where the rows are, see sources.py; '' for the task's own source.
+
+  Returns:
+    The training pool; the upstream test set, or None where it is to be held out
+    of the pool (the source is a single pool, or the task has no labelled test
+    split); and counts of rows read, examples made from them, and duplicates and
+    contradicting duplicates dropped, for 'train' and 'test'.
+
+  Raises:
+    ValueError: unknown task; a row without a needed column, a text or a valid
+      label, with its file and line; hidden labels; no rows.
+    FileNotFoundError, ImportError: see sources.read.
+  """
+  if name not in TASKS:
+    close = difflib.get_close_matches(name, TASKS, n=1, cutoff=0)[0]
+    raise ValueError(
+      f'data.task = {name!r} is unknown: did you mean {close!r}? '
+      f'Tasks: {", ".join(TASKS)}.'
+    )
+  task = TASKS[name]
+  source = source or task.source
+  if not sources.has_splits(source):
+    pool, counts = _load_splits(name, source, task.train[:1])
+    return pool, None, {'train': counts}
+  train, train_counts = _load_splits(name, source, task.train)
+  if not task.test:
+    return train, None, {'train': train_counts}
+  test, test_counts = _load_splits(name, source, task.test)
+  return train, test, {'train': train_counts, 'test': test_counts}
+
+
+def _load_splits(
+  name: str, source: str, splits: tuple[str, ...]
+) -> tuple[Examples, dict]:
+  """Examples of all rows of `splits`, without duplicates, and counts."""
+  found = {}  # From id to (inputs, group, set of labels).
+  counts = collections.Counter(rows=0, examples=0, duplicates=0, conflicting=0)
+  for split in splits:
+    for origin, row in sources.read(source, split):
+      counts['rows'] += 1
+      for inputs, group, label in _convert(name, row, origin):
+        counts['examples'] += 1
+        new = (inputs, _hash(group), set())
+        found.setdefault(_hash(inputs), new)[2].add(label)
+  kept = {id_: row for id_, row in found.items() if len(row[2]) == 1}
+  if not kept:
+    raise ValueError(f'data.source = {source!r} has no rows for task {name!r}.')
+  counts['conflicting'] = len(found) - len(kept)
+  counts['duplicates'] = counts['examples'] - len(found)
+  inputs, groups, labels = zip(*kept.values(), strict=True)
+  examples = Examples(
+    ids=np.array(list(kept)),
+    groups=np.array(groups),
+    inputs=list(inputs),
+    label_probs_NxC=np.eye(TASKS[name].num_classes, dtype=np.float32)[
+      [label for (label,) in labels]
+    ],
+  )
+  return examples, dict(counts)
+
+
+def _convert(name: str, row: dict, origin: str) -> list[tuple[str, str, int]]:
+  """The task's own conversion; what is wrong with a row names its origin."""
+  task = TASKS[name]
+  try:
+    converted = task.convert(row)
+  except KeyError as error:
+    raise ValueError(
+      f'{origin}: task {name!r} needs the column {error.args[0]!r}; there are '
+      f'{", ".join(map(repr, row))}.'
+    ) from error
+  except (TypeError, ValueError) as error:
+    raise ValueError(f'{origin}: {error}.') from error
+  for *_, label in converted:
+    if label == -1:
+      raise ValueError(
+        f'{origin}: label -1 means that this split has hidden labels.'
+      )
+    if not 0 <= label < task.num_classes:
+      raise ValueError(
+        f'{origin}: label {label} is not in 0..{task.num_classes - 1}.'
+      )
+  return converted
+
+
+def _hash(inputs) -> str:
+  canonical = json.dumps(inputs, ensure_ascii=True)
+  return hashlib.sha256(canonical.encode()).hexdigest()[:16]

@@ -1,0 +1,127 @@
+"""Text to token ids."""
+
+import json
+import zlib
+
+from etils import epath
+import numpy as np
+import tokenizers
+
+
+class Tokenizer:
+  """A Hugging Face tokenizer.json."""
+
+  def __init__(self, backend):
+    # What a file stores here belongs to whoever batches the rows.
+    backend.no_padding()
+    backend.no_truncation()
+    self._backend = backend
+
+  @property
+  def vocab_size(self):
+    return self._backend.get_vocab_size()
+
+  def encode(self, texts, *, max_length):
+    """Returns (list of int32 ids_L, number of texts that were cut).
+
+    Cuts the end of the text, never the special tokens around it. A text
+    without tokens becomes one special token (id 0 where there is none), so
+    that every row has something to pool.
+
+    Raises:
+      ValueError: max_length has no room for a token of the text.
+    """
+    num_special = self._backend.num_special_tokens_to_add(False)
+    if max_length <= num_special:
+      raise ValueError(
+        f'max_length={max_length} has no room for text: the tokenizer adds '
+        f'{num_special} special tokens.'
+      )
+    self._backend.enable_truncation(max_length)
+    encodings = self._backend.encode_batch_fast(texts)
+    self._backend.no_truncation()
+    empty = [self._empty_id()]
+    ids = [np.array(e.ids or empty, np.int32) for e in encodings]
+    return ids, sum(bool(e.overflowing) for e in encodings)
+
+  def token_id(self, text):
+    """Id of a text that is one token, such as the label '0'.
+
+    Raises:
+      ValueError: it is none or several, or unknown to the vocabulary.
+    """
+    encoding = self._backend.encode(text, add_special_tokens=False)
+    unknown = getattr(self._backend.model, 'unk_token', None)
+    if len(encoding.ids) != 1 or encoding.tokens == [unknown]:
+      raise ValueError(
+        f'{text!r} is not one token of the vocabulary but {encoding.tokens}.'
+      )
+    return encoding.ids[0]
+
+  def save(self, folder):
+    path = epath.Path(folder) / 'tokenizer.json'
+    path.write_text(self._backend.to_str(), encoding='utf-8')
+
+  def _empty_id(self):
+    added = self._backend.get_added_tokens_decoder()
+    return min((i for i, token in added.items() if token.special), default=0)
+
+
+class WordHash:
+  """Words to hashed ids, with the interface of Tokenizer.
+
+  For random models in tests and debugging: needs no vocabulary. Id 0 stands
+  for a text without words.
+  """
+
+  def __init__(self, vocab_size):
+    self.vocab_size = vocab_size
+
+  def encode(self, texts, *, max_length):
+    """Returns (list of int32 ids_L, number of texts that were cut)."""
+    words = [text.split() for text in texts]
+    ids = [[self._hash(word) for word in row[:max_length]] for row in words]
+    num_cut = sum(len(row) > max_length for row in words)
+    return [np.array(row or [0], np.int32) for row in ids], num_cut
+
+  def token_id(self, text):
+    """Id of one word.
+
+    Raises:
+      ValueError: `text` is not one word.
+    """
+    if len(text.split()) != 1:
+      raise ValueError(f'{text!r} is not one word.')
+    return self._hash(text.strip())
+
+  def save(self, folder):
+    path = epath.Path(folder) / 'word_hash.json'
+    path.write_text(json.dumps({'vocab_size': self.vocab_size}))
+
+  def _hash(self, word):
+    return 1 + zlib.crc32(word.encode()) % (self.vocab_size - 1)
+
+
+def word_hash(vocab_size):
+  """A WordHash with ids below vocab_size."""
+  return WordHash(vocab_size)
+
+
+def load(folder):
+  """Reads what `save` wrote, or the tokenizer.json of a model folder.
+
+  Raises:
+    FileNotFoundError: the folder holds no tokenizer.
+    ValueError: its file is damaged.
+  """
+  folder = epath.Path(folder)
+  hashed, path = folder / 'word_hash.json', folder / 'tokenizer.json'
+  if hashed.exists():
+    return WordHash(**json.loads(hashed.read_text()))
+  if not path.exists():
+    raise FileNotFoundError(f'{path} not found: the folder has no tokenizer.')
+  try:
+    text = path.read_text(encoding='utf-8')
+    return Tokenizer(tokenizers.Tokenizer.from_str(text))
+  except Exception as error:  # the library raises nothing narrower
+    raise ValueError(f'{path} is damaged ({error}).') from None

@@ -1,0 +1,97 @@
+"""Labels with their ids and where they come from; stored, checked, joined.
+
+Weak labels are what a supervisor said of rows that it never saw. Ground truth
+takes the same form, so that both reach a model by the same path: joined on
+ids, never by position.
+"""
+
+import json
+from typing import NamedTuple
+import zipfile
+
+from etils import epath
+import numpy as np
+
+from w2s_jax.tasks import splits
+
+
+class Labels(NamedTuple):
+  ids_N: np.ndarray  # str
+  probs_NxC: np.ndarray  # float32 class probabilities
+  provenance: dict  # of weak labels: {'supervisor': stage key, 'rows': ...}
+
+
+def ground_truth(examples):
+  """The labels that the rows came with."""
+  return Labels(
+    examples.ids,
+    examples.label_probs_NxC,
+    {'ground_truth': splits.fingerprint(examples)},
+  )
+
+
+def save_arrays(path, **arrays):
+  """Writes an npz atomically: a reader sees all of it or nothing."""
+  path = epath.Path(path)
+  path.parent.mkdir(parents=True, exist_ok=True)
+  partial = path.with_name(path.name + '.partial')
+  with partial.open('wb') as f:
+    np.savez_compressed(f, **arrays)
+  partial.replace(path)
+
+
+def load_arrays(path):
+  """Arrays of `save_arrays`; a damaged file raises ValueError naming it."""
+  try:
+    with epath.Path(path).open('rb') as f, np.load(f) as arrays:
+      return dict(arrays)
+  except (zipfile.BadZipFile, ValueError, EOFError, OSError) as e:
+    if not epath.Path(path).exists():
+      raise
+    raise ValueError(
+      f'{path} is damaged ({e}); delete its stage folder and run again.'
+    ) from e
+
+
+def save(path, labels):
+  save_arrays(
+    path,
+    ids=labels.ids_N,
+    probs=labels.probs_NxC,
+    provenance=np.array(json.dumps(labels.provenance, sort_keys=True)),
+  )
+
+
+def load(path, *, provenance):
+  """Reads weak labels and refuses those of another supervisor or split.
+
+  Raises:
+    ValueError: damaged, or not made from `provenance`.
+  """
+  arrays = load_arrays(path)
+  found = json.loads(str(arrays['provenance']))
+  if found != provenance:
+    raise ValueError(
+      f'{path} holds labels of {found}, but {provenance} was asked for; '
+      'delete its stage folder and run again.'
+    )
+  return Labels(arrays['ids'], arrays['probs'], found)
+
+
+def join(ids_N, labels):
+  """Label probabilities [N, C] in the order of `ids_N`.
+
+  Raises:
+    ValueError: the two sets of ids differ or repeat.
+  """
+  place = {id_: i for i, id_ in enumerate(labels.ids_N.tolist())}
+  wanted = ids_N.tolist()
+  if len(place) != len(labels.ids_N) or len(set(wanted)) != len(wanted):
+    raise ValueError('Ids repeat; weak labels can not be joined.')
+  if place.keys() != set(wanted):
+    odd = sorted(place.keys() ^ set(wanted))
+    raise ValueError(
+      f'{len(odd)} ids stand on one side only of the join of {len(wanted)} '
+      f'rows with {len(place)} weak labels, for example {odd[:3]}.'
+    )
+  return labels.probs_NxC[[place[id_] for id_ in wanted]]
