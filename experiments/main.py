@@ -45,6 +45,8 @@ PROCESS_ID = flags.DEFINE_integer('process_id', None, 'Off TPU pods.')
 def main(argv):
   if len(argv) > 1:
     raise app.UsageError(f'unexpected arguments: {argv[1:]}')
+  if flags.FLAGS['verbosity'].using_default_value:
+    logging.set_verbosity(logging.WARNING)
   import jax
   import rich.console
 
@@ -116,6 +118,5 @@ def check_field(config, path):
 
 
 if __name__ == '__main__':
-  flags.FLAGS.set_default('verbosity', logging.WARNING)
   flags.mark_flags_as_required(['config', 'workdir'])
   app.run(main, flags_parser=parse_flags)

@@ -26,7 +26,6 @@ from w2s_jax import batching
 from w2s_jax import checkpoint
 from w2s_jax import logger as logger_lib
 from w2s_jax import predict
-from w2s_jax import sharding
 from w2s_jax import train
 from w2s_jax import weak_labels
 from w2s_jax.tasks import splits
