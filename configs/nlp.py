@@ -1,14 +1,31 @@
 """NLP classification: a small encoder supervises a larger one.
 
-TODO
+TODO docstring
 """
 
 from configs import base
 
-# One set of pretrained weights cut to its first layers: a ladder of sizes.
+# One set of pretrained weights cut to its first layers: a ladder of sizes in
+# one family. Token, position and type tables stay as they are pretrained.
 MODELS = {
-  f'minilm-l{k}': dict(weights='asset:minilm-l6', num_layers=k)
-  for k in (1, 2, 3, 6)
+  'minilm-l1': dict(num_layers=1, learning_rate=3e-4),
+  'minilm-l2': dict(num_layers=2, learning_rate=3e-4),
+  'minilm-l3': dict(num_layers=3, learning_rate=1e-4),
+  'minilm-l6': dict(num_layers=6, learning_rate=1e-4),
+}
+
+# Tokens kept of a row, and rows of the test set (what upstream has allows).
+TASKS = {
+  'rotten_tomatoes': (64, 2000),
+  'imdb': (256, 2000),
+  'sst2': (64, 800),
+  'cola': (48, 600),
+  'wic': (96, 600),
+  'boolq': (256, 500),
+  'boolq_question_only': (48, 2000),
+  'sciq': (64, 1000),
+  'openbookqa': (64, 800),
+  'synthetic': (48, 1000),
 }
 
 
@@ -19,42 +36,49 @@ def get_config(arg=None):
     task='rotten_tomatoes',
     weak='minilm-l1',
     strong='minilm-l6',
-    loss='',
+    loss='',  # '' is every loss of base.py
   )
   c = base.get_config()
   c.task = args.task
+  c.data.max_length, num_test = base.choose(TASKS, args.task, field='task')
+  c.data.num_buckets = 5
+  c.data.splits.update(weak=600, transfer=1000, validation=500, test=num_test)
   c.weak = model(args.weak, field='weak')
   c.strong = model(args.strong, field='strong')
   if args.loss:
     c.losses = (args.loss,)
-  c.data.max_length = 96
-  c.data.splits.update(weak=1000, transfer=1500, validation=500, test=2000)
   if args.debug:
     debug(c)
   return c
 
 
 def model(name, *, field):
-  spec = base.choose(MODELS, name, field=field)
-  return base.model(name, **spec, freeze='_embed/')
+  fields = base.choose(MODELS, name, field=field)
+  return base.model(
+    name, weights='asset:minilm-l6', freeze='_embed/', **fields
+  )
 
 
 def debug(c):
-  """Random weights and generated sentences: seconds, no download."""
+  """Random tiny models on generated sentences: seconds, no download."""
   c.task = 'synthetic'
   c.data.max_length = 48
   c.data.num_buckets = 3
-  c.data.splits.update(weak=64, transfer=256, validation=64, test=128)
+  c.data.splits.update(weak=256, transfer=1024, validation=64, test=512)
   c.weak = base.model(
-    'tiny-l1', weights='random:tiny-encoder', num_layers=1, learning_rate=3e-3
+    'tiny-l1',
+    weights='random:tiny-encoder',
+    num_layers=1,
+    learning_rate=3e-3,
+    epochs=4,
   )
   c.strong = base.model(
-    'tiny', weights='random:tiny-encoder', learning_rate=3e-3
+    'tiny-l2', weights='random:tiny-encoder', learning_rate=3e-3, epochs=4
   )
 
 
 def sweep():
-  """Every pair of the ladder, supervisor smaller than the student."""
+  """Every pair of the ladder, the supervisor smaller than the student."""
   names = list(MODELS)
   for i, weak in enumerate(names):
     for strong in names[i + 1 :]:

@@ -13,7 +13,6 @@ import sys
 
 from absl import app
 from absl import flags
-from absl import logging
 from ml_collections import config_dict
 from ml_collections import config_flags
 
@@ -45,8 +44,6 @@ PROCESS_ID = flags.DEFINE_integer('process_id', None, 'Off TPU pods.')
 def main(argv):
   if len(argv) > 1:
     raise app.UsageError(f'unexpected arguments: {argv[1:]}')
-  if flags.FLAGS['verbosity'].using_default_value:
-    logging.set_verbosity(logging.WARNING)
   import jax
   import rich.console
 
@@ -98,7 +95,10 @@ def parse_flags(argv):
       config = runpy.run_path(path)['get_config'](arg)
       for flag in (a for a in argv if a.startswith('--config.')):
         check_field(config, flag.partition('=')[0].removeprefix('--config.'))
-    return flags.FLAGS(argv)
+    argv = flags.FLAGS(argv)
+    if flags.FLAGS['verbosity'].using_default_value:
+      flags.FLAGS.verbosity = -1  # WARNING; app.run would choose INFO
+    return argv
   except (flags.Error, ValueError, TypeError, OSError) as e:
     sys.exit(f'error: {e}')
 

@@ -1,4 +1,4 @@
-"""Eight simulated devices, strict rank promotion, the repository on the path."""
+"""Eight simulated devices, strict ranks, the repository on the path."""
 
 import pathlib
 import sys

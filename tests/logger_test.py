@@ -144,10 +144,10 @@ def test_progress_of_a_single_step_and_of_none(tmp_path):
   logger, stream = _make(tmp_path)
   with logger.progress(stage='weak', total_steps=1) as progress:
     progress.update(1, examples=8, loss=0.7)
-  assert stream.getvalue() == 'weak  1/1  loss 0.7000\n'
+  assert stream.getvalue() == ''  # over before there was a line to end
   with logger.progress(stage='weak', total_steps=1, first_step=1):
     pass
-  assert stream.getvalue().count('\n') == 1
+  assert stream.getvalue() == ''
 
 
 def test_failure_inside_is_passed_on_and_the_log_is_kept(tmp_path):

@@ -1,3 +1,4 @@
+import json
 import subprocess
 import sys
 
@@ -44,8 +45,11 @@ def as_lists(ids):
   return [row.tolist() for row in ids]
 
 
-def test_stored_padding_and_truncation_are_ignored(tmp_path):
+def test_stored_padding_and_truncation_are_dropped(tmp_path):
   tokenizer = loaded(bert_like(), tmp_path)
+  tokenizer.save(tmp_path)
+  saved = json.loads((tmp_path / 'tokenizer.json').read_text())
+  assert saved['padding'] is None and saved['truncation'] is None
   ids, num_cut = tokenizer.encode(['good bad Goodly 1'], max_length=128)
   assert as_lists(ids) == [[2, 6, 7, 6, 8, 5, 3]]
   assert ids[0].dtype == np.int32

@@ -248,8 +248,9 @@ def test_token_outside_the_vocabulary_is_not_taken_for_another():
   assert np.isfinite(logits_BxC[1]).all()
 
 
-@BOTH
-@pytest.mark.parametrize('data, fsdp, tensor', [(2, 4, 1), (2, 2, 2)])
+@pytest.mark.parametrize(
+  'config, data, fsdp, tensor', [(ENCODER, 2, 4, 1), (DECODER, 2, 2, 2)]
+)
 def test_sharded_equals_one_device(config, data, fsdp, tensor, capfd):
   params = random_params(config, num_classes=2)
   lengths = np.arange(16) % 10

@@ -1,4 +1,4 @@
-"""Token rows -> batches of few shapes, reshuffled each epoch, exactly resumable.
+"""Token rows to batches of few shapes, reshuffled each epoch, resumable.
 
 Rows are grouped by length into a few buckets, so that little is padding and
 little is compiled. A batch is a dict of host arrays, the same on every

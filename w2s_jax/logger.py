@@ -182,7 +182,7 @@ class Progress:
     self._at_exit = at_exit
     self._first = None  # step and time of the first update
     self._examples = 0  # since then
-    self._printed_step = first_step
+    self._printed_step = None
     self._printed_time = clock()
     self._bar = None
 
@@ -226,8 +226,8 @@ class Progress:
   def __exit__(self, error_type, error, traceback):
     if self._bar:
       self._bar.stop()
-    elif self._step != self._printed_step:
-      self._print_line(self._clock())
+    elif self._printed_step not in (None, self._step):
+      self._print_line(self._clock())  # only what began to print is ended
     self._at_exit()
 
   def _describe(self, now, values):

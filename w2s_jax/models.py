@@ -1,6 +1,7 @@
-"""From the model fields of a config to a network, a tokenizer and parameters."""
+"""Model fields of a config to a network, a tokenizer and parameters."""
 
 import dataclasses
+import functools
 import pathlib
 from typing import Any, Callable, NamedTuple
 
@@ -102,16 +103,22 @@ def _random(preset):
   architecture = transformer.PRESETS[preset]
 
   def load(network, mesh, seed):
-    def trunk(key):
-      one_row = jnp.zeros((1, 1), jnp.int32), jnp.ones(1, jnp.int32)
-      return network.init(key, *one_row)['params']['transformer']
-
-    key = jax.random.key(seed)
-    shardings = sharding.tree_sharding(mesh, jax.eval_shape(trunk, key))
-    return jax.jit(trunk, out_shardings=shardings)(key)
+    return _random_trunk(network, mesh)(jax.random.key(seed))
 
   tokenizer = tokenizers.word_hash(architecture.vocab_size)
   return architecture, tokenizer, load, f'random:{preset}'
+
+
+@functools.lru_cache(maxsize=4)
+def _random_trunk(network, mesh):
+  """Jitted key -> parameters; compiled once for all stages and seeds."""
+
+  def trunk(key):
+    one_row = jnp.zeros((1, 1), jnp.int32), jnp.ones(1, jnp.int32)
+    return network.init(key, *one_row)['params']['transformer']
+
+  shapes = jax.eval_shape(trunk, jax.random.key(0))
+  return jax.jit(trunk, out_shardings=sharding.tree_sharding(mesh, shapes))
 
 
 def _from_folder(folder):

@@ -27,8 +27,11 @@ def predict(model, params, rows, *, batch_size, buckets, mesh, progress=None):
   """Class probabilities [N, C] float32 of every row, on every process.
 
   Longest rows first, so that padding is small and memory peaks at once. A few
-  batches are in flight while results are read.
+  batches are in flight while results are read. `batch_size` is raised to what
+  divides over the mesh.
   """
+  ways = mesh.shape['data'] * mesh.shape['fsdp']
+  batch_size = ways * -(-batch_size // ways)
   probs_fn = _probs_fn(model, mesh)
   result_NxC = np.zeros(rows.label_probs_NxC.shape, np.float32)
   waiting = collections.deque()
@@ -56,3 +59,30 @@ def predict(model, params, rows, *, batch_size, buckets, mesh, progress=None):
     while waiting:
       collect()
   return result_NxC
+
+
+def predict_texts(loaded, texts, *, batch_size=64):
+  """Class probabilities [N, C] float32 of a list of texts.
+
+  Args:
+    loaded: of checkpoint.load_model; runs where its parameters are.
+    texts: cut at the max_length of the study, as all its rows were.
+  """
+  tokens, _ = loaded.tokenizer.encode(
+    texts, max_length=loaded.config['evaluation']['max_length']
+  )
+  unlabelled_NxC = np.zeros((len(texts), loaded.model.num_classes), np.float32)
+  rows = batching.TokenRows(tokens, unlabelled_NxC)
+  place = jax.tree.leaves(loaded.params)[0].sharding
+  if isinstance(place, jax.NamedSharding):
+    mesh = place.mesh
+  else:
+    mesh = sharding.make_mesh(devices=list(place.device_set))
+  return predict(
+    loaded.model,
+    loaded.params,
+    rows,
+    batch_size=min(batch_size, len(texts)),
+    buckets=batching.choose_buckets(rows.lengths_N, count=4),
+    mesh=mesh,
+  )

@@ -50,7 +50,7 @@ def _conv1d(name, path):
 
 
 def _third(index):
-  return lambda array: np.split(array, 3, axis=-1)[index]
+  return lambda array: np.array_split(array, 3, axis=-1)[index]
 
 
 def _fused_qkv(name, path):
@@ -219,27 +219,36 @@ def read_config(folder):
 
 def parameter_shapes(config):
   """{path: shape} of the trunk's parameters."""
-  one = jax.ShapeDtypeStruct((1, 1), jnp.int32), jax.ShapeDtypeStruct((1,), int)
   model = transformer.Transformer(config)
-  variables = jax.eval_shape(model.init, jax.random.key(0), *one)
+  one_row = jnp.zeros((1, 1), jnp.int32), jnp.ones(1, jnp.int32)
+  variables = jax.eval_shape(model.init, jax.random.key(0), *one_row)
   flat = flax.traverse_util.flatten_dict(variables['params'], sep='/')
   return {path: x.shape for path, x in flat.items()}
 
 
 def _weight_files(folder):
   index = folder / 'model.safetensors.index.json'
-  if not index.exists():
-    return [folder / 'model.safetensors']
-  shards = set(_read_json(index)['weight_map'].values())
-  return [folder / shard for shard in sorted(shards)]
+  names = {'model.safetensors'}
+  if index.exists():
+    names = set(_read_json(index)['weight_map'].values())
+  for name in names:
+    if not (folder / name).exists():
+      raise FileNotFoundError(
+        f'{folder / name} not found; weights are read from safetensors only.'
+      )
+  return [folder / name for name in sorted(names)]
 
 
 def fingerprint(folder):
-  """sha256 over what is in the files of a model folder, wherever it lies."""
+  """sha256 over what is in the files of a model folder, wherever it lies.
+
+  Raises:
+    FileNotFoundError: no weights.
+  """
   folder = pathlib.Path(folder)
   digest = hashlib.sha256()
-  files = [folder / 'config.json', folder / 'tokenizer.json']
-  for path in files + _weight_files(folder):
+  others = [folder / 'config.json', folder / 'tokenizer.json']
+  for path in [*filter(pathlib.Path.exists, others), *_weight_files(folder)]:
     with open(path, 'rb') as file:
       digest.update(hashlib.file_digest(file, 'sha256').digest())
   return digest.hexdigest()
@@ -252,10 +261,6 @@ def _tensors(folder):
       with safetensors.safe_open(file, framework='numpy') as tensors:
         for name in tensors.keys():
           yield file, name, tensors.get_tensor
-    except FileNotFoundError:
-      raise FileNotFoundError(
-        f'{file} not found; weights are read from safetensors only.'
-      ) from None
     except safetensors.SafetensorError as error:
       raise ValueError(
         f'{file} is damaged or incomplete ({error}); fetch it again.'

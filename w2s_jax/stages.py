@@ -127,7 +127,6 @@ def train_stage(
     'labels': labels.provenance,
     'evaluation': evaluation.spec(),
   }
-  name = f'{role}-{model.name}-seed{seed}'
 
   def build(stage):
     started = time.monotonic()
@@ -142,29 +141,7 @@ def train_stage(
     )
     params_folder = stage.folder / 'params'
     if not _agreed(params_folder.exists()):
-      params = train.fit(
-        model=model.network,
-        params=model.init(runtime.mesh, seed),
-        rows=rows,
-        plan=plan,
-        recipe=train.Recipe(
-          loss=loss,
-          loss_args=tuple(sorted(loss_args.items())),
-          total_steps=len(plan),
-          learning_rate=fine_tuning['learning_rate'],
-          warmup=fine_tuning['warmup'],
-          decay=fine_tuning['decay'],
-          weight_decay=fine_tuning['weight_decay'],
-          clip_norm=fine_tuning['clip_norm'],
-        ),
-        freeze=fine_tuning['freeze'],
-        seed=seed,
-        mesh=runtime.mesh,
-        folder=stage.folder,
-        checkpoint_every=runtime.checkpoint_every,
-        logger=_logger(runtime, stage),
-        name=stage.name,
-      )
+      params = _fit(runtime, stage, model, rows, plan, spec)
       checkpoint.save_params(params_folder, params)
     params = checkpoint.load_params(params_folder, mesh=runtime.mesh)
     _evaluate(runtime, stage, model, params, evaluation, buckets)
@@ -179,7 +156,34 @@ def train_stage(
       'padding_ratio': batching.padding_ratio(rows.lengths_N, plan),
     }
 
-  return _once(runtime, name, spec, build)
+  return _once(runtime, f'{role}-{model.name}-seed{seed}', spec, build)
+
+
+def _fit(runtime, stage, model, rows, plan, spec):
+  """Trained parameters of a train stage's spec."""
+  recipe = dict(spec['fine_tuning'])
+  freeze = recipe.pop('freeze')
+  for decided_by_plan in ('epochs', 'batch_size'):
+    recipe.pop(decided_by_plan)
+  return train.fit(
+    model=model.network,
+    params=model.init(runtime.mesh, spec['seed']),
+    rows=rows,
+    plan=plan,
+    recipe=train.Recipe(
+      loss=spec['loss'],
+      loss_args=tuple(sorted(spec['loss_args'].items())),
+      total_steps=len(plan),
+      **recipe,
+    ),
+    freeze=freeze,
+    seed=spec['seed'],
+    mesh=runtime.mesh,
+    folder=stage.folder,
+    checkpoint_every=runtime.checkpoint_every,
+    logger=_logger(runtime, stage),
+    name=stage.name,
+  )
 
 
 def zero_shot_stage(runtime, *, model, evaluation):

@@ -99,7 +99,7 @@ def weak_to_strong(
       model=model,
       fine_tuning=spec.train.to_dict(),
       loss=loss,
-      loss_args=config.loss_args.get(loss, {}),
+      loss_args=dict(config.loss_args.get(loss, {})),
       inputs=inputs,
       labels=labels,
       **shared,
@@ -233,7 +233,8 @@ def check_losses(names, loss_args):
       - given
     ):
       raise ValueError(
-        f'loss_args.{name} has {sorted(given)}; the loss takes {sorted(wanted)}.'
+        f'loss_args.{name} has {sorted(given)}; the loss takes '
+        f'{sorted(wanted)}.'
       )
 
 

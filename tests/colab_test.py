@@ -1,0 +1,117 @@
+"""The Colab notebook on a study trained here; predictions on typed text."""
+
+import pathlib
+import re
+
+import nbclient
+import nbformat
+import numpy as np
+import pytest
+from rich import console
+
+from configs import nlp
+from w2s_jax import checkpoint
+from w2s_jax import predict
+from w2s_jax import sharding
+from w2s_jax import study
+from w2s_jax import weak_labels
+
+ROOT = pathlib.Path(__file__).parents[1]
+NOTEBOOK = ROOT / 'experiments' / 'colab' / 'load_checkpoint.ipynb'
+STAGE = 'student-xent'
+
+
+@pytest.fixture(scope='module')
+def trained(tmp_path_factory):
+  """(workdir of a study on eight devices, its test texts, what STAGE said)."""
+  config = nlp.get_config('debug,loss=xent')
+  config.seeds = (0,)
+  config.data.num_buckets = 1
+  config.data.splits.update(weak=128, transfer=128, validation=16, test=64)
+  config.weak.train.epochs = config.strong.train.epochs = 12
+  workdir = tmp_path_factory.mktemp('study')
+  study.run(config, workdir, console=console.Console(quiet=True))
+  evaluated, _, _ = study.load_splits(config.task, config.data, config.seeds)
+  stage = checkpoint.find_stage(workdir, STAGE)
+  said = weak_labels.load_arrays(stage / 'predictions' / 'test.npz')
+  assert list(said['ids']) == list(evaluated['test'].ids)
+  return workdir, evaluated['test'].inputs, said['probs']
+
+
+@pytest.mark.parametrize('mesh', [None, (2, 2, 2)])
+def test_texts_get_the_probabilities_of_the_stage(trained, mesh):
+  workdir, texts, said_NxC = trained
+  if mesh:
+    mesh = sharding.make_mesh(**dict(zip(sharding.AXES, mesh)))
+  loaded = checkpoint.load_model(workdir, STAGE, mesh=mesh)
+
+  probs_NxC = predict.predict_texts(loaded, texts, batch_size=50)
+
+  np.testing.assert_allclose(probs_NxC, said_NxC, atol=1e-6)
+  one_1xC = predict.predict_texts(loaded, texts[:1])
+  np.testing.assert_allclose(one_1xC, said_NxC[:1], atol=1e-6)
+
+
+def test_notebook_predicts_as_the_stage_did(trained, monkeypatch):
+  workdir, texts, said_NxC = trained
+  monkeypatch.setenv('JAX_PLATFORMS', 'cpu')
+  chosen = np.argsort(said_NxC[:, 0])[[0, len(texts) // 2, -1]]  # all apart
+  notebook = nbformat.read(NOTEBOOK, as_version=4)
+  fill_in(notebook, 'WORKDIR', str(workdir))
+  fill_in(notebook, 'STAGE', STAGE)
+  fill_in(notebook, 'TEXTS', [texts[i] for i in chosen])
+
+  nbclient.NotebookClient(
+    notebook,
+    timeout=120,
+    kernel_name='python3',
+    resources={'metadata': {'path': str(ROOT)}},
+  ).execute()
+
+  printed = texts_of(notebook, 'predict').splitlines()[1:]
+  probs_NxC = [[float(p) for p in line.split()[:2]] for line in printed]
+  np.testing.assert_allclose(probs_NxC, said_NxC[chosen], atol=6e-5)
+  assert checkpoint.find_stage(workdir, STAGE).name in texts_of(
+    notebook, 'stages'
+  )
+  assert 'parameters on cpu' in texts_of(notebook, 'load')
+  assert 'synthetic' in texts_of(notebook, 'results')
+  for plot in ('bars', 'compare', 'loss'):
+    assert [output.output_type for output in cell(notebook, plot).outputs] == [
+      'display_data'
+    ]
+
+
+def test_notebook_is_committed_clean():
+  notebook = nbformat.read(NOTEBOOK, as_version=4)
+  nbformat.validate(notebook)
+  assert notebook.metadata.kernelspec.name == 'python3'
+  for part in notebook.cells:
+    assert not re.search(r'[\'"\s(`=]/\w', part.source), 'absolute path'
+    if part.cell_type == 'code':
+      assert not part.outputs
+      assert part.execution_count is None
+
+
+def cell(notebook, name):
+  return next(part for part in notebook.cells if part.id == name)
+
+
+def texts_of(notebook, name):
+  """All that a cell printed or displayed, as plain text."""
+  return ''.join(
+    output.get('text') or output.data['text/plain']
+    for output in cell(notebook, name).outputs
+  )
+
+
+def fill_in(notebook, field, value):
+  """Assigns another value to the one `FIELD = ...` of a notebook, as a user."""
+  assigned = re.compile(rf"^{field} = ('.*?'|\[.*?^\])", re.M | re.S)
+  count = 0
+  for part in notebook.cells:
+    part.source, found = assigned.subn(
+      lambda _: f'{field} = {value!r}', part.source
+    )
+    count += found
+  assert count == 1, field
