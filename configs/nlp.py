@@ -8,10 +8,10 @@ from configs import base
 # One set of pretrained weights cut to its first layers: a ladder of sizes in
 # one family. Token, position and type tables stay as they are pretrained.
 MODELS = {
-  'minilm-l1': dict(num_layers=1, learning_rate=3e-4),
-  'minilm-l2': dict(num_layers=2, learning_rate=3e-4),
-  'minilm-l3': dict(num_layers=3, learning_rate=1e-4),
-  'minilm-l6': dict(num_layers=6, learning_rate=1e-4),
+  'minilm-l1': dict(num_layers=1, learning_rate=1e-3),
+  'minilm-l2': dict(num_layers=2, learning_rate=5e-4),
+  'minilm-l3': dict(num_layers=3, learning_rate=5e-4),
+  'minilm-l6': dict(num_layers=6, learning_rate=2e-4),
 }
 
 # Tokens kept of a row, and rows of the test set (what upstream has allows).
@@ -42,8 +42,8 @@ def get_config(arg=None):
   c.task = args.task
   c.data.max_length, num_test = base.choose(TASKS, args.task, field='task')
   c.data.num_buckets = 5
-  c.data.splits.update(weak=600, transfer=1000, validation=500, test=num_test)
-  c.weak = model(args.weak, field='weak')
+  c.data.splits.update(weak=300, transfer=1000, validation=500, test=num_test)
+  c.weak = weak_model(args.weak)
   c.strong = model(args.strong, field='strong')
   if args.loss:
     c.losses = (args.loss,)
@@ -57,6 +57,12 @@ def model(name, *, field):
   return base.model(
     name, weights='asset:minilm-l6', freeze='_embed/', **fields
   )
+
+
+def weak_model(name):
+  spec = model(name, field='weak')
+  spec.train.epochs = 4  # it has fewer rows than the student
+  return spec
 
 
 def debug(c):
@@ -83,6 +89,6 @@ def sweep():
   for i, weak in enumerate(names):
     for strong in names[i + 1 :]:
       yield {
-        'weak': model(weak, field='weak'),
+        'weak': weak_model(weak),
         'strong': model(strong, field='strong'),
       }

@@ -61,6 +61,8 @@ def main(argv):
     )
   primary = jax.process_index() == 0
   console = rich.console.Console(quiet=not primary)
+  if not console.is_terminal:
+    console.width = 100
   try:
     for config in points():
       study.run(config, WORKDIR.value, console=console)

@@ -47,9 +47,9 @@ def test_texts_get_the_probabilities_of_the_stage(trained, mesh):
 
   probs_NxC = predict.predict_texts(loaded, texts, batch_size=50)
 
-  np.testing.assert_allclose(probs_NxC, said_NxC, atol=1e-6)
+  np.testing.assert_allclose(probs_NxC, said_NxC, atol=1e-5)
   one_1xC = predict.predict_texts(loaded, texts[:1])
-  np.testing.assert_allclose(one_1xC, said_NxC[:1], atol=1e-6)
+  np.testing.assert_allclose(one_1xC, said_NxC[:1], atol=1e-5)
 
 
 def test_notebook_predicts_as_the_stage_did(trained, monkeypatch):
@@ -64,6 +64,7 @@ def test_notebook_predicts_as_the_stage_did(trained, monkeypatch):
   nbclient.NotebookClient(
     notebook,
     timeout=120,
+    iopub_timeout=60,  # or output goes missing on a busy machine
     kernel_name='python3',
     resources={'metadata': {'path': str(ROOT)}},
   ).execute()
@@ -71,15 +72,13 @@ def test_notebook_predicts_as_the_stage_did(trained, monkeypatch):
   printed = texts_of(notebook, 'predict').splitlines()[1:]
   probs_NxC = [[float(p) for p in line.split()[:2]] for line in printed]
   np.testing.assert_allclose(probs_NxC, said_NxC[chosen], atol=6e-5)
-  assert checkpoint.find_stage(workdir, STAGE).name in texts_of(
-    notebook, 'stages'
-  )
+  stage = checkpoint.find_stage(workdir, STAGE)
+  assert stage.name in texts_of(notebook, 'stages')
   assert 'parameters on cpu' in texts_of(notebook, 'load')
   assert 'synthetic' in texts_of(notebook, 'results')
   for plot in ('bars', 'compare', 'loss'):
-    assert [output.output_type for output in cell(notebook, plot).outputs] == [
-      'display_data'
-    ]
+    outputs = cell(notebook, plot).outputs
+    assert any('image/png' in o.get('data', {}) for o in outputs), outputs
 
 
 def test_notebook_is_committed_clean():

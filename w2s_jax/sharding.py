@@ -137,7 +137,7 @@ def constrain_batch(x):
 
 
 def gather(x):
-  """Replicates a (small) array over the mesh in scope."""
+  """Replicates an array over the mesh in scope: a score, or an FSDP table."""
   if jax.sharding.get_abstract_mesh().empty:
     return x
   return jax.lax.with_sharding_constraint(x, P())

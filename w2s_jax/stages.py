@@ -45,7 +45,13 @@ class Stage(NamedTuple):
 
   def summary(self):
     """What the stage said of itself when done: seconds, steps, padding."""
-    return json.loads((self.folder / 'DONE').read_text())
+    path = self.folder / 'DONE'
+    try:
+      return json.loads(path.read_text())
+    except ValueError as e:
+      raise ValueError(
+        f'{path} is damaged ({e}); delete it and run again.'
+      ) from e
 
 
 @dataclasses.dataclass(frozen=True)
@@ -290,6 +296,7 @@ def _once(runtime, name, spec, build):
     )
 
   if _agreed(done.exists()):
+    stage.summary()  # raises for a damaged DONE
     say('cached')
     return stage
   say('resume' if folder.exists() else 'start')

@@ -42,15 +42,17 @@ def save_arrays(path, **arrays):
 
 def load_arrays(path):
   """Arrays of `save_arrays`; a damaged file raises ValueError naming it."""
-  try:
-    with epath.Path(path).open('rb') as f, np.load(f) as arrays:
-      return dict(arrays)
-  except (zipfile.BadZipFile, ValueError, EOFError, OSError) as e:
-    if not epath.Path(path).exists():
-      raise
-    raise ValueError(
-      f'{path} is damaged ({e}); delete its stage folder and run again.'
-    ) from e
+  with epath.Path(path).open('rb') as f:
+    try:
+      if zipfile.ZipFile(f).testzip():
+        raise ValueError('a checksum is wrong')
+      f.seek(0)
+      with np.load(f) as arrays:
+        return dict(arrays)
+    except Exception as e:  # zipfile, zlib and NumPy raise all kinds
+      raise ValueError(
+        f'{path} is damaged ({e}); delete its stage folder and run again.'
+      ) from e
 
 
 def save(path, labels):

@@ -1,0 +1,100 @@
+"""Who may import whom, and that importing does nothing."""
+
+import ast
+import subprocess
+import sys
+
+import pytest
+
+import tiny
+
+# Imports point strictly downward.
+LAYERS = (
+  ('study', 'report'),
+  ('stages', 'figures'),
+  ('train', 'predict', 'weak_labels'),
+  ('models', 'checkpoint'),
+  ('batching', 'pretrained', 'optimizer', 'logger'),
+  ('transformer', 'losses'),
+  ('tasks', 'tokenizers', 'sharding', 'metrics'),
+  ('assets',),
+)
+HEIGHT = {
+  name: -number for number, layer in enumerate(LAYERS) for name in layer
+}
+
+PACKAGE = sorted((tiny.ROOT / 'w2s_jax').rglob('*.py'))
+CONFIGS = sorted((tiny.ROOT / 'configs').glob('*.py'))
+
+
+def module_name(path):
+  """'w2s_jax.tasks.splits' for its file."""
+  parts = path.relative_to(tiny.ROOT).with_suffix('').parts
+  return '.'.join(parts).removesuffix('.__init__')
+
+
+def imported(path):
+  """Full names of all that a file imports, in functions too."""
+  names = set()
+  for node in ast.walk(ast.parse(path.read_text())):
+    if isinstance(node, ast.Import):
+      names |= {alias.name for alias in node.names}
+    elif isinstance(node, ast.ImportFrom):
+      assert node.level == 0, f'{path}: relative import'
+      names |= {f'{node.module}.{alias.name}' for alias in node.names}
+  return names
+
+
+def unit(name):
+  """'tasks' for 'w2s_jax.tasks.splits'."""
+  return name.split('.')[1]
+
+
+def test_every_module_has_a_layer():
+  units = {unit(module_name(p)) for p in PACKAGE if p.parent.name != 'w2s_jax'}
+  units |= {p.stem for p in PACKAGE if p.parent.name == 'w2s_jax'}
+  assert units - {'__init__'} == set(HEIGHT)
+
+
+@pytest.mark.parametrize('path', PACKAGE, ids=module_name)
+def test_imports_point_downward(path):
+  own = imported(path)
+  assert not {n for n in own if n.split('.')[0] in ('configs', 'experiments')}
+  for name in own:
+    if name.startswith('w2s_jax.'):
+      here, there = unit(module_name(path)), unit(name)
+      assert here == there == 'tasks' or HEIGHT[there] < HEIGHT[here], name
+
+
+@pytest.mark.parametrize('path', CONFIGS, ids=module_name)
+def test_configs_import_ml_collections_only(path):
+  for name in imported(path):
+    top = name.split('.')[0]
+    allowed = {'configs', 'ml_collections'} | sys.stdlib_module_names
+    assert top in allowed, name
+
+
+@pytest.mark.parametrize('path', PACKAGE + CONFIGS, ids=module_name)
+def test_no_flags_outside_experiments(path):
+  assert not {n for n in imported(path) if n.startswith('absl')}
+  tree = ast.walk(ast.parse(path.read_text()))
+  assert 'FLAGS' not in {n.attr for n in tree if isinstance(n, ast.Attribute)}
+
+
+def test_importing_starts_no_backend():
+  """Else jax.distributed and the flags of main.py would come too late."""
+  imports = '\n'.join(f'import {module_name(p)}' for p in PACKAGE + CONFIGS)
+  check = (
+    f'{imports}\nimport jax\n'
+    'jax.config.update("jax_num_cpu_devices", 3)\n'  # raises if too late
+    'assert len(jax.devices()) == 3\n'
+  )
+  done = subprocess.run(
+    [sys.executable, '-c', check],
+    cwd=tiny.ROOT,
+    env=tiny.environment(),
+    capture_output=True,
+    text=True,
+    timeout=120,
+  )
+  assert done.returncode == 0, done.stderr

@@ -1,0 +1,130 @@
+"""Killed at any moment, a study ends with the bits it would have had."""
+
+import json
+import os
+import re
+import shutil
+import signal
+import time
+
+import pytest
+
+import tiny
+
+LOSSES = "('xent','logconf')"
+
+
+def exists(pattern):
+  """True once a path under the workdir matches."""
+  return lambda workdir: any(workdir.glob(pattern))
+
+
+def resumed(pattern, step):
+  """True once a stage has a checkpoint of `step` or later."""
+
+  def saved(workdir):
+    found = workdir.glob(f'stages/{pattern}/checkpoints/*')
+    return any(p.name.isdigit() and int(p.name) >= step for p in found)
+
+  return saved
+
+
+# What is awaited, and a stage that can not be done by then.
+KILLS = {
+  'the first checkpoint of the weak model': (
+    resumed('weak-*', 3),
+    'weak-*',
+  ),
+  'weak labels are written': (
+    exists('stages/labels-*/weak_labels.npz'),
+    'ceiling-*',
+  ),
+  'parameters are being written': (
+    exists('stages/ceiling-*/params.orbax*'),
+    'ceiling-*',
+  ),
+  'the middle of a student': (
+    resumed('student-xent-*', 6),
+    'student-xent-*',
+  ),
+  'between params and DONE': (
+    exists('stages/student-logconf-*/params'),
+    'student-logconf-*',
+  ),
+}
+
+
+def kill_when(reached, workdir):
+  """Starts the study and kills it, without warning, at the moment."""
+  process = tiny.start(workdir, losses=LOSSES)
+  deadline = time.monotonic() + 200
+  while not reached(workdir):
+    assert process.poll() is None, process.communicate()[1]
+    assert time.monotonic() < deadline
+    time.sleep(0.001)
+  os.kill(process.pid, signal.SIGKILL)
+  process.communicate()
+  assert process.returncode == -signal.SIGKILL
+
+
+@pytest.fixture(scope='module')
+def killed(tmp_path_factory):
+  """Workdir of one study that was killed at every point in turn."""
+  workdir = tmp_path_factory.mktemp('killed')
+  for reached, unfinished in KILLS.values():
+    kill_when(reached, workdir)
+    assert not exists(f'stages/{unfinished}/DONE')(workdir)
+  tiny.finish(tiny.start(workdir, losses=LOSSES))
+  return workdir
+
+
+def test_killed_study_ends_with_the_same_bits(killed, tmp_path):
+  tiny.finish(tiny.start(tmp_path, losses=LOSSES))
+  assert tiny.stage_names(killed) == tiny.stage_names(tmp_path)
+  assert len(tiny.stage_names(killed)) == 6
+  for name in tiny.stage_names(killed):
+    tiny.assert_same_results(killed / 'stages' / name, tmp_path / 'stages' / name)
+    left = {path.name for path in (killed / 'stages' / name).iterdir()}
+    right = {path.name for path in (tmp_path / 'stages' / name).iterdir()}
+    assert left == right, 'something was left behind'
+  ours, theirs = results(killed), results(tmp_path)
+  assert len(ours) == 2 and ours == theirs
+
+
+def results(workdir):
+  lines = (workdir / 'results.jsonl').read_text().splitlines()
+  rows = [json.loads(line) for line in lines]
+  return [{k: v for k, v in row.items() if k != 'seconds'} for row in rows]
+
+
+def truncate(path):
+  path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+
+
+def flip(path):
+  """One bit in the middle of the file."""
+  content = bytearray(path.read_bytes())
+  content[len(content) // 2] ^= 16
+  path.write_bytes(bytes(content))
+
+
+def empty(path):
+  path.write_bytes(b'')
+
+
+@pytest.mark.parametrize('damage', [truncate, flip, empty])
+@pytest.mark.parametrize(
+  'file',
+  [
+    'labels-*/weak_labels.npz',
+    'student-xent-*/predictions/test.npz',
+    'ceiling-*/predictions/test.npz',
+    'weak-*/DONE',
+  ],
+)
+def test_damage_is_found_and_named(file, damage, killed, tmp_path):
+  workdir = shutil.copytree(killed, tmp_path / 'study')
+  (path,) = workdir.glob(f'stages/{file}')
+  damage(path)
+  with pytest.raises(ValueError, match=f'{re.escape(str(path))} is damaged'):
+    tiny.run(workdir, losses=('xent',))

@@ -1,0 +1,151 @@
+"""A study of seconds for the tests, in this process or in one of its own."""
+
+import atexit
+import functools
+import os
+import pathlib
+import shutil
+import subprocess
+import sys
+import tempfile
+
+import jax
+import numpy as np
+import rich.console
+
+from configs import nlp
+from w2s_jax import checkpoint
+from w2s_jax import study
+
+ROOT = pathlib.Path(__file__).parents[1]
+
+# The debug config with one compiled shape and few steps.
+FIELDS = {
+  'seeds': (0,),
+  'checkpoint_every': 3,
+  'eval_batch_size': 32,
+  'data.max_length': 16,
+  'data.num_buckets': 1,
+  'data.splits.weak': 32,
+  'data.splits.transfer': 64,
+  'data.splits.validation': 32,
+  'data.splits.test': 64,
+  'weak.train.batch_size': 8,
+  'weak.train.epochs': 2,
+  'strong.train.batch_size': 8,
+  'strong.train.epochs': 2,
+}
+
+
+def config(**fields):
+  """The config of the tiny study; fields as {'a.b': value} change it."""
+  c = nlp.get_config('debug')
+  c.update_from_flattened_dict(FIELDS | fields)
+  return c
+
+
+def run(workdir, **fields):
+  """Runs the study here, on the simulated devices."""
+  console = rich.console.Console(quiet=True)
+  study.run(config(**fields), workdir, console=console)
+
+
+def start(workdir, *flags, stdout=subprocess.DEVNULL, env=None, **fields):
+  """Starts experiments/main.py in a process of its own, on one device."""
+  values = [f'--config.{k}={v}' for k, v in (FIELDS | fields).items()]
+  return subprocess.Popen(
+    [
+      sys.executable,
+      str(ROOT / 'experiments' / 'main.py'),
+      f'--config={ROOT}/configs/nlp.py:debug',
+      f'--workdir={workdir}',
+      *values,
+      *flags,
+    ],
+    stdout=stdout,
+    stderr=subprocess.PIPE,
+    text=True,
+    env=environment() | (env or {}),
+  )
+
+
+def finish(process):
+  """Waits for a process of `start` and returns its stderr."""
+  stderr = process.communicate(timeout=300)[1]
+  assert process.returncode == 0, stderr
+  return stderr
+
+
+@functools.cache
+def temporary_folder():
+  """One for the whole test session."""
+  folder = pathlib.Path(tempfile.mkdtemp(prefix='w2s-tests-'))
+  atexit.register(shutil.rmtree, folder, ignore_errors=True)
+  return folder
+
+
+def environment():
+  """The processes of a session share what they compile."""
+  return os.environ | {
+    'JAX_PLATFORMS': 'cpu',
+    'W2S_CACHE': str(temporary_folder() / 'cache'),
+  }
+
+
+@functools.cache
+def process_workdir():
+  """Workdir of a study that ran in one process on one device."""
+  workdir = temporary_folder() / 'process'
+  finish(start(workdir))
+  return workdir
+
+
+@functools.cache
+def mesh_workdir():
+  """Workdir of a study that ran on a mesh with all three axes."""
+  workdir = temporary_folder() / 'mesh'
+  run(workdir, **{'mesh.data': 2, 'mesh.fsdp': 2, 'mesh.tensor': 2})
+  return workdir
+
+
+def stage(workdir, role):
+  """Folder of the one stage of this role, such as 'weak'."""
+  (folder,) = pathlib.Path(workdir).glob(f'stages/{role}-*')
+  return folder
+
+
+def stage_names(workdir):
+  return {path.name for path in (pathlib.Path(workdir) / 'stages').iterdir()}
+
+
+def files(folder):
+  """{relative path: (time of its last change, content)}."""
+  return {
+    str(path.relative_to(folder)): (path.stat().st_mtime_ns, path.read_bytes())
+    for path in pathlib.Path(folder).rglob('*')
+    if path.is_file()
+  }
+
+
+def assert_same_results(left, right):
+  """Two folders of a stage agree in every bit of what was computed."""
+  for name in ('metrics.jsonl', 'config.json'):
+    if (left / name).exists():
+      assert (left / name).read_text() == (right / name).read_text(), name
+  paths = [path.relative_to(left) for path in left.rglob('*.npz')]
+  assert paths
+  for path in paths:
+    ours, theirs = arrays(left / path), arrays(right / path)
+    for name in ours.keys() | theirs.keys():
+      np.testing.assert_array_equal(ours[name], theirs[name], err_msg=str(path))
+  if (left / 'params').exists():
+    jax.tree.map(
+      np.testing.assert_array_equal,
+      checkpoint.load_params(left / 'params'),
+      checkpoint.load_params(right / 'params'),
+    )
+
+
+def arrays(path):
+  with np.load(path) as loaded:
+    return dict(loaded)
