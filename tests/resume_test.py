@@ -112,16 +112,18 @@ def empty(path):
   path.write_bytes(b'')
 
 
-@pytest.mark.parametrize('damage', [truncate, flip, empty])
-@pytest.mark.parametrize(
-  'file',
-  [
-    'labels-*/weak_labels.npz',
-    'student-xent-*/predictions/test.npz',
-    'ceiling-*/predictions/test.npz',
-    'weak-*/DONE',
-  ],
-)
+DAMAGES = [
+  ('labels-*/weak_labels.npz', truncate),
+  ('labels-*/weak_labels.npz', flip),
+  ('student-xent-*/predictions/test.npz', truncate),
+  ('student-xent-*/predictions/test.npz', flip),
+  ('ceiling-*/predictions/test.npz', empty),
+  ('zero_shot-*/DONE', truncate),
+  ('weak-*/DONE', empty),
+]
+
+
+@pytest.mark.parametrize('file, damage', DAMAGES)
 def test_damage_is_found_and_named(file, damage, killed, tmp_path):
   workdir = shutil.copytree(killed, tmp_path / 'study')
   (path,) = workdir.glob(f'stages/{file}')

@@ -1,7 +1,9 @@
 """A study of seconds for the tests, in this process or in one of its own."""
 
 import atexit
+import dataclasses
 import functools
+import json
 import os
 import pathlib
 import shutil
@@ -10,12 +12,18 @@ import sys
 import tempfile
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import rich.console
 
 from configs import nlp
+from w2s_jax import batching
 from w2s_jax import checkpoint
+from w2s_jax import logger
+from w2s_jax import sharding
 from w2s_jax import study
+from w2s_jax import train
+from w2s_jax import transformer
 
 ROOT = pathlib.Path(__file__).parents[1]
 
@@ -144,6 +152,98 @@ def assert_same_results(left, right):
       checkpoint.load_params(left / 'params'),
       checkpoint.load_params(right / 'params'),
     )
+
+
+def network(**fields):
+  """A classifier of one small layer."""
+  architecture = dataclasses.replace(
+    transformer.PRESETS['tiny-encoder'], **{'num_layers': 1} | fields
+  )
+  return transformer.Classifier(architecture, num_classes=2)
+
+
+def random_params(model, mesh, *, head=0.0):
+  """Parameters of `network` on a mesh; the head is zero unless scaled."""
+
+  def init(key):
+    one_row = jnp.zeros((1, 1), jnp.int32), jnp.ones(1, jnp.int32)
+    params = model.init(key, *one_row)['params']
+    noise_DxC = jax.random.normal(key, params['head']['kernel'].shape)
+    return {**params, 'head': {'kernel': head * noise_DxC}}
+
+  key = jax.random.key(0)
+  place = sharding.tree_sharding(mesh, jax.eval_shape(init, key))
+  return jax.jit(init, out_shardings=place)(key)
+
+
+def rows(count, *, max_length=16, seed=0):
+  """Random token rows of all lengths, with soft labels."""
+  rng = np.random.default_rng(seed)
+  lengths_N = rng.integers(1, max_length + 1, count)
+  tokens = [rng.integers(1, 1024, n).astype(np.int32) for n in lengths_N]
+  positive_N = rng.random(count, np.float32)
+  return batching.TokenRows(tokens, np.stack([1 - positive_N, positive_N], 1))
+
+
+def one_device():
+  return sharding.make_mesh(devices=jax.devices()[:1])
+
+
+RECIPE = train.Recipe(
+  loss='xent',
+  loss_args=(),
+  total_steps=0,  # filled in by `fit`
+  learning_rate=1e-2,
+  warmup=0.1,
+  decay='linear',
+  weight_decay=0.01,
+  clip_norm=1.0,
+)
+
+
+def fit(
+  folder,
+  *,
+  mesh,
+  model=None,
+  examples=None,
+  buckets=(16,),
+  batch_size=8,
+  epochs=2,
+  seed=0,
+  freeze='',
+  checkpoint_every=1000,
+  logger_class=logger.Logger,
+  recipe=RECIPE,
+):
+  """train.fit on little; returns the trained params and the metrics' lines."""
+  model = model or network()
+  examples = examples or rows(24)
+  plan = batching.EpochPlan(
+    examples.lengths_N,
+    batch_size=batch_size,
+    buckets=buckets,
+    epochs=epochs,
+    seed=seed,
+  )
+  params = train.fit(
+    model=model,
+    params=random_params(model, mesh),
+    rows=examples,
+    plan=plan,
+    recipe=recipe._replace(total_steps=len(plan)),
+    freeze=freeze,
+    seed=seed,
+    mesh=mesh,
+    folder=folder,
+    checkpoint_every=checkpoint_every,
+    logger=logger_class(
+      folder, console=rich.console.Console(quiet=True), is_primary=True
+    ),
+    name='student',
+  )
+  lines = (folder / 'metrics.jsonl').read_text().splitlines()
+  return params, [json.loads(line) for line in lines]
 
 
 def arrays(path):

@@ -17,12 +17,18 @@ from w2s_jax import tokenizers
 from w2s_jax import transformer
 
 
+def absolute(path):
+  """The path as Orbax wants it: absolute, with any gs:// left alone."""
+  path = epath.Path(path)
+  return path if '://' in str(path) else path.expanduser().absolute()
+
+
 class Training:
   """Latest checkpoint of a run: state and place in the data, saved together."""
 
   def __init__(self, folder):
     self._manager = ocp.CheckpointManager(
-      epath.Path(folder),
+      absolute(folder),
       item_names=('state', 'data'),
       options=ocp.CheckpointManagerOptions(max_to_keep=1),
     )
@@ -58,12 +64,12 @@ class Training:
 def save_params(folder, params):
   """Writes parameters; the folder appears only when it is whole."""
   with ocp.StandardCheckpointer() as checkpointer:
-    checkpointer.save(epath.Path(folder), params)
+    checkpointer.save(absolute(folder), params)
 
 
 def load_params(folder, *, mesh=None):
   """Nested dict of parameters, on `mesh` or on the first local device."""
-  folder = epath.Path(folder)
+  folder = absolute(folder)
   with ocp.StandardCheckpointer() as checkpointer:
     shapes = checkpointer.metadata(folder).item_metadata.tree
     one_device = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
@@ -115,7 +121,7 @@ def load_model(workdir, stage, *, mesh=None):
 
 def find_stage(workdir, stage):
   """Folder of the one finished stage with parameters that starts with this."""
-  stages = epath.Path(workdir) / 'stages'
+  stages = absolute(workdir) / 'stages'
   if not stages.exists():
     raise ValueError(f'{stages} does not exist; is {workdir} a workdir?')
   finished = sorted(

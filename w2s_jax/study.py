@@ -10,9 +10,9 @@ import dataclasses
 import inspect
 import json
 
-from etils import epath
 import jax
 
+from w2s_jax import checkpoint
 from w2s_jax import losses
 from w2s_jax import metrics
 from w2s_jax import models
@@ -43,7 +43,7 @@ def run(config, workdir, *, console):
     for field, spec in (('weak', config.weak), ('strong', config.strong))
   )
   runtime = stages.Runtime(
-    workdir=epath.Path(workdir),
+    workdir=checkpoint.absolute(workdir),
     mesh=mesh,
     console=console,
     eval_batch_size=config.eval_batch_size,

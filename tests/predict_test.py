@@ -1,0 +1,64 @@
+import jax
+import numpy as np
+import pytest
+
+from w2s_jax import predict
+from w2s_jax import sharding
+import tiny
+
+# 21 rows of 1 to 16 tokens: ragged over 8 a batch and over the buckets.
+ROWS = tiny.rows(21)
+BUCKETS = (8, 16)
+
+
+@pytest.fixture(scope='module')
+def one_by_one():
+  """Probabilities of each row alone, at its own length, unsorted."""
+  model = tiny.network()
+  params = tiny.random_params(model, tiny.one_device(), head=1.0)
+  logits_NxC = np.concatenate(
+    [
+      model.apply({'params': params}, tokens[None], np.array([len(tokens)]))
+      for tokens in ROWS.tokens
+    ]
+  )
+  return np.asarray(jax.nn.softmax(logits_NxC))
+
+
+@pytest.mark.parametrize('mesh', [(1, 1, 1), (8, 1, 1), (2, 2, 2)], ids=str)
+def test_equals_one_row_at_a_time_in_row_order(mesh, one_by_one):
+  data, fsdp, tensor = mesh
+  devices = jax.devices()[: data * fsdp * tensor]
+  mesh = sharding.make_mesh(
+    data=data, fsdp=fsdp, tensor=tensor, devices=devices
+  )
+  model = tiny.network()
+  seen = []
+
+  class Progress:
+    def update(self, done, *, examples):
+      seen.append((done, examples))
+
+  probs_NxC = predict.predict(
+    model,
+    tiny.random_params(model, mesh, head=1.0),
+    ROWS,
+    batch_size=8,
+    buckets=BUCKETS,
+    mesh=mesh,
+    progress=Progress(),
+  )
+  assert probs_NxC.dtype == np.float32
+  np.testing.assert_allclose(probs_NxC, one_by_one, atol=1e-5)
+  assert np.ptp(one_by_one[:, 0]) > 1e-3, 'rows must differ for this to tell'
+  assert seen == [(8, 8), (16, 8), (21, 5)]
+
+
+def test_more_batches_than_are_in_flight(one_by_one):
+  mesh = tiny.one_device()
+  model = tiny.network()
+  params = tiny.random_params(model, mesh, head=1.0)
+  probs_NxC = predict.predict(
+    model, params, ROWS, batch_size=1, buckets=BUCKETS, mesh=mesh
+  )
+  np.testing.assert_allclose(probs_NxC, one_by_one, atol=1e-5)

@@ -1,0 +1,117 @@
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from w2s_jax import sharding
+import tiny
+
+P = jax.sharding.PartitionSpec
+MESHES = [(8, 1, 1), (2, 4, 1), (2, 2, 2)]
+LOGCONF = tiny.RECIPE._replace(
+  loss='logconf', loss_args=(('alpha_max', 0.5), ('warmup', 0.2))
+)
+
+
+def make(data, fsdp, tensor):
+  return sharding.make_mesh(data=data, fsdp=fsdp, tensor=tensor)
+
+
+def fit(folder, mesh, **settings):
+  """Losses of 9 steps, the last of each epoch on a batch half of padding."""
+  params, metrics = tiny.fit(
+    folder,
+    mesh=mesh,
+    examples=tiny.rows(40),
+    batch_size=16,
+    epochs=3,
+    recipe=LOGCONF,
+    **settings,
+  )
+  return params, [line['train/loss'] for line in metrics]
+
+
+@pytest.fixture(scope='module')
+def one_device_losses(tmp_path_factory):
+  folder = tmp_path_factory.mktemp('one')
+  _, losses = fit(folder, tiny.one_device())
+  assert len(losses) == 9 and np.ptp(losses) > 1e-2
+  return losses
+
+
+@pytest.mark.parametrize('sizes', MESHES, ids=str)
+def test_training_on_a_mesh_equals_one_device(
+  sizes, one_device_losses, tmp_path, capfd
+):
+  mesh = make(*sizes)
+  params, losses = fit(tmp_path, mesh)
+  np.testing.assert_allclose(losses, one_device_losses, atol=1e-5)
+  assert 'nvoluntary' not in capfd.readouterr().err, 'rematerialization'
+  _, fsdp, tensor = sizes
+  up_DxF = params['transformer']['layer_0']['mlp']['up']['kernel']
+  shapes = {shard.data.shape for shard in up_DxF.addressable_shards}
+  assert shapes == {(32 // fsdp, 64 // tensor)}
+
+
+class StoppingLogger(tiny.logger.Logger):
+  def write(self, step, values):
+    if step == 6:
+      raise ConnectionError('machine lost')
+    super().write(step, values)
+
+
+def test_resumes_on_another_mesh(one_device_losses, tmp_path):
+  settings = dict(checkpoint_every=2)
+  with pytest.raises(ConnectionError):
+    fit(tmp_path, make(2, 4, 1), logger_class=StoppingLogger, **settings)
+  kept = (tmp_path / 'metrics.jsonl').read_text().splitlines()[:4]
+  params, losses = fit(tmp_path, make(2, 2, 2), **settings)
+  np.testing.assert_allclose(losses, one_device_losses, atol=1e-5)
+  lines = (tmp_path / 'metrics.jsonl').read_text().splitlines()
+  assert lines[:4] == kept, 'the steps before the checkpoint ran again'
+  kernel = params['transformer']['layer_0']['mlp']['up']['kernel']
+  assert kernel.sharding.mesh.shape == {'data': 2, 'fsdp': 2, 'tensor': 2}
+
+
+def test_optimizer_moments_lie_with_their_parameters():
+  mesh = make(2, 2, 2)
+  params = {'mlp': {'up': {'kernel': jnp.zeros((8, 8)), 'bias': jnp.zeros(8)}}}
+  state = {'params': params, 'opt_state': ({'mu': params}, jnp.zeros(()))}
+  placed = sharding.tree_sharding(mesh, state)
+  moment = placed['opt_state'][0]['mu']['mlp']['up']
+  assert moment['kernel'].spec == P('fsdp', 'tensor')
+  assert moment['bias'].spec == P()
+  assert moment['kernel'] == placed['params']['mlp']['up']['kernel']
+
+
+def test_mesh_takes_what_is_left():
+  assert make(-1, 2, 2).shape == {'data': 2, 'fsdp': 2, 'tensor': 2}
+  assert make(2, -1, 1).shape == {'data': 2, 'fsdp': 4, 'tensor': 1}
+
+
+@pytest.mark.parametrize(
+  'sizes', [(3, 1, 1), (-1, 3, 1), (-1, -1, 1), (0, 1, 1), (-1, -2, -4)]
+)
+def test_wrong_mesh_names_the_fields(sizes):
+  with pytest.raises(ValueError, match='mesh.data=.*mesh.fsdp=.*8 devices'):
+    make(*sizes)
+
+
+def test_what_does_not_divide_is_named():
+  mesh = make(2, 2, 2)
+  with pytest.raises(ValueError, match='mesh.fsdp=2.*mlp/up/kernel.*9'):
+    sharding.parameter_sharding(mesh, 'layer_0/mlp/up/kernel', (9, 8))
+  sizes = dict(batch_size=8, num_heads=4, name='strong')
+  sharding.check_divides(mesh, **sizes)
+  with pytest.raises(ValueError, match='strong.train.batch_size=6'):
+    sharding.check_divides(mesh, **sizes | {'batch_size': 6})
+  with pytest.raises(ValueError, match='mesh.tensor=2.*3 attention heads'):
+    sharding.check_divides(mesh, **sizes | {'num_heads': 3})
+
+
+def test_batch_is_split_by_row_over_data_and_fsdp():
+  x_BxL = np.arange(16).reshape(8, 2)
+  placed = sharding.place_batch(make(2, 2, 2), {'tokens': x_BxL})['tokens']
+  np.testing.assert_array_equal(placed, x_BxL)
+  assert {s.data.shape for s in placed.addressable_shards} == {(2, 2)}
+  assert len({s.data.tobytes() for s in map(np_shard, placed.addressable_shards)}) == 4

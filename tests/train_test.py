@@ -1,0 +1,181 @@
+import re
+
+import jax
+import numpy as np
+import pytest
+
+from w2s_jax import batching
+from w2s_jax import optimizer
+from w2s_jax import sharding
+from w2s_jax import train
+import tiny
+
+LOGCONF = (('alpha_max', 0.5), ('warmup', 0.2))
+
+
+def leaves(params):
+  return {
+    sharding.path_string(path): np.asarray(x)
+    for path, x in jax.tree_util.tree_leaves_with_path(params)
+  }
+
+
+@pytest.fixture(scope='module')
+def mesh():
+  return tiny.one_device()
+
+
+def step_and_state(mesh, *, recipe, model=None):
+  """The jitted step of a recipe, and a fresh state with a random head."""
+  model = model or tiny.network()
+  init_state, train_step = train.make_step(model, recipe, mesh)
+  return train_step, init_state(tiny.random_params(model, mesh, head=1.0))
+
+
+def test_compiles_once_for_each_bucket(mesh, tmp_path):
+  recipe = tiny.RECIPE._replace(learning_rate=9e-3)  # no other test's
+  tiny.fit(tmp_path, mesh=mesh, buckets=(8, 16), epochs=4, recipe=recipe)
+  recipe = recipe._replace(total_steps=12)
+  _, train_step = train.make_step(tiny.network(), recipe, mesh)
+  assert train_step._cache_size() == 2
+
+
+def test_state_is_donated(mesh):
+  recipe = tiny.RECIPE._replace(total_steps=6)
+  train_step, state = step_and_state(mesh, recipe=recipe)
+  batch = batching.assemble(tiny.rows(8), np.arange(8), 16, batch_size=8)
+  with jax.set_mesh(mesh):
+    train_step(state, {}, sharding.place_batch(mesh, batch), 0)
+  assert all(leaf.is_deleted() for leaf in jax.tree.leaves(state))
+
+
+def test_loss_goes_down(mesh, tmp_path):
+  _, metrics = tiny.fit(tmp_path, mesh=mesh, epochs=4)
+  assert [line['step'] for line in metrics] == list(range(12))
+  losses = [line['train/loss'] for line in metrics]
+  assert np.mean(losses[-3:]) < 0.9 * np.mean(losses[:3])
+
+
+def test_every_parameter_moves(mesh, tmp_path):
+  before = leaves(tiny.random_params(tiny.network(), mesh))
+  after = leaves(tiny.fit(tmp_path, mesh=mesh)[0])
+  assert before.keys() == after.keys()
+  still = [name for name in before if np.array_equal(before[name], after[name])]
+  assert not still
+
+
+def test_frozen_parameters_do_not_move(mesh, tmp_path):
+  before = leaves(tiny.random_params(tiny.network(), mesh))
+  params, _ = tiny.fit(tmp_path, mesh=mesh, freeze='_embed/|mlp/up')
+  after = leaves(params)
+  still = {name for name in before if np.array_equal(before[name], after[name])}
+  assert still == {
+    name for name in before if '_embed/' in name or 'mlp/up' in name
+  }
+  assert len(still) == 5
+
+
+def test_equal_seeds_give_equal_bits_and_others_do_not(mesh, tmp_path):
+  runs = [
+    tiny.fit(tmp_path / str(i), mesh=mesh, seed=seed)
+    for i, seed in enumerate((3, 3, 4))
+  ]
+  first, again, other = (leaves(params) for params, _ in runs)
+  for name in first:
+    np.testing.assert_array_equal(first[name], again[name])
+  assert runs[0][1] == runs[1][1]
+  head = 'head/kernel'
+  assert not np.array_equal(first[head], other[head])
+
+
+def test_dropout_changes_with_step_and_seed_only(mesh):
+  recipe = tiny.RECIPE._replace(total_steps=6)
+  model = tiny.network(dropout=0.5)
+  batch = batching.assemble(tiny.rows(8), np.arange(8), 16, batch_size=8)
+
+  def loss(step, seed):
+    train_step, state = step_and_state(mesh, recipe=recipe, model=model)
+    state = state.replace(step=jax.numpy.int32(step))
+    with jax.set_mesh(mesh):
+      placed = sharding.place_batch(mesh, batch)
+      return float(train_step(state, {}, placed, seed)[1]['train/loss'])
+
+  assert loss(2, seed=0) == loss(2, seed=0)
+  assert len({loss(2, seed=0), loss(3, seed=0), loss(2, seed=1)}) == 3
+
+
+class StoppingLogger(tiny.logger.Logger):
+  """Breaks off training, as a lost machine would, once step 7 is done."""
+
+  def write(self, step, values):
+    if step == 7:
+      raise ConnectionError('machine lost')
+    super().write(step, values)
+
+
+def test_resumes_to_the_same_bits_from_a_checkpoint(mesh, tmp_path):
+  settings = dict(mesh=mesh, epochs=4, checkpoint_every=2)
+  with pytest.raises(ConnectionError):
+    tiny.fit(tmp_path / 'ours', logger_class=StoppingLogger, **settings)
+  written = []
+
+  class Recording(tiny.logger.Logger):
+    def write(self, step, values):
+      written.append(step)
+      super().write(step, values)
+
+  params, metrics = tiny.fit(
+    tmp_path / 'ours', logger_class=Recording, **settings
+  )
+  assert written[0] in (4, 6) and written[-1] == 11
+  uninterrupted, whole = tiny.fit(tmp_path / 'theirs', **settings)
+  assert metrics == whole
+  ours, theirs = leaves(params), leaves(uninterrupted)
+  for name in ours:
+    np.testing.assert_array_equal(ours[name], theirs[name])
+
+
+def test_loss_that_is_no_number_names_stage_and_step(mesh, tmp_path):
+  examples = tiny.rows(24)
+  examples.label_probs_NxC[5] = np.nan
+  plan = batching.EpochPlan(
+    examples.lengths_N, batch_size=8, buckets=(16,), epochs=2, seed=0
+  )
+  (bad, *_) = [step for step in range(len(plan)) if 5 in plan[step][0]]
+  with pytest.raises(
+    FloatingPointError, match=f'student: the loss is nan at step {bad};'
+  ):
+    tiny.fit(tmp_path, mesh=mesh, examples=examples)
+
+
+@pytest.mark.parametrize('loss, args', [('xent', ()), ('logconf', LOGCONF)])
+def test_padding_rows_change_nothing(loss, args, mesh):
+  recipe = tiny.RECIPE._replace(total_steps=6, loss=loss, loss_args=args)
+  examples = tiny.rows(5)
+
+  def one_step(batch_size):
+    train_step, state = step_and_state(mesh, recipe=recipe)
+    batch = batching.assemble(
+      examples, np.arange(5), 16, batch_size=batch_size
+    )
+    # Rubbish in padding rows, which nothing may look at.
+    batch['tokens'][5:] = 7
+    batch['label_probs'][5:] = [[0.9, 0.1]]
+    with jax.set_mesh(mesh):
+      placed = sharding.place_batch(mesh, batch)
+      state = state.replace(step=jax.numpy.int32(3))
+      return train_step(state, {}, placed, 0)[1]
+
+  real, padded = one_step(batch_size=5), one_step(batch_size=8)
+  for name in real:  # the loss, and through the norm its gradients
+    np.testing.assert_allclose(
+      padded[name], real[name], rtol=1e-5, err_msg=name
+    )
+
+
+def test_wrong_freeze_and_decay_name_the_field(mesh, tmp_path):
+  with pytest.raises(ValueError, match=re.escape("train.freeze='nothing'")):
+    tiny.fit(tmp_path, mesh=mesh, freeze='nothing')
+  recipe = tiny.RECIPE._replace(decay='sudden')
+  with pytest.raises(ValueError, match=re.escape("train.decay='sudden'")):
+    tiny.fit(tmp_path, mesh=mesh, recipe=recipe)
