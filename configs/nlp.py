@@ -42,7 +42,7 @@ def get_config(arg=None):
   c.task = args.task
   c.data.max_length, num_test = base.choose(TASKS, args.task, field='task')
   c.data.num_buckets = 5
-  c.data.splits.update(weak=300, transfer=1000, validation=500, test=num_test)
+  c.data.splits.update(weak=300, transfer=800, validation=500, test=num_test)
   c.weak = weak_model(args.weak)
   c.strong = model(args.strong, field='strong')
   if args.loss:

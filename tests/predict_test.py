@@ -6,8 +6,8 @@ from w2s_jax import predict
 from w2s_jax import sharding
 import tiny
 
-# 21 rows of 1 to 16 tokens: ragged over 8 a batch and over the buckets.
-ROWS = tiny.rows(21)
+# Ragged over the buckets, and over batches of 8.
+ROWS = tiny.rows(21, lengths=(1, 7, 8, 9, 16))
 BUCKETS = (8, 16)
 
 
@@ -16,9 +16,10 @@ def one_by_one():
   """Probabilities of each row alone, at its own length, unsorted."""
   model = tiny.network()
   params = tiny.random_params(model, tiny.one_device(), head=1.0)
+  apply = jax.jit(model.apply)
   logits_NxC = np.concatenate(
     [
-      model.apply({'params': params}, tokens[None], np.array([len(tokens)]))
+      apply({'params': params}, tokens[None], np.array([len(tokens)]))
       for tokens in ROWS.tokens
     ]
   )

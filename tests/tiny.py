@@ -176,10 +176,10 @@ def random_params(model, mesh, *, head=0.0):
   return jax.jit(init, out_shardings=place)(key)
 
 
-def rows(count, *, max_length=16, seed=0):
-  """Random token rows of all lengths, with soft labels."""
-  rng = np.random.default_rng(seed)
-  lengths_N = rng.integers(1, max_length + 1, count)
+def rows(count, *, lengths=range(1, 17)):
+  """Random token rows of random lengths, with soft labels."""
+  rng = np.random.default_rng(0)
+  lengths_N = rng.choice(lengths, count)
   tokens = [rng.integers(1, 1024, n).astype(np.int32) for n in lengths_N]
   positive_N = rng.random(count, np.float32)
   return batching.TokenRows(tokens, np.stack([1 - positive_N, positive_N], 1))

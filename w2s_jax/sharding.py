@@ -36,14 +36,14 @@ def make_mesh(*, data=-1, fsdp=1, tensor=1, devices=None):
   sizes = dict(data=data, fsdp=fsdp, tensor=tensor)
   wanted = ', '.join(f'mesh.{k}={v}' for k, v in sizes.items())
   free = [name for name, size in sizes.items() if size == -1]
-  fixed = int(np.prod([size for size in sizes.values() if size != -1]))
-  if len(free) > 1 or fixed < 1 or len(devices) % fixed:
+  fixed = [size for size in sizes.values() if size != -1]
+  if len(free) > 1 or min(fixed) < 1 or len(devices) % np.prod(fixed):
     raise ValueError(
       f'{wanted}: the axes must be positive and divide the '
       f'{len(devices)} devices; at most one may be -1.'
     )
   for name in free:
-    sizes[name] = len(devices) // fixed
+    sizes[name] = len(devices) // int(np.prod(fixed))
   if int(np.prod(list(sizes.values()))) != len(devices):
     raise ValueError(f'{wanted} does not use all {len(devices)} devices.')
   return jax.make_mesh(
