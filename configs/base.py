@@ -46,7 +46,7 @@ def model(
   name,
   *,
   weights,
-  num_layers=0,
+  num_layers=-1,
   learning_rate=1e-4,
   epochs=2,
   batch_size=32,
@@ -57,7 +57,7 @@ def model(
     {
       'name': name,
       'weights': weights,  # asset:NAME, a Hugging Face folder, random:PRESET
-      'num_layers': num_layers,  # keeps the first so many; 0 keeps all
+      'num_layers': num_layers,  # keeps the first so many; -1 keeps all
       'head_init': 'zero',  # or 'token_rows' of head_tokens
       'head_tokens': ('0', '1'),
       'dropout': 0.0,

@@ -173,12 +173,12 @@ def gpt2_forward(t, tokens_L, num_layers):
 
 
 @FAMILIES
-@pytest.mark.parametrize('num_layers', [None, 1, LAYERS])
+@pytest.mark.parametrize('num_layers', [None, 0, 1, LAYERS])
 def test_matches_numpy(family, num_layers, tmp_path):
   tensors = random_tensors(family)
   folder = write_folder(tmp_path, family, tensors)
   config, params = pretrained.load(folder, num_layers=num_layers)
-  assert config.num_layers == (num_layers or LAYERS)
+  assert config.num_layers == (LAYERS if num_layers is None else num_layers)
   states_BxLxD = run(config, params)
   forward = {'bert': bert_forward, 'gpt2': gpt2_forward}[family]
   for states_LxD, tokens_L, length in zip(states_BxLxD, TOKENS_BxL, LENGTHS):
@@ -239,7 +239,7 @@ def test_disagreement_is_an_error(family, tmp_path):
 def test_bad_folder_is_named(tmp_path):
   tensors = random_tensors('gpt2')
   folder = write_folder(tmp_path, 'gpt2', tensors)
-  for num_layers in (0, LAYERS + 1):
+  for num_layers in (-1, LAYERS + 1):
     with pytest.raises(ValueError, match=f'num_layers={num_layers}, but'):
       pretrained.load(folder, num_layers=num_layers)
   weights = folder / 'model.safetensors'

@@ -30,6 +30,7 @@ ROOT = pathlib.Path(__file__).parents[1]
 # The debug config with one compiled shape and few steps.
 FIELDS = {
   'seeds': (0,),
+  'losses': ('logconf',),
   'checkpoint_every': 3,
   'eval_batch_size': 32,
   'data.max_length': 16,

@@ -40,7 +40,8 @@ def build(
   Args:
     name: shown in tables and folder names.
     weights: 'asset:NAME', a Hugging Face folder, or 'random:PRESET'.
-    num_layers: keeps the first so many layers of the weights; 0 keeps all.
+    num_layers: keeps the first so many layers of the weights, -1 all; with 0
+      the model is a bag of token embeddings.
     head_init: 'zero', or 'token_rows': the embeddings of `head_tokens`, one
       token a class (paper appendix A.1).
     dropout: rate while training. dtype: of the trunk's computation.
@@ -54,14 +55,16 @@ def build(
   else:
     folder = assets.path(rest) if kind == 'asset' else pathlib.Path(weights)
     architecture, tokenizer, load, source = _from_folder(folder)
-  if not 0 <= num_layers <= architecture.num_layers:
+  if not -1 <= num_layers <= architecture.num_layers:
     raise ValueError(
       f'{name}: num_layers={num_layers}, but {weights} has '
-      f'{architecture.num_layers} layers; 0 keeps all.'
+      f'{architecture.num_layers} layers; -1 keeps all.'
     )
+  if num_layers == -1:
+    num_layers = architecture.num_layers
   architecture = dataclasses.replace(
     architecture,
-    num_layers=num_layers or architecture.num_layers,
+    num_layers=num_layers,
     dropout=dropout,
     dtype=dtype,
   )

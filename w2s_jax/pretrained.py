@@ -294,9 +294,9 @@ def load(folder, *, num_layers=None, place=None):
   folder = pathlib.Path(folder)
   full_config, family = _read_config(folder)
   num_layers = full_config.num_layers if num_layers is None else num_layers
-  if not 1 <= num_layers <= full_config.num_layers:
+  if not 0 <= num_layers <= full_config.num_layers:
     raise ValueError(
-      f'num_layers={num_layers}, but {folder} has 1 to '
+      f'num_layers={num_layers}, but {folder} has 0 to '
       f'{full_config.num_layers} layers to take.'
     )
   config = dataclasses.replace(full_config, num_layers=num_layers)

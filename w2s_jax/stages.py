@@ -25,6 +25,7 @@ import numpy as np
 from w2s_jax import batching
 from w2s_jax import checkpoint
 from w2s_jax import logger as logger_lib
+from w2s_jax import metrics
 from w2s_jax import predict
 from w2s_jax import train
 from w2s_jax import weak_labels
@@ -150,7 +151,7 @@ def train_stage(
       params = _fit(runtime, stage, model, rows, plan, spec)
       checkpoint.save_params(params_folder, params)
     params = checkpoint.load_params(params_folder, mesh=runtime.mesh)
-    _evaluate(runtime, stage, model, params, evaluation, buckets)
+    accuracy = _evaluate(runtime, stage, model, params, evaluation, buckets)
     if jax.process_index() == 0:
       model.tokenizer.save(stage.folder)
       (stage.folder / 'checkpoints').rmtree(missing_ok=True)
@@ -160,6 +161,7 @@ def train_stage(
       'rows': len(rows),
       'rows_cut': cut,
       'padding_ratio': batching.padding_ratio(rows.lengths_N, plan),
+      **accuracy,
     }
 
   return _once(runtime, f'{role}-{model.name}-seed{seed}', spec, build)
@@ -203,8 +205,7 @@ def zero_shot_stage(runtime, *, model, evaluation):
   def build(stage):
     params = model.init(runtime.mesh, 0)
     buckets = evaluation.buckets(model)
-    _evaluate(runtime, stage, model, params, evaluation, buckets)
-    return {}
+    return _evaluate(runtime, stage, model, params, evaluation, buckets)
 
   return _once(runtime, f'zero_shot-{model.name}', spec, build)
 
@@ -237,7 +238,8 @@ def label_stage(runtime, *, model, supervisor, inputs, evaluation, seed):
 
 
 def _evaluate(runtime, stage, model, params, evaluation, buckets):
-  """Writes predictions/<split>.npz for every evaluated split."""
+  """Writes predictions/<split>.npz; returns the accuracy on each split."""
+  accuracy = {}
   for split, examples in evaluation.splits.items():
     rows, _ = tokenize(model, examples, evaluation.max_length)
     probs_NxC = _predict(runtime, stage, model, params, rows, buckets)
@@ -248,6 +250,10 @@ def _evaluate(runtime, stage, model, params, evaluation, buckets):
         probs=probs_NxC,
         label_probs=examples.label_probs_NxC,
       )
+    accuracy[f'{split}_accuracy'] = metrics.accuracy(
+      probs_NxC, examples.label_probs_NxC
+    )
+  return accuracy
 
 
 def _predict(runtime, stage, model, params, rows, buckets):
@@ -314,7 +320,9 @@ def _once(runtime, name, spec, build):
     partial.write_text(json.dumps(summary))
     partial.replace(done)
   _barrier(f'{name}-done')
-  say('done', f'{time.monotonic() - started:.1f} s')
+  accuracy = summary.get('validation_accuracy')
+  detail = '' if accuracy is None else f'  validation {accuracy:.1%}'
+  say('done', f'{time.monotonic() - started:.1f} s{detail}')
   return stage
 
 

@@ -151,6 +151,9 @@ def compare(trained):
     summary = metrics.summary(arrays['probs'], truth)
     for name in ('accuracy', 'accuracy_se', 'auroc', 'nll', 'ece'):
       row[f'{role}_{name}'] = summary[name]
+    row[f'{role}_validation_accuracy'] = trained[role].summary()[
+      'validation_accuracy'
+    ]
   agreement = metrics.agreement(
     test['student']['probs'], test['weak']['probs'], truth
   )

@@ -1,0 +1,109 @@
+import re
+
+import jax
+import numpy as np
+import pytest
+
+from w2s_jax import models
+from w2s_jax import pretrained
+from w2s_jax import sharding
+import tiny
+
+FIELDS = dict(
+  name='tiny',
+  weights='random:tiny-encoder',
+  num_layers=-1,
+  head_init='zero',
+  head_tokens=('0', '1'),
+  dropout=0.0,
+  dtype='float32',
+  num_classes=2,
+)
+
+
+def build(**fields):
+  return models.build(**FIELDS | fields)
+
+
+@pytest.mark.parametrize(
+  'fields, says',
+  [
+    ({'num_layers': 3}, 'tiny: num_layers=3.*2 layers'),
+    ({'num_layers': -2}, 'num_layers=-2'),
+    ({'head_init': 'ones'}, "head_init='ones'.*'zero'.*'token_rows'"),
+    (
+      {'head_init': 'token_rows', 'num_classes': 3},
+      r"head_tokens=\('0', '1'\).*3 classes",
+    ),
+    (
+      {'head_init': 'token_rows', 'head_tokens': ('0', 'two words')},
+      "'two words' is not one word",
+    ),
+    ({'weights': 'random:giant'}, 'random:giant.*tiny-decoder, tiny-encoder'),
+    ({'weights': 'asset:minilm'}, 'minilm'),
+    ({'dtype': 'float31'}, "dtype='float31'"),
+  ],
+)
+def test_wrong_field_is_named(fields, says):
+  with pytest.raises(ValueError, match=says):
+    build(**fields)
+
+
+def test_missing_folder_is_named(tmp_path):
+  folder = str(tmp_path / 'none')
+  with pytest.raises(FileNotFoundError, match=re.escape(folder)):
+    build(weights=folder)
+
+
+def test_random_preset_differs_by_seed_only():
+  mesh = sharding.make_mesh(data=2, fsdp=2, tensor=2)
+  model = build()
+  first, again, other = (model.init(mesh, seed) for seed in (0, 0, 1))
+  jax.tree.map(np.testing.assert_array_equal, first, again)
+  kernel = first['transformer']['layer_1']['mlp']['up']['kernel']
+  assert kernel.sharding.spec == jax.sharding.PartitionSpec('fsdp', 'tensor')
+  assert not np.array_equal(
+    kernel, other['transformer']['layer_1']['mlp']['up']['kernel']
+  )
+  assert not first['head']['kernel'].any()
+  one_device = model.init(tiny.one_device(), 0)
+  jax.tree.map(np.testing.assert_array_equal, first, one_device)
+
+
+def test_head_starts_as_rows_of_its_tokens():
+  model = build(head_init='token_rows', head_tokens=('bad', 'good'))
+  params = model.init(tiny.one_device(), 0)
+  table_VxD = params['transformer']['token_embed']['embedding']
+  ids = [model.tokenizer.token_id(word) for word in ('bad', 'good')]
+  np.testing.assert_array_equal(
+    params['head']['kernel'], table_VxD[np.array(ids)].T
+  )
+
+
+def test_identity_holds_what_decides_the_parameters():
+  identity = build().identity
+  assert build(name='other').identity == identity
+  for fields in (
+    {'weights': 'random:tiny-decoder'},
+    {'num_layers': 1},
+    {'head_init': 'token_rows'},
+    {'dropout': 0.1},
+    {'dtype': 'bfloat16'},
+    {'num_classes': 3},
+  ):
+    assert build(**fields).identity != identity, fields
+
+
+def test_folder_is_cut_to_its_first_layers(tmp_path):
+  mesh = tiny.one_device()
+  whole = build()
+  params = whole.init(mesh, 0)
+  pretrained.save(tmp_path, whole.network.config, params['transformer'])
+  whole.tokenizer.save(tmp_path)
+  cut = build(weights=str(tmp_path), num_layers=1)
+  trunk = cut.init(mesh, 5)['transformer']  # of the folder, whatever the seed
+  assert 'layer_1' not in trunk and cut.network.config.num_layers == 1
+  for name in trunk:
+    jax.tree.map(
+      np.testing.assert_array_equal, trunk[name], params['transformer'][name]
+    )
