@@ -5,8 +5,9 @@ import numpy as np
 import pytest
 
 from w2s_jax import models
-from w2s_jax import pretrained
 from w2s_jax import sharding
+from w2s_jax import tokenizers
+import pretrained_test
 import tiny
 
 FIELDS = dict(
@@ -94,16 +95,16 @@ def test_identity_holds_what_decides_the_parameters():
     assert build(**fields).identity != identity, fields
 
 
-def test_folder_is_cut_to_its_first_layers(tmp_path):
-  mesh = tiny.one_device()
-  whole = build()
-  params = whole.init(mesh, 0)
-  pretrained.save(tmp_path, whole.network.config, params['transformer'])
-  whole.tokenizer.save(tmp_path)
-  cut = build(weights=str(tmp_path), num_layers=1)
-  trunk = cut.init(mesh, 5)['transformer']  # of the folder, whatever the seed
-  assert 'layer_1' not in trunk and cut.network.config.num_layers == 1
-  for name in trunk:
-    jax.tree.map(
-      np.testing.assert_array_equal, trunk[name], params['transformer'][name]
-    )
+@pytest.mark.parametrize('num_layers, kept', [(-1, 3), (2, 2), (0, 0)])
+def test_folder_is_cut_to_its_first_layers(num_layers, kept, tmp_path):
+  tensors = pretrained_test.random_tensors('bert')
+  folder = pretrained_test.write_folder(tmp_path / 'bert', 'bert', tensors)
+  tokenizers.word_hash(pretrained_test.V).save(folder)
+  model = build(weights=str(folder), num_layers=num_layers)
+  assert model.network.config.num_layers == kept
+  params = model.init(tiny.one_device(), 0)
+  names = [name for name in params['transformer'] if 'layer_' in name]
+  assert sorted(names) == [f'layer_{i}' for i in range(kept)]
+  tokens_BxL, length_B = np.ones((2, 4), np.int32), np.array([4, 0])
+  logits_BxC = model.network.apply({'params': params}, tokens_BxL, length_B)
+  assert logits_BxC.shape == (2, 2) and not logits_BxC.any()  # a zero head

@@ -164,3 +164,34 @@ def test_ground_truth_of_the_transfer_half_cannot_reach_the_student(
     tiny.assert_same_results(
       tmp_path / 'stages' / name, finished / 'stages' / name
     )
+
+
+@pytest.mark.parametrize(
+  'fields, says',
+  [
+    ({'seeds': ('a',)}, "seeds: 'a'"),
+    ({'checkpoint_every': 0}, 'checkpoint_every=0'),
+    ({'strong.train.epochs': 0}, 'strong.train.epochs=0'),
+    ({'eval_batch_size': 12}, 'eval_batch_size=12.*mesh.data'),
+    ({'weak.train.decay': 'fast'}, "weak: train.decay='fast'"),
+    ({'strong.train.freeze': 'x'}, "strong: train.freeze='x' matches 0"),
+    ({'weak.num_layers': 3}, 'weak: .*num_layers=3'),
+    ({'data.max_length': 200}, 'length 200.*128 positions'),
+    ({'loss_args.logconf.compat': 'x'}, "logconf.compat='x'"),
+    ({'data.splits.test': 20000}, 'data.splits.test = 20000'),
+    ({'mesh.tensor': 8}, 'mesh.tensor=8'),
+  ],
+)
+def test_mistake_is_found_before_anything_is_trained(fields, says, tmp_path):
+  with pytest.raises(ValueError, match=says):
+    tiny.run(tmp_path, **fields)
+  assert not list(tmp_path.iterdir())
+
+
+def test_unknown_loss_argument_is_named(tmp_path):
+  config = tiny.config()
+  with config.unlocked():
+    config.loss_args.logconf.alfa = 1.0
+  with pytest.raises(ValueError, match="loss_args.logconf: .*'alfa'"):
+    study.run(config, tmp_path, console=None)
+  assert not list(tmp_path.iterdir())

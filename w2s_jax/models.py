@@ -62,6 +62,8 @@ def build(
     )
   if num_layers == -1:
     num_layers = architecture.num_layers
+  if dtype not in ('float32', 'bfloat16'):
+    raise ValueError(f"{name}: dtype={dtype!r}: use 'float32' or 'bfloat16'.")
   architecture = dataclasses.replace(
     architecture,
     num_layers=num_layers,

@@ -7,15 +7,17 @@ transfer half, ground truth ──── ceiling
 """
 
 import dataclasses
-import inspect
+import functools
 import json
 
 import jax
+import numpy as np
 
 from w2s_jax import checkpoint
 from w2s_jax import losses
 from w2s_jax import metrics
 from w2s_jax import models
+from w2s_jax import optimizer
 from w2s_jax import sharding
 from w2s_jax import stages
 from w2s_jax import tasks
@@ -34,12 +36,13 @@ def run(config, workdir, *, console):
       before anything is trained.
   """
   mesh = sharding.make_mesh(**config.mesh)
-  check_losses(config.losses, config.loss_args)
+  check_numbers(config)
   evaluated, halves, num_classes = load_splits(
     config.task, config.data, config.seeds
   )
+  check_losses(config.losses, config.loss_args, num_classes)
   weak, strong = (
-    build_model(spec, num_classes, mesh, field)
+    build_model(spec, num_classes, config.data.max_length, mesh, field)
     for field, spec in (('weak', config.weak), ('strong', config.strong))
   )
   runtime = stages.Runtime(
@@ -204,11 +207,42 @@ def load_splits(task, data, seeds):
   return evaluated, halves, pool.label_probs_NxC.shape[1]
 
 
-def build_model(spec, num_classes, mesh, field):
-  """Model of config.weak or config.strong, checked against the mesh."""
+def check_numbers(config):
+  """Counts are positive and seeds are whole numbers."""
+  counts = {
+    'checkpoint_every': config.checkpoint_every,
+    'eval_batch_size': config.eval_batch_size,
+    'data.num_buckets': config.data.num_buckets,
+  }
+  for field in ('weak', 'strong'):
+    for name in ('epochs', 'batch_size'):
+      counts[f'{field}.train.{name}'] = config[field].train[name]
+  for name, value in counts.items():
+    if value < 1:
+      raise ValueError(f'{name}={value} must be at least 1.')
+  for seed in config.seeds:
+    if not isinstance(seed, int) or seed < 0:
+      raise ValueError(f'seeds: {seed!r} must be a whole number, 0 or more.')
+
+
+def build_model(spec, num_classes, max_length, mesh, field):
+  """Model of config.weak or config.strong, checked with its fine-tuning."""
   fields = {k: v for k, v in spec.items() if k != 'train'}
   try:
     model = models.build(num_classes=num_classes, **fields)
+    shapes = jax.eval_shape(
+      model.network.init,
+      jax.random.key(0),
+      np.zeros((1, max_length), np.int32),
+      np.ones(1, np.int32),
+    )
+    optimizer.partition(shapes['params'], freeze=spec.train.freeze)
+    optimizer.make_schedule(
+      peak=spec.train.learning_rate,
+      total_steps=1,
+      warmup=spec.train.warmup,
+      decay=spec.train.decay,
+    )
   except ValueError as e:
     raise ValueError(f'config.{field}: {e}') from e
   sharding.check_divides(
@@ -220,25 +254,22 @@ def build_model(spec, num_classes, mesh, field):
   return model
 
 
-def check_losses(names, loss_args):
-  """Every loss exists and takes exactly the arguments that the config has."""
+def check_losses(names, loss_args, num_classes):
+  """Traces every loss once: it exists and takes the arguments of the config."""
+  probs_BxC = jax.ShapeDtypeStruct((2, num_classes), 'float32')
+  weight_B = jax.ShapeDtypeStruct((2,), 'float32')
   for name in names:
     if name not in losses.LOSSES:
       raise ValueError(
         f'losses: {name!r} is not one of {", ".join(sorted(losses.LOSSES))}.'
       )
-    parameters = inspect.signature(losses.LOSSES[name]).parameters
-    wanted = set(parameters) - set(inspect.signature(losses.xent).parameters)
-    given = set(loss_args.get(name, {}))
-    if (
-      given - set(parameters)
-      or {p for p in wanted if parameters[p].default is inspect.Parameter.empty}
-      - given
-    ):
-      raise ValueError(
-        f'loss_args.{name} has {sorted(given)}; the loss takes '
-        f'{sorted(wanted)}.'
-      )
+    loss = functools.partial(
+      losses.LOSSES[name], step_fraction=0.5, **loss_args.get(name, {})
+    )
+    try:
+      jax.eval_shape(loss, probs_BxC, probs_BxC, weight_B=weight_B)
+    except TypeError as e:
+      raise ValueError(f'loss_args.{name}: {e}.') from e
 
 
 def write_results(workdir, rows):
