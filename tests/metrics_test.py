@@ -191,7 +191,7 @@ def test_interval_covers_the_truth_about_as_often_as_it_says(n_seeds):
   for _ in range(150):
     hard_N = rng.standard_normal(500)
 
-    def model(rate):
+    def model(rate, hard_N=hard_N):
       noise_SxN = rng.standard_normal((n_seeds, 500))
       rate_Sx1 = rate + spread * rng.standard_normal((n_seeds, 1))
       return 0.8 * hard_N + 0.6 * noise_SxN < stats.norm.ppf(rate_Sx1)

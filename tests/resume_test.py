@@ -39,8 +39,8 @@ KILLS = {
     exists('stages/labels-*/weak_labels.npz'),
     'ceiling-*',
   ),
-  'parameters are being written': (
-    exists('stages/ceiling-*/params.orbax*'),
+  'parameters appear, whole or not': (
+    exists('stages/ceiling-*/params*'),
     'ceiling-*',
   ),
   'the middle of a student': (
@@ -83,7 +83,9 @@ def test_killed_study_ends_with_the_same_bits(killed, tmp_path):
   assert tiny.stage_names(killed) == tiny.stage_names(tmp_path)
   assert len(tiny.stage_names(killed)) == 6
   for name in tiny.stage_names(killed):
-    tiny.assert_same_results(killed / 'stages' / name, tmp_path / 'stages' / name)
+    tiny.assert_same_results(
+      killed / 'stages' / name, tmp_path / 'stages' / name
+    )
     left = {path.name for path in (killed / 'stages' / name).iterdir()}
     right = {path.name for path in (tmp_path / 'stages' / name).iterdir()}
     assert left == right, 'something was left behind'

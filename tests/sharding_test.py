@@ -67,17 +67,11 @@ def test_rematerialization_would_be_seen(capfd):
     pytest.skip('this XLA does not warn; the test above can not fail by it')
 
 
-class StoppingLogger(tiny.logger.Logger):
-  def write(self, step, values):
-    if step == 6:
-      raise ConnectionError('machine lost')
-    super().write(step, values)
-
-
 def test_resumes_on_another_mesh(one_device_losses, tmp_path):
   settings = dict(checkpoint_every=2)
-  with pytest.raises(ConnectionError):
-    fit(tmp_path, make(2, 4, 1), logger_class=StoppingLogger, **settings)
+  with pytest.raises(tiny.MachineLost):
+    stopping = tiny.stopping_logger(at_step=6)
+    fit(tmp_path, make(2, 4, 1), logger_class=stopping, **settings)
   kept = (tmp_path / 'metrics.jsonl').read_text().splitlines()[:4]
   params, losses = fit(tmp_path, make(2, 2, 2), **settings)
   np.testing.assert_allclose(losses, one_device_losses, atol=1e-5)

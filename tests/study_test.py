@@ -172,7 +172,6 @@ def test_ground_truth_of_the_transfer_half_cannot_reach_the_student(
     ({'seeds': ('a',)}, "seeds: 'a'"),
     ({'checkpoint_every': 0}, 'checkpoint_every=0'),
     ({'strong.train.epochs': 0}, 'strong.train.epochs=0'),
-    ({'eval_batch_size': 12}, 'eval_batch_size=12.*mesh.data'),
     ({'weak.train.decay': 'fast'}, "weak: train.decay='fast'"),
     ({'strong.train.freeze': 'x'}, "strong: train.freeze='x' matches 0"),
     ({'weak.num_layers': 3}, 'weak: .*num_layers=3'),

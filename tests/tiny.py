@@ -190,6 +190,22 @@ def one_device():
   return sharding.make_mesh(devices=jax.devices()[:1])
 
 
+class MachineLost(Exception):
+  """Of a stopping logger."""
+
+
+def stopping_logger(at_step):
+  """A class of loggers that break off training before they log a step."""
+
+  class Stopping(logger.Logger):
+    def write(self, step, values):
+      if step == at_step:
+        raise MachineLost
+      super().write(step, values)
+
+  return Stopping
+
+
 RECIPE = train.Recipe(
   loss='xent',
   loss_args=(),

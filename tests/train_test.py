@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from w2s_jax import batching
-from w2s_jax import optimizer
+from w2s_jax import logger
 from w2s_jax import sharding
 from w2s_jax import train
 import tiny
@@ -104,22 +104,14 @@ def test_dropout_changes_with_step_and_seed_only(mesh):
   assert len({loss(2, seed=0), loss(3, seed=0), loss(2, seed=1)}) == 3
 
 
-class StoppingLogger(tiny.logger.Logger):
-  """Breaks off training, as a lost machine would, once step 7 is done."""
-
-  def write(self, step, values):
-    if step == 7:
-      raise ConnectionError('machine lost')
-    super().write(step, values)
-
-
 def test_resumes_to_the_same_bits_from_a_checkpoint(mesh, tmp_path):
   settings = dict(mesh=mesh, epochs=4, checkpoint_every=2)
-  with pytest.raises(ConnectionError):
-    tiny.fit(tmp_path / 'ours', logger_class=StoppingLogger, **settings)
+  with pytest.raises(tiny.MachineLost):
+    stopping = tiny.stopping_logger(at_step=7)
+    tiny.fit(tmp_path / 'ours', logger_class=stopping, **settings)
   written = []
 
-  class Recording(tiny.logger.Logger):
+  class Recording(logger.Logger):
     def write(self, step, values):
       written.append(step)
       super().write(step, values)
@@ -155,9 +147,7 @@ def test_padding_rows_change_nothing(loss, args, mesh):
 
   def one_step(batch_size):
     train_step, state = step_and_state(mesh, recipe=recipe)
-    batch = batching.assemble(
-      examples, np.arange(5), 16, batch_size=batch_size
-    )
+    batch = batching.assemble(examples, np.arange(5), 16, batch_size=batch_size)
     # Rubbish in padding rows, which nothing may look at.
     batch['tokens'][5:] = 7
     batch['label_probs'][5:] = [[0.9, 0.1]]

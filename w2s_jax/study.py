@@ -1,9 +1,8 @@
 """Studies: a config in, stages run, rows of results.jsonl out.
 
-weak half ────────────────────── weak supervisor ─┐
-transfer half ─────── weak labels of the transfer half
-transfer half, weak labels ───── student, one for each loss
-transfer half, ground truth ──── ceiling
+A study trains the weak supervisor on the weak half, has it label the transfer
+half, and trains the strong model on the transfer half: on the weak labels for a
+student, once for each loss, and on ground truth for the ceiling.
 """
 
 import dataclasses

@@ -9,6 +9,7 @@ import difflib
 import hashlib
 import json
 
+from absl import logging
 import numpy as np
 
 from w2s_jax.tasks import nlp, sources
@@ -102,6 +103,16 @@ def _load_splits(
     raise ValueError(f'data.source = {source!r} has no rows for task {name!r}.')
   counts['conflicting'] = len(found) - len(kept)
   counts['duplicates'] = counts['examples'] - len(found)
+  if counts['duplicates'] or counts['conflicting']:
+    logging.warning(
+      '%s %s: of %d examples, %d repeat others and are dropped, as are %d '
+      'texts with contradicting labels.',
+      source,
+      '+'.join(splits),
+      counts['examples'],
+      counts['duplicates'],
+      counts['conflicting'],
+    )
   inputs, groups, labels = zip(*kept.values(), strict=True)
   examples = Examples(
     ids=np.array(list(kept)),
