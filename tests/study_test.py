@@ -10,7 +10,7 @@ import pytest
 from w2s_jax import study
 import tiny
 
-FIELDS = {'losses': ('xent',), 'mesh.data': 8}
+FIELDS = tiny.MESH_STUDY
 
 REQUIRED = """task weak_model strong_model loss seed weak_accuracy
   student_accuracy ceiling_accuracy zero_shot_accuracy pgr pgr_status
@@ -18,15 +18,14 @@ REQUIRED = """task weak_model strong_model loss seed weak_accuracy
 
 
 @pytest.fixture(scope='module')
-def finished(tmp_path_factory):
-  """Workdir of two seeds with one loss; tests copy it."""
-  workdir = tmp_path_factory.mktemp('study')
-  tiny.run(workdir, seeds=(0, 1), **FIELDS)
-  return workdir
+def finished():
+  """Workdir of two seeds with one loss."""
+  return tiny.mesh_workdir()
 
 
 @pytest.fixture
 def workdir(finished, tmp_path):
+  """A copy of it, to work on."""
   return shutil.copytree(finished, tmp_path / 'study')
 
 
@@ -77,8 +76,7 @@ def test_halves_differ_by_seed_and_share_nothing():
 
 def test_weak_labels_are_of_the_transfer_half_only(finished):
   _, halves, _ = study.load_splits('synthetic', tiny.config().data, (0,))
-  (path,) = finished.glob('stages/labels-*-seed0-*/weak_labels.npz')
-  labels = tiny.arrays(path)
+  labels = tiny.arrays(tiny.stage(finished, 'labels') / 'weak_labels.npz')
   assert set(labels['ids']) == set(halves[0][1].ids)
   assert not set(labels['ids']) & set(halves[0][0].ids)
   np.testing.assert_allclose(labels['probs'].sum(1), 1, atol=1e-6)
@@ -98,7 +96,7 @@ def test_what_changes_no_result_trains_nothing(workdir):
     losses=('xent',),
     eval_batch_size=16,
     checkpoint_every=1000,
-    **{'mesh.data': 2, 'mesh.fsdp': 4},
+    **{'mesh.data': 8},
   )
   assert tiny.files(workdir / 'stages') == before
 
@@ -153,7 +151,7 @@ def test_ground_truth_of_the_transfer_half_cannot_reach_the_student(
   same = tiny.stage_names(tmp_path) & tiny.stage_names(finished)
   (ceiling,) = tiny.stage_names(tmp_path) - same
   assert ceiling.startswith('ceiling-')
-  (before,) = finished.glob('stages/ceiling-*-seed0-*')
+  before = tiny.stage(finished, 'ceiling')
   probs_NxC, before_NxC = (
     tiny.arrays(folder / 'predictions' / 'test.npz')['probs']
     for folder in (tmp_path / 'stages' / ceiling, before)

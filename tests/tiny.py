@@ -46,6 +46,14 @@ FIELDS = {
 }
 
 
+MESH_STUDY = {
+  'losses': ('xent',),
+  'mesh.data': 2,
+  'mesh.fsdp': 2,
+  'mesh.tensor': 2,
+}
+
+
 def config(**fields):
   """The config of the tiny study; fields as {'a.b': value} change it."""
   c = nlp.get_config('debug')
@@ -111,15 +119,15 @@ def process_workdir():
 
 @functools.cache
 def mesh_workdir():
-  """Workdir of a study that ran on a mesh with all three axes."""
+  """Workdir of a study of two seeds on a mesh with all three axes."""
   workdir = temporary_folder() / 'mesh'
-  run(workdir, **{'mesh.data': 2, 'mesh.fsdp': 2, 'mesh.tensor': 2})
+  run(workdir, **MESH_STUDY, seeds=(0, 1))
   return workdir
 
 
 def stage(workdir, role):
-  """Folder of the one stage of this role, such as 'weak'."""
-  (folder,) = pathlib.Path(workdir).glob(f'stages/{role}-*')
+  """Folder of the one stage of this role with seed 0, such as 'weak'."""
+  (folder,) = pathlib.Path(workdir).glob(f'stages/{role}-*-seed0-*')
   return folder
 
 
@@ -163,18 +171,22 @@ def network(**fields):
   return transformer.Classifier(architecture, num_classes=2)
 
 
-def random_params(model, mesh, *, head=0.0):
-  """Parameters of `network` on a mesh; the head is zero unless scaled."""
-
+@functools.cache
+def _initializer(model, mesh):
   def init(key):
     one_row = jnp.zeros((1, 1), jnp.int32), jnp.ones(1, jnp.int32)
     params = model.init(key, *one_row)['params']
     noise_DxC = jax.random.normal(key, params['head']['kernel'].shape)
-    return {**params, 'head': {'kernel': head * noise_DxC}}
+    return {**params, 'head': {'kernel': noise_DxC}}
 
-  key = jax.random.key(0)
-  place = sharding.tree_sharding(mesh, jax.eval_shape(init, key))
-  return jax.jit(init, out_shardings=place)(key)
+  place = sharding.tree_sharding(mesh, jax.eval_shape(init, jax.random.key(0)))
+  return jax.jit(init, out_shardings=place)
+
+
+def random_params(model, mesh, *, head=0.0):
+  """Parameters of `network` on a mesh; the head is zero unless scaled."""
+  params = _initializer(model, mesh)(jax.random.key(0))
+  return {**params, 'head': {'kernel': head * params['head']['kernel']}}
 
 
 def rows(count, *, lengths=range(1, 17)):
