@@ -11,6 +11,7 @@ VERSION = re.search(
 ).group(1)
 
 TEST = [
+  'chess>=1.11',
   'ipykernel>=6',
   'nbclient>=0.10',
   'nbformat>=5.10',
@@ -48,6 +49,7 @@ setuptools.setup(
     'tokenizers>=0.21',
   ],
   extras_require={
+    'chess': ['chess>=1.11'],
     'gcs': ['gcsfs>=2024.2'],
     'hf': ['datasets>=3.0'],
     'parquet': ['pyarrow>=15'],  # reads .zst, too

@@ -8,8 +8,8 @@ import dataclasses
 import difflib
 import hashlib
 import json
+import logging
 
-from absl import logging
 import numpy as np
 
 from w2s_jax.tasks import nlp, sources
