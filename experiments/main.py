@@ -80,7 +80,8 @@ def points():
   if not SWEEP.value:
     return [CONFIG.value]
   configs = []
-  path = config_flags.get_config_filename(flags.FLAGS['config'])
+  file = config_flags.get_config_filename(flags.FLAGS['config'])
+  path = file.partition(':')[0]
   for overrides in runpy.run_path(path)['sweep']():
     config = CONFIG.value.copy_and_resolve_references()
     config.update(overrides)

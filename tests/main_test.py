@@ -63,3 +63,23 @@ def test_mistake_ends_with_one_line(flag, attempts):
   assert all(words in line for words in MISTAKES[flag]), line
   assert 'Traceback' not in process.stdout
   assert not list(workdir.iterdir()), 'something was done before'
+
+
+def test_sweep_takes_every_point_with_the_arguments_of_the_config():
+  code = """
+import sys, main
+main.parse_flags(sys.argv)
+for c in main.points():
+  print(c.weak.name, c.strong.name, c.losses, c.seeds)
+"""
+  config = f'--config={tiny.ROOT}/configs/nlp.py:loss=xent'
+  flags = [config, '--config.seeds=7', '--sweep', '--workdir=unused']
+  printed = subprocess.run(
+    [sys.executable, '-c', code, *flags],
+    cwd=tiny.ROOT / 'experiments',
+    check=True,
+    capture_output=True,
+    text=True,
+  ).stdout.splitlines()
+  assert len(printed) == 10
+  assert printed[0] == "minilm-l0 minilm-l1 ('xent',) (7,)"
