@@ -1,5 +1,6 @@
 """The jitted training step and `fit`, the one loop of the project."""
 
+import contextlib
 import functools
 from typing import Any, NamedTuple
 
@@ -132,10 +133,10 @@ def fit(
   """
   trainable, frozen = optimizer.partition(params, freeze=freeze)
   init_state, train_step = make_step(model, recipe, mesh)
-  checkpoints = checkpoint_lib.Training(folder / 'checkpoints')
   batches = batching.train_iterator(rows, plan)
 
-  with jax.set_mesh(mesh):
+  saving = contextlib.closing(checkpoint_lib.Training(folder / 'checkpoints'))
+  with saving as checkpoints, jax.set_mesh(mesh):
     state = init_state(trainable)
     first_step = 0
     restored = checkpoints.restore(state)
@@ -169,7 +170,6 @@ def fit(
       if previous:
         _log(*previous, logger, progress, name)
   logger.flush()
-  checkpoints.close()
   return optimizer.merge(state.params, frozen)
 
 
