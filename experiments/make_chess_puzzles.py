@@ -90,8 +90,9 @@ def choose(
 
 def play_game(
   engine: stockfish.Engine, rng: random.Random
-) -> tuple[list[str], list[tuple[int, str]]]:
-  """Moves of a game; plies where a puzzle may stand, with the likely answer."""
+) -> tuple[list[str], list[str], list[tuple[int, str]]]:
+  """Moves of a game, and the engine's own first choice before each of them;
+  plies where a puzzle may stand, with the likely answer."""
   players = [
     {
       'sight': rng.choice((1, 1, 2, 3)),
@@ -101,7 +102,7 @@ def play_game(
     for _ in chess.COLORS
   ]
   engine.forget(PLAY_LINES)
-  board, moves, found, before = chess.Board(), [], [], 0.0
+  board, moves, choices, found, before = chess.Board(), [], [], [], 0.0
   while len(moves) < MAX_PLIES and not board.is_game_over():
     depths = engine.search(moves, PLAY_NODES)
     best = depths[-1][0]
@@ -114,9 +115,10 @@ def play_game(
     if best.score < -RESIGN:
       break
     before = best.win_chance
+    choices.append(best.moves[0])
     moves.append(choose(rng, depths, **players[board.ply() % 2]))
     board.push_uci(moves[-1])
-  return moves, found
+  return moves, choices, found
 
 
 def solve(
@@ -171,9 +173,9 @@ def themes(board: chess.Board, play: list[str]) -> str:
 
 
 def make_game(engine: stockfish.Engine, seed: int, number: int) -> dict:
-  """The puzzles of a game; how many were likely, and easy among those."""
+  """A game and its puzzles; how many were likely, and easy among those."""
   rng = random.Random(f'{seed}.{number}')
-  moves, found = play_game(engine, rng)
+  moves, choices, found = play_game(engine, rng)
   rows, num_easy = [], 0
   for ply, likely in found:
     board = chess.Board()
@@ -199,7 +201,14 @@ def make_game(engine: stockfish.Engine, seed: int, number: int) -> dict:
           'GameMoves': ' '.join(moves[: ply - 1]),
         }
       )
-  return {'game': number, 'found': len(found), 'easy': num_easy, 'rows': rows}
+  return {
+    'game': number,
+    'moves': ' '.join(moves),
+    'choices': ' '.join(choices),
+    'found': len(found),
+    'easy': num_easy,
+    'rows': rows,
+  }
 
 
 def read_block(path: pathlib.Path) -> list[dict]:

@@ -2,6 +2,7 @@
 
 import json
 import os
+import pathlib
 import re
 import shutil
 import signal
@@ -9,6 +10,7 @@ import time
 
 import pytest
 
+from w2s_jax import checkpoint
 import tiny
 
 
@@ -128,4 +130,18 @@ def test_damage_is_found_and_named(file, damage, killed, tmp_path):
   (path,) = workdir.glob(f'stages/{file}')
   damage(path)
   with pytest.raises(ValueError, match=f'{re.escape(str(path))} is damaged'):
+    tiny.run(workdir)
+
+
+@pytest.mark.parametrize('damage', [truncate, flip, pathlib.Path.unlink])
+def test_damaged_parameters_are_found_and_named(damage, killed, tmp_path):
+  workdir = shutil.copytree(killed, tmp_path / 'study')
+  weak, labels = tiny.stage(workdir, 'weak'), tiny.stage(workdir, 'labels')
+  files = [path for path in weak.rglob('params/**/*') if path.is_file()]
+  damage(max(files, key=lambda path: path.stat().st_size))
+  damaged = f'{re.escape(str(weak))}/params is damaged'
+  with pytest.raises(ValueError, match=damaged):
+    checkpoint.load_model(workdir, 'weak')
+  shutil.rmtree(labels)  # to be made again, from these parameters
+  with pytest.raises(ValueError, match=damaged):
     tiny.run(workdir)

@@ -5,6 +5,7 @@ keeps `params/` with everything needed to use the model beside it
 (`config.json`, `tokenizer.json`).
 """
 
+import hashlib
 import json
 from typing import Any, NamedTuple
 
@@ -67,9 +68,35 @@ def save_params(folder, params):
     checkpointer.save(absolute(folder), params)
 
 
+def digest(folder):
+  """sha256 of a folder: of the names and contents of all that is in it."""
+  total = hashlib.sha256()
+  for path in sorted(absolute(folder).iterdir()):
+    if path.is_dir():
+      content = digest(path)
+    else:
+      with path.open('rb') as f:
+        content = hashlib.file_digest(f, 'sha256').hexdigest()
+    total.update(f'{path.name} {content}\n'.encode())
+  return total.hexdigest()
+
+
 def load_params(folder, *, mesh=None):
-  """Nested dict of parameters, on `mesh` or on the first local device."""
+  """Nested dict of parameters, on `mesh` or on the first local device.
+
+  Raises:
+    ValueError: the files are not those that a finished stage wrote. Orbax sees
+      a file that is too short, but not one whose numbers changed.
+  """
   folder = absolute(folder)
+  done = folder.parent / 'DONE'
+  if done.exists():
+    expected = json.loads(done.read_text())['params_sha256']
+    if digest(folder) != expected:
+      raise ValueError(
+        f'{folder} is damaged (its sha256 is not that of DONE); delete its '
+        'stage folder and run again.'
+      )
   with ocp.StandardCheckpointer() as checkpointer:
     shapes = checkpointer.metadata(folder).item_metadata.tree
     one_device = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])

@@ -32,7 +32,7 @@ from w2s_jax import weak_labels
 from w2s_jax.tasks import splits
 
 # Part of every key; raised when the same spec comes to mean something else.
-FORMAT = 1
+FORMAT = 2
 
 
 class Stage(NamedTuple):
@@ -161,6 +161,7 @@ def train_stage(
       'rows': len(rows),
       'rows_cut': cut,
       'padding_ratio': batching.padding_ratio(rows.lengths_N, plan),
+      'params_sha256': checkpoint.digest(params_folder),
       **accuracy,
     }
 
