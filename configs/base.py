@@ -1,6 +1,6 @@
 """Fields that every study has, and the parser of `--config=file.py:arg,...`.
 
-Any field can be set from the command line: --config.strong.train.epochs=3
+Any field can be set from the command line: --config.data.max_length=64
 """
 
 import difflib
@@ -12,6 +12,13 @@ def get_config():
   c = config_dict.ConfigDict()
   c.task = ''
   c.seeds = (0, 1)  # each draws its own halves, data order and random init
+  # The models by a name of your choice, and who teaches whom: 'weak>strong', or
+  # 'weak>middle>strong', where each labels fresh rows for the next.
+  c.models = config_dict.ConfigDict()
+  c.students = ('weak>strong',)
+  c.weak_labels = (
+    'soft'  # probabilities, or 'hard': the supervisor's best class
+  )
   c.losses = ('xent', 'logconf')  # one student each; see w2s_jax/losses.py
   c.loss_args = config_dict.ConfigDict(
     {
@@ -28,12 +35,12 @@ def get_config():
       'seed': 0,  # of the test and validation sets, shared by all seeds
       'max_length': 128,  # tokens; longer texts are cut
       'num_buckets': 6,  # padded lengths, so compiled shapes
-      # Rows of each split, half of them of each class; -1 shares what is left.
+      'select': {},  # which rows, where a task leaves a choice
+      # Rows of each split; -1 shares what is left. Each step of a chain has a
+      # transfer slice of its own.
       'splits': {'weak': -1, 'transfer': -1, 'validation': 500, 'test': 1000},
     }
   )
-  c.weak = config_dict.ConfigDict()
-  c.strong = config_dict.ConfigDict()
   # data * fsdp * tensor = devices; -1 takes what is left.
   c.mesh = config_dict.ConfigDict({'data': -1, 'fsdp': 1, 'tensor': 1})
   c.eval_batch_size = 64

@@ -64,8 +64,8 @@ def get_config(arg=None):
   c.data.num_buckets = 5
   halves = dict(weak=1000, transfer=1000)  # equal, as in the paper
   c.data.splits.update(**halves, validation=500, test=num_test)
-  c.weak = model(args.weak, field='weak')
-  c.strong = model(args.strong, field='strong')
+  c.models.weak = model(args.weak, field='weak')
+  c.models.strong = model(args.strong, field='strong')
   if args.loss:
     c.losses = (args.loss,)
   if args.debug:
@@ -84,16 +84,14 @@ def debug(c):
   c.data.max_length = 48
   c.data.num_buckets = 3
   c.data.splits.update(weak=256, transfer=1024, validation=64, test=512)
-  c.weak = base.model(
-    'tiny-l1',
-    weights='random:tiny-encoder',
-    num_layers=1,
-    learning_rate=3e-3,
-    epochs=4,
-  )
-  c.strong = base.model(
-    'tiny-l2', weights='random:tiny-encoder', learning_rate=3e-3, epochs=4
-  )
+  for key, layers in (('weak', 1), ('strong', 2)):
+    c.models[key] = base.model(
+      f'tiny-l{layers}',
+      weights='random:tiny-encoder',
+      num_layers=layers,
+      learning_rate=3e-3,
+      epochs=4,
+    )
 
 
 def sweep():
@@ -102,6 +100,8 @@ def sweep():
   for i, weak in enumerate(names):
     for strong in names[i + 1 :]:
       yield {
-        'weak': model(weak, field='weak'),
-        'strong': model(strong, field='strong'),
+        'models': {
+          'weak': model(weak, field='weak'),
+          'strong': model(strong, field='strong'),
+        }
       }

@@ -172,12 +172,14 @@ def themes(board: chess.Board, play: list[str]) -> str:
   return ' '.join([phase, *words, length, *mate])
 
 
-def make_game(engine: stockfish.Engine, seed: int, number: int) -> dict:
+def make_game(
+  engine: stockfish.Engine, seed: int, number: int, puzzles: bool = True
+) -> dict:
   """A game and its puzzles; how many were likely, and easy among those."""
   rng = random.Random(f'{seed}.{number}')
   moves, choices, found = play_game(engine, rng)
   rows, num_easy = [], 0
-  for ply, likely in found:
+  for ply, likely in found if puzzles else ():
     board = chess.Board()
     for move in moves[: ply - 1]:
       board.push_uci(move)
@@ -234,7 +236,7 @@ def make_block(job) -> list[dict]:
     for number in range(block * BLOCK + len(games), (block + 1) * BLOCK):
       if not multiprocessing.parent_process().is_alive():
         break  # else a killed run would write beside its restart
-      games.append(make_game(engine, args.seed, number))
+      games.append(make_game(engine, args.seed, number, args.puzzles))
       f.write(json.dumps(games[-1]) + '\n')
       f.flush()
   return games
@@ -303,6 +305,12 @@ def main():
   parser.add_argument('--out', default='puzzles', help='folder of the games')
   parser.add_argument('--seed', type=int, default=0)
   parser.add_argument('--games', type=int, default=30_000)
+  parser.add_argument(
+    '--puzzles',
+    action=argparse.BooleanOptionalAction,
+    default=True,
+    help='look for puzzles in the games, or only play them',
+  )
   parser.add_argument('--workers', type=int, default=1)
   parser.add_argument('--engine', default='/usr/games/stockfish')
   parser.add_argument('--file', default='puzzles.csv.gz', help='to merge into')

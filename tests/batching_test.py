@@ -13,7 +13,7 @@ def make_rows(n=103, seed=0):
   lengths = np.clip(np.exp(rng.normal(3, 0.5, n)), 3, 80).astype(int)
   tokens = [rng.integers(1, 99, k).astype(np.int32) for k in lengths]
   labels = rng.dirichlet([1, 1], n).astype(np.float32)
-  return batching.TokenRows(tokens, labels)
+  return batching.Rows(tokens, labels)
 
 
 def make_plan(rows, *, buckets=(16, 24, 40, 80), epochs=2, seed=0):

@@ -5,14 +5,13 @@ import pytest
 from w2s_jax import checkpoint
 from w2s_jax import predict
 from w2s_jax import sharding
-from w2s_jax import study
 import tiny
 
 
 @pytest.fixture(scope='module')
 def texts():
   """Inputs of the test set, in the order of the stored predictions."""
-  evaluated, _, _ = study.load_splits('synthetic', tiny.config().data, (0,))
+  evaluated, _ = tiny.splits()
   return evaluated['test'].inputs
 
 
@@ -27,7 +26,7 @@ def test_one_device_loads_what_a_mesh_trained(role, texts):
   loaded = checkpoint.load_model(workdir, tiny.stage(workdir, role).name)
   for leaf in jax.tree.leaves(loaded.params):
     assert leaf.devices() == {jax.local_devices()[0]}
-  probs_NxC = predict.predict_texts(loaded, texts)
+  probs_NxC = predict.predict_inputs(loaded, texts)
   np.testing.assert_allclose(probs_NxC, stored(workdir, role), atol=1e-5)
   assert loaded.config['model']['num_classes'] == probs_NxC.shape[1]
   assert loaded.config['seed'] == 0
@@ -40,7 +39,7 @@ def test_another_mesh_loads_it_too(texts):
   loaded = checkpoint.load_model(workdir, name, mesh=mesh)
   up_DxF = loaded.params['transformer']['layer_0']['mlp']['up']['kernel']
   assert {s.data.shape for s in up_DxF.addressable_shards} == {(8, 32)}
-  probs_NxC = predict.predict_texts(loaded, texts)
+  probs_NxC = predict.predict_inputs(loaded, texts)
   np.testing.assert_allclose(probs_NxC, stored(workdir, 'ceiling'), atol=1e-5)
 
 

@@ -28,10 +28,13 @@ def trained(tmp_path_factory):
   config.seeds = (0,)
   config.data.num_buckets = 1
   config.data.splits.update(weak=128, transfer=128, validation=16, test=64)
-  config.weak.train.epochs = config.strong.train.epochs = 12
+  for model in config.models.values():
+    model.train.epochs = 12
   workdir = tmp_path_factory.mktemp('study')
   study.run(config, workdir, console=console.Console(quiet=True))
-  evaluated, _, _ = study.load_splits(config.task, config.data, config.seeds)
+  evaluated, _ = study.load_splits(
+    config.task, config.data, seeds=(0,), num_transfer=1
+  )
   stage = checkpoint.find_stage(workdir, STAGE)
   said = weak_labels.load_arrays(stage / 'predictions' / 'test.npz')
   assert list(said['ids']) == list(evaluated['test'].ids)
@@ -45,10 +48,10 @@ def test_texts_get_the_probabilities_of_the_stage(trained, mesh):
     mesh = sharding.make_mesh(**dict(zip(sharding.AXES, mesh)))
   loaded = checkpoint.load_model(workdir, STAGE, mesh=mesh)
 
-  probs_NxC = predict.predict_texts(loaded, texts, batch_size=50)
+  probs_NxC = predict.predict_inputs(loaded, texts, batch_size=50)
 
   np.testing.assert_allclose(probs_NxC, said_NxC, atol=1e-5)
-  one_1xC = predict.predict_texts(loaded, texts[:1])
+  one_1xC = predict.predict_inputs(loaded, texts[:1])
   np.testing.assert_allclose(one_1xC, said_NxC[:1], atol=1e-5)
 
 

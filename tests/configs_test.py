@@ -25,24 +25,32 @@ def names(config):
 
 def full_base():
   config = base.get_config()
-  config.weak = base.model('weak', weights='')
-  config.strong = base.model('strong', weights='')
+  config.models.weak = base.model('weak', weights='')
   return config
+
+
+def assert_has_the_fields_of_base(config):
+  expected = full_base()
+  assert sorted(config) == sorted(expected)
+  for group in ('data', 'mesh'):
+    assert set(expected[group]) <= set(config[group])
+  for model in config.models.values():
+    assert sorted(names(model)) == sorted(names(expected.models.weak))
 
 
 @EACH_FILE
 @pytest.mark.parametrize('arg', [None, '', 'debug'])
 def test_loads_and_has_the_fields_of_base(path, arg):
   config = runpy.run_path(str(path))['get_config'](arg)
-  assert config.task and config.weak.name != config.strong.name
-  assert sorted(names(config)) == sorted(names(full_base()))
+  assert config.task and len({m.name for m in config.models.values()}) > 1
+  assert_has_the_fields_of_base(config)
 
 
 @EACH_FILE
 def test_debug_needs_no_download(path):
   config = runpy.run_path(str(path))['get_config']('debug')
   assert config.task == 'synthetic' and not config.data.source
-  for model in (config.weak, config.strong):
+  for model in config.models.values():
     assert model.weights.startswith('random:')
 
 
@@ -55,7 +63,7 @@ def test_sweep_points_fit_the_config(path):
   for point in file['sweep']():
     config = file['get_config']('').lock()
     config.update(point)  # raises for an unknown field or another type
-    assert sorted(names(config)) == sorted(names(full_base()))
+    assert_has_the_fields_of_base(config)
     assert config.to_json() not in seen
     seen.add(config.to_json())
   assert len(seen) > 1

@@ -9,7 +9,6 @@ import pytest
 
 from w2s_jax import checkpoint
 from w2s_jax import predict
-from w2s_jax import study
 import tiny
 
 MESH = {'mesh.data': 1, 'mesh.fsdp': 2, 'mesh.tensor': 2}
@@ -76,7 +75,7 @@ def test_one_process_loads_their_checkpoint(shared):
   loaded = checkpoint.load_model(shared, 'student')
   assert {len(x.devices()) for x in jax.tree.leaves(loaded.params)} == {1}
   test = tiny.arrays(tiny.stage(shared, 'student') / 'predictions' / 'test.npz')
-  splits = study.load_splits('synthetic', tiny.config().data, (0,))[0]
+  splits, _ = tiny.splits()
   assert splits['test'].ids.tolist() == test['ids'].tolist()
-  probs_NxC = predict.predict_texts(loaded, splits['test'].inputs)
+  probs_NxC = predict.predict_inputs(loaded, splits['test'].inputs)
   np.testing.assert_allclose(probs_NxC, test['probs'], atol=1e-5)

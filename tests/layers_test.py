@@ -14,9 +14,10 @@ LAYERS = (
   ('stages', 'figures'),
   ('train', 'predict', 'weak_labels'),
   ('models', 'checkpoint'),
+  ('heads',),
   ('batching', 'pretrained', 'optimizer', 'logger'),
-  ('transformer', 'losses'),
-  ('tasks', 'tokenizers', 'sharding', 'metrics'),
+  ('transformer', 'losses', 'tokenizers'),
+  ('tasks', 'sharding', 'metrics'),
   ('assets',),
 )
 HEIGHT = {

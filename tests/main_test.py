@@ -13,16 +13,22 @@ MISTAKES = {
   '--config=configs/nlp.py:debugg': ["'debugg'", "'debug'"],
   '--config=configs/nlp.py:strong=minilm7': ["strong='minilm7'", 'minilm-l6'],
   '--config=configs/none.py': ['configs/none.py'],
-  '--config.strong.train.epochz=3': ['strong.train.epochz', "'epochs'"],
+  '--config.models.strong.train.epochz=3': [
+    'models.strong.train.epochz',
+    "'epochs'",
+  ],
   '--config.stron.train.epochs=3': ['stron.train.epochs', "'strong'"],
-  '--config.strong.train.epochs=two': ['strong.train.epochs=two'],
-  '--config.strong.train=2': ['strong.train=2'],
+  '--config.models.strong.train.epochs=two': ['models.strong.train.epochs=two'],
+  '--config.models.strong.train=2': ['models.strong.train=2'],
   '--config.eval_batch_size=1.5': ['eval_batch_size=1.5'],
   '--workdirr=x': ["'workdirr'", 'workdir'],
   '--config.task=imbd': ["'imbd'", "'imdb'"],
   '--config.data.splits.weak=60000': ['data.splits.weak = 60000', 'smaller'],
   '--config.mesh.fsdp=3': ['mesh.fsdp=3', '2 devices'],
-  '--config.strong.train.batch_size=9': ['strong.train.batch_size=9', 'data'],
+  '--config.models.strong.train.batch_size=9': [
+    'models.strong.train.batch_size=9',
+    'data',
+  ],
   "--config.losses=('logconv',)": ["'logconv'", 'logconf'],
 }
 
@@ -70,7 +76,7 @@ def test_sweep_takes_every_point_with_the_arguments_of_the_config():
 import sys, main
 main.parse_flags(sys.argv)
 for c in main.points():
-  print(c.weak.name, c.strong.name, c.losses, c.seeds)
+  print(c.models.weak.name, c.models.strong.name, c.losses, c.seeds)
 """
   config = f'--config={tiny.ROOT}/configs/nlp.py:loss=xent'
   flags = [config, '--config.seeds=7', '--sweep', '--workdir=unused']

@@ -18,6 +18,7 @@ FIELDS = dict(
   head_tokens=('0', '1'),
   dropout=0.0,
   dtype='float32',
+  inputs='text',
   num_classes=2,
 )
 

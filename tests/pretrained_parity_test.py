@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 
 from w2s_jax import assets
+from w2s_jax import heads
 from w2s_jax import pretrained
 from w2s_jax import transformer
 
@@ -63,7 +64,7 @@ def states_of(config, trunk, tokens_BxL=TOKENS_BxL, length_B=LENGTHS):
 
 def logits_of(config, trunk, kernel_DxC, tokens_BxL, length_B):
   params = {'transformer': trunk, 'head': {'kernel': kernel_DxC}}
-  apply = jax.jit(transformer.Classifier(config, kernel_DxC.shape[1]).apply)
+  apply = jax.jit(heads.Classifier(config, kernel_DxC.shape[1]).apply)
   return apply({'params': params}, tokens_BxL, length_B)
 
 

@@ -263,7 +263,7 @@ def test_bad_folder_is_named(tmp_path):
   'family, changes, message',
   [
     ('bert', dict(model_type='t5'), "'t5' is not supported.*'bert', 'gpt2'"),
-    ('bert', dict(hidden_act='relu'), "hidden_act = 'relu'.*'gelu'"),
+    ('bert', dict(hidden_act='silu'), "hidden_act = 'silu'.*'gelu'"),
     (
       'bert',
       dict(position_embedding_type='relative_key'),

@@ -63,8 +63,7 @@ def test_every_stage_predicts_the_same_rows(finished):
 
 
 def test_halves_differ_by_seed_and_share_nothing():
-  data = tiny.config().data
-  evaluated, halves, _ = study.load_splits('synthetic', data, (0, 1))
+  evaluated, halves = tiny.splits(seeds=(0, 1))
   for weak_half, transfer_half in halves.values():
     parts = [*evaluated.values(), weak_half, transfer_half]
     ids = np.concatenate([part.ids for part in parts])
@@ -75,7 +74,7 @@ def test_halves_differ_by_seed_and_share_nothing():
 
 
 def test_weak_labels_are_of_the_transfer_half_only(finished):
-  _, halves, _ = study.load_splits('synthetic', tiny.config().data, (0,))
+  _, halves = tiny.splits()
   labels = tiny.arrays(tiny.stage(finished, 'labels') / 'weak_labels.npz')
   assert set(labels['ids']) == set(halves[0][1].ids)
   assert not set(labels['ids']) & set(halves[0][0].ids)
@@ -119,7 +118,7 @@ def test_second_loss_trains_only_the_student(workdir):
 def test_other_weak_recipe_keeps_ceiling_and_zero_shot(workdir):
   before = tiny.files(workdir / 'stages')
   names = tiny.stage_names(workdir)
-  tiny.run(workdir, **FIELDS | {'weak.train.weight_decay': 0.5})
+  tiny.run(workdir, **FIELDS | {'models.weak.train.weight_decay': 0.5})
   new = tiny.stage_names(workdir) - names
   assert sorted(name.split('-')[0] for name in new) == [
     'labels',
@@ -136,15 +135,15 @@ def test_ground_truth_of_the_transfer_half_cannot_reach_the_student(
 ):
   load_splits = study.load_splits
 
-  def opposite(*args):
-    evaluated, halves, num_classes = load_splits(*args)
+  def opposite(*args, **kwargs):
+    evaluated, halves = load_splits(*args, **kwargs)
     for seed, (weak_half, transfer_half) in halves.items():
       wrong_NxC = 1 - transfer_half.label_probs_NxC
-      halves[seed] = (
+      halves[seed] = [
         weak_half,
         dataclasses.replace(transfer_half, label_probs_NxC=wrong_NxC),
-      )
-    return evaluated, halves, num_classes
+      ]
+    return evaluated, halves
 
   monkeypatch.setattr(study, 'load_splits', opposite)
   tiny.run(tmp_path, **FIELDS)
@@ -169,10 +168,10 @@ def test_ground_truth_of_the_transfer_half_cannot_reach_the_student(
   [
     ({'seeds': ('a',)}, "seeds: 'a'"),
     ({'checkpoint_every': 0}, 'checkpoint_every=0'),
-    ({'strong.train.epochs': 0}, 'strong.train.epochs=0'),
-    ({'weak.train.decay': 'fast'}, "weak: train.decay='fast'"),
-    ({'strong.train.freeze': 'x'}, "strong: train.freeze='x' matches 0"),
-    ({'weak.num_layers': 3}, 'weak: .*num_layers=3'),
+    ({'models.strong.train.epochs': 0}, 'models.strong.train.epochs=0'),
+    ({'models.weak.train.decay': 'fast'}, "weak: train.decay='fast'"),
+    ({'models.strong.train.freeze': 'x'}, "strong: train.freeze='x' matches 0"),
+    ({'models.weak.num_layers': 3}, 'weak: .*num_layers=3'),
     ({'data.max_length': 200}, 'length 200.*128 positions'),
     ({'loss_args.logconf.compat': 'x'}, "logconf.compat='x'"),
     ({'data.splits.test': 20000}, 'data.splits.test = 20000'),

@@ -19,6 +19,7 @@ import rich.console
 from configs import nlp
 from w2s_jax import batching
 from w2s_jax import checkpoint
+from w2s_jax import heads
 from w2s_jax import logger
 from w2s_jax import sharding
 from w2s_jax import study
@@ -39,10 +40,10 @@ FIELDS = {
   'data.splits.transfer': 64,
   'data.splits.validation': 32,
   'data.splits.test': 64,
-  'weak.train.batch_size': 8,
-  'weak.train.epochs': 2,
-  'strong.train.batch_size': 8,
-  'strong.train.epochs': 2,
+  'models.weak.train.batch_size': 8,
+  'models.weak.train.epochs': 2,
+  'models.strong.train.batch_size': 8,
+  'models.strong.train.epochs': 2,
 }
 
 
@@ -59,6 +60,12 @@ def config(**fields):
   c = nlp.get_config('debug')
   c.update_from_flattened_dict(FIELDS | fields)
   return c
+
+
+def splits(seeds=(0,)):
+  """study.load_splits of the tiny study."""
+  c = config()
+  return study.load_splits(c.task, c.data, seeds=seeds, num_transfer=1)
 
 
 def run(workdir, **fields):
@@ -168,7 +175,7 @@ def network(**fields):
   architecture = dataclasses.replace(
     transformer.PRESETS['tiny-encoder'], **{'num_layers': 1} | fields
   )
-  return transformer.Classifier(architecture, num_classes=2)
+  return heads.Classifier(architecture, num_classes=2)
 
 
 @functools.cache
@@ -195,7 +202,7 @@ def rows(count, *, lengths=range(1, 17)):
   lengths_N = rng.choice(lengths, count)
   tokens = [rng.integers(1, 1024, n).astype(np.int32) for n in lengths_N]
   positive_N = rng.random(count, np.float32)
-  return batching.TokenRows(tokens, np.stack([1 - positive_N, positive_N], 1))
+  return batching.Rows(tokens, np.stack([1 - positive_N, positive_N], 1))
 
 
 def one_device():

@@ -6,6 +6,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from w2s_jax import heads
 from w2s_jax import pretrained
 from w2s_jax import sharding
 from w2s_jax import transformer
@@ -23,7 +24,7 @@ def tokens_of(lengths, *, width, seed=0):
 
 def random_params(config, *, num_classes=3, seed=0):
   """Every parameter random, biases and the zero head included."""
-  model = transformer.Classifier(config, num_classes)
+  model = heads.Classifier(config, num_classes)
   tokens_BxL = jnp.zeros((1, 2), jnp.int32)
   shapes = jax.eval_shape(
     model.init, jax.random.key(0), tokens_BxL, jnp.ones(1, jnp.int32)
@@ -44,7 +45,7 @@ def jitted(model):
 
 def logits_of(config, params, tokens_BxL, length_B, **kwargs):
   num_classes = params['head']['kernel'].shape[1]
-  apply = jitted(transformer.Classifier(config, num_classes))
+  apply = jitted(heads.Classifier(config, num_classes))
   return apply({'params': params}, tokens_BxL, length_B, **kwargs)
 
 
@@ -216,13 +217,13 @@ def test_bfloat16_trunk_stays_close_and_logits_are_float32(config):
 
 
 def test_head_starts_at_zero_or_from_token_rows():
-  model = transformer.Classifier(ENCODER, 2)
+  model = heads.Classifier(ENCODER, 2)
   tokens_BxL = tokens_of(LENGTHS, width=9)
   init = jax.jit(model.init)
   params = init(jax.random.key(0), tokens_BxL, LENGTHS)['params']
   assert not np.any(logits_of(ENCODER, params, tokens_BxL, LENGTHS))
 
-  changed = transformer.head_from_token_rows(params, [15, 16])
+  changed = heads.head_from_token_rows(params, [15, 16])
   embedding_VxD = params['transformer']['token_embed']['embedding']
   np.testing.assert_array_equal(
     changed['head']['kernel'].T, embedding_VxD[np.array([15, 16])]
@@ -231,7 +232,7 @@ def test_head_starts_at_zero_or_from_token_rows():
   assert not np.any(params['head']['kernel'])
   for bad in ([15], [15, 1024]):
     with pytest.raises(ValueError, match='2 classes needs .* below 1024'):
-      transformer.head_from_token_rows(params, bad)
+      heads.head_from_token_rows(params, bad)
 
 
 def test_too_long_a_batch_is_an_error():

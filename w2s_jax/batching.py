@@ -4,26 +4,30 @@ Rows are grouped by length into a few buckets, so that little is padding and
 little is compiled. A batch is a dict of host arrays, the same on every
 process:
 
-  id_B          int32, the row's place in its TokenRows; -1 in padding rows
+  id_B          int32, the row's place in its Rows; -1 in padding rows
   tokens_BxL    int32, zero beyond the row's length
   length_B      int32
   label_probs_BxC  float32
   weight_B      float32, 0 in padding rows
+
+and what else the head of the model reads, such as candidates_BxC.
 """
 
 import dataclasses
 import functools
+from typing import Any
 
 import grain.python as grain
 import numpy as np
 
 
 @dataclasses.dataclass(frozen=True)
-class TokenRows:
+class Rows:
   """N tokenized rows and what they are trained towards."""
 
   tokens: list  # N int32 arrays [length]
-  label_probs_NxC: np.ndarray
+  label_probs_NxC: Any
+  extra: dict = dataclasses.field(default_factory=dict)  # name -> [N, ...]
 
   def __len__(self):
     return len(self.tokens)
@@ -31,6 +35,35 @@ class TokenRows:
   @functools.cached_property
   def lengths_N(self):
     return np.array([len(row) for row in self.tokens], np.int32)
+
+
+class Padded:
+  """N short int arrays as [N, width]; rows are padded with -1 when taken."""
+
+  dtype = np.int32
+
+  def __init__(self, rows, width):
+    self.shape = len(rows), width
+    self._rows = rows
+
+  def __getitem__(self, index):
+    taken = np.full((len(index), self.shape[1]), -1, self.dtype)
+    for slot, i in enumerate(index):
+      taken[slot, : len(self._rows[i])] = self._rows[i]
+    return taken
+
+
+class OneHot:
+  """N classes as label_probs [N, C]; rows are written out when taken."""
+
+  dtype = np.float32
+
+  def __init__(self, classes_N, num_classes):
+    self.shape = len(classes_N), num_classes
+    self._classes_N = classes_N
+
+  def __getitem__(self, index):
+    return np.eye(self.shape[1], dtype=self.dtype)[self._classes_N[index]]
 
 
 def choose_buckets(lengths_N, *, count, multiple=8):
@@ -103,12 +136,10 @@ class EpochPlan:
 
 def assemble(rows, index, length, *, batch_size):
   """One batch from rows `index` (at most batch_size), padded to `length`."""
-  num_classes = rows.label_probs_NxC.shape[1]
   batch = {
     'id': np.full(batch_size, -1, np.int32),
     'tokens': np.zeros((batch_size, length), np.int32),
     'length': np.zeros(batch_size, np.int32),
-    'label_probs': np.zeros((batch_size, num_classes), np.float32),
     'weight': np.zeros(batch_size, np.float32),
   }
   for slot, i in enumerate(index):
@@ -117,7 +148,12 @@ def assemble(rows, index, length, *, batch_size):
   real = slice(0, len(index))
   batch['id'][real] = index
   batch['length'][real] = rows.lengths_N[index]
-  batch['label_probs'][real] = rows.label_probs_NxC[index]
+  for name, array in {
+    'label_probs': rows.label_probs_NxC,
+    **rows.extra,
+  }.items():
+    batch[name] = np.zeros((batch_size, *array.shape[1:]), array.dtype)
+    batch[name][real] = array[index]
   batch['weight'][real] = 1.0
   return batch
 

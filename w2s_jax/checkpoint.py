@@ -13,6 +13,7 @@ from etils import epath
 import jax
 import orbax.checkpoint as ocp
 
+from w2s_jax import heads
 from w2s_jax import sharding
 from w2s_jax import tokenizers
 from w2s_jax import transformer
@@ -115,7 +116,7 @@ def load_params(folder, *, mesh=None):
 
 
 class Loaded(NamedTuple):
-  """A trained model: model.apply({'params': params}, tokens_BxL, length_B)."""
+  """A trained model: model.apply({'params': params}, *inputs), see heads.py."""
 
   params: Any
   model: Any
@@ -140,7 +141,7 @@ def load_model(workdir, stage, *, mesh=None):
   architecture = transformer.TransformerConfig(**fields['architecture'])
   return Loaded(
     params=load_params(folder / 'params', mesh=mesh),
-    model=transformer.Classifier(architecture, fields['num_classes']),
+    model=getattr(heads, fields['head'])(architecture, fields['num_classes']),
     tokenizer=tokenizers.load(folder),
     config=config,
   )

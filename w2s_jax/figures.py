@@ -16,10 +16,13 @@ AGREEMENT = (
   'agreement_supervisor_wrong',
 )
 
-# Okabe and Ito's colours, told apart by colour-blind readers too: students in
-# colour, what they are compared with in grey.
-_WEAK, _CEILING = '#8f8f8f', '#555555'
-_COLOURS = ('#0072B2', '#D55E00', '#009E73', '#CC79A7', '#56B4E9', '#E69F00')
+# Okabe and Ito's colours, told apart by colour-blind readers too, and two of
+# Tol's: students in colour, what they are compared with in grey.
+_WEAK, _CEILING, _ZERO_SHOT = '#8f8f8f', '#555555', '#bbbbbb'
+_COLOURS = (
+  *('#0072B2', '#D55E00', '#009E73', '#CC79A7', '#56B4E9', '#E69F00'),
+  *('#882255', '#999933'),
+)
 
 
 def pgr_text(group):
@@ -28,8 +31,20 @@ def pgr_text(group):
   return '{pgr:.2f} [{pgr_low:.2f}, {pgr_high:.2f}]'.format(**group)
 
 
-def losses_of(groups):
-  return list(dict.fromkeys(group['loss'] for group in groups))
+def method(group):
+  """How a student was taught: 'xent', or 'xent via board-s, board-m'."""
+  via = ', '.join(group['via'])
+  return f'{group["loss"]} via {via}' if via else group['loss']
+
+
+def sizes(groups):
+  """{model: number of parameters}, the smallest first."""
+  found = {
+    group[f'{end}_model']: group[f'{end}_parameters']
+    for group in groups
+    for end in ('weak', 'strong')
+  }
+  return dict(sorted(found.items(), key=lambda item: item[1]))
 
 
 def by(groups, *fields):
@@ -42,29 +57,26 @@ def by(groups, *fields):
 
 def draw(groups):
   """{file name: (figure, caption)}."""
-  colours = dict(zip(losses_of(groups), itertools.cycle(_COLOURS)))
+  naive_first = sorted(groups, key=lambda group: len(group['via']))
+  methods = _colours(map(method, naive_first))
   panels = by(groups, *PANEL)
   figures = {
     'accuracy_and_pgr.png': (
-      _plot(panels, _draw_accuracy, colours),
+      _plot(panels, _draw_accuracy, methods),
       'Test accuracy, ±1 standard error; over the students PGR with its 95 % '
-      'interval. Dashed: the strong model untrained. The axis does not start '
+      'interval. Dashed: the strong model untrained. The axis need not start '
       'at 0.',
     )
   }
   if len(by(groups, 'weak_model', 'strong_model')) > 1:
-    figures['accuracy_by_model.png'] = (
-      _plot(by(groups, 'task', 'loss'), _draw_models, colours),
-      'Test accuracy of the student, ±1 standard error, for each strong model '
-      'and each weak supervisor. Dotted: the supervisor itself.',
-    )
+    figures |= _draw_ladders(groups)
   figures['student_supervisor_agreement.png'] = (
-    _plot(panels, _draw_agreement, colours),
-    'How often the student predicts what its supervisor does. Low bars where '
-    'the supervisor is wrong: its errors are not imitated.',
+    _plot(panels, _draw_agreement, methods),
+    'How often the student predicts what the weak model does. Low bars where '
+    'the weak model is wrong: its errors are not imitated.',
   )
   figures['calibration.png'] = (
-    _plot(panels, _draw_calibration, colours),
+    _plot(panels, _draw_calibration, methods),
     'Accuracy against confidence, all seeds together, in 15 bins (those with '
     'at least 10 predictions; dots grow with their number). Below the diagonal '
     'the model is overconfident; ECE is the mean distance to it.',
@@ -72,9 +84,33 @@ def draw(groups):
   return figures
 
 
+def _draw_ladders(groups):
+  """As `draw`, of what tells how students grow better with their size."""
+  panels = by(groups, 'task', 'loss')
+  supervisors = _colours(group['weak_model'] for group in groups)
+  return {
+    'accuracy_by_size.png': (
+      _plot(panels, _draw_accuracy_by_size, supervisors),
+      'Test accuracy against size, ±1 standard error. A colour is a weak '
+      'supervisor: dotted its own accuracy, from its own size on; solid its '
+      'students, dashed those bootstrapped from it through models in between.',
+    ),
+    'pgr_by_size.png': (
+      _plot(panels, _draw_pgr_by_size, supervisors),
+      "PGR against the student's size, with its 95 % interval; lines as in the "
+      'figure before. 0 is the supervisor, 1 the ceiling. Students whose PGR '
+      'is undefined are left out; a long interval leaves the frame.',
+    ),
+  }
+
+
+def _colours(names):
+  return dict(zip(dict.fromkeys(names), itertools.cycle(_COLOURS)))
+
+
 def _plot(panels, draw, colours):
   """One figure with a panel, `draw(axes, groups, colours)`, for each item."""
-  columns = min(3, len(panels))
+  columns = min(2, len(panels))  # with more, a page is too small to read them
   rows = -(-len(panels) // columns)
   figure = mpl_figure.Figure((5.6 * columns, 3.9 * rows), layout='constrained')
   figure.get_layout_engine().set(w_pad=0.12, h_pad=0.12)
@@ -94,14 +130,19 @@ def _legend(axes):
   )
 
 
+def _on_lines(group):
+  """`method`, narrow."""
+  return method(group).replace(' via', '\nvia').replace(', ', ',\n')
+
+
 def _draw_accuracy(axes, groups, colours):
   note = functools.partial(
     axes.annotate, textcoords='offset points', ha='center', fontsize=8.5
   )
   bars = [('weak\nsupervisor', 'weak', _WEAK, groups[0])]
   for group in groups:
-    loss = group['loss']
-    bars.append((f'student\n{loss}', 'student', colours[loss], group))
+    name = f'student\n{_on_lines(group)}'
+    bars.append((name, 'student', colours[method(group)], group))
   bars.append(('strong\nceiling', 'ceiling', _CEILING, groups[0]))
   tops, zero_shot = [], 100 * groups[0]['zero_shot_accuracy']
   for x, (_, role, colour, group) in enumerate(bars):
@@ -122,37 +163,102 @@ def _draw_accuracy(axes, groups, colours):
   )
   low = min(100 / groups[0]['n_classes'], zero_shot, *tops)
   space = (max(tops) - low) / 10
-  axes.set_ylim(low - space, max(tops) + 2 * space)
+  axes.set_ylim(max(0, low - space), max(tops) + 2 * space)
   axes.set_xticks(range(len(bars)), [label for label, *_ in bars])
   axes.tick_params(axis='x', length=0)
   axes.set_ylabel('test accuracy (%)')
 
 
-def _draw_models(axes, groups, colours):
-  del colours  # of losses; here a colour is a supervisor
-  strong = list(dict.fromkeys(group['strong_model'] for group in groups))
-  ceilings = {g['strong_model']: 100 * g['ceiling_accuracy'] for g in groups}
-  axes.plot(
-    strong, ceilings.values(), color=_CEILING, marker='s', label='ceiling'
-  )
-  supervisors = by(groups, 'weak_model').items()
-  for colour, ((weak,), students) in zip(
-    itertools.cycle(_COLOURS), supervisors
+def _draw_accuracy_by_size(axes, groups, colours):
+  by_size = sorted(groups, key=lambda group: group['strong_parameters'])
+  strong = {group['strong_parameters']: group for group in by_size}
+  for role, colour, marker in (
+    ('ceiling', _CEILING, 's'),
+    ('zero_shot', _ZERO_SHOT, 'X'),
   ):
     axes.errorbar(
-      [g['strong_model'] for g in students],
-      [100 * g['student_accuracy'] for g in students],
-      [100 * g['student_accuracy_se'] for g in students],
+      list(strong),
+      [100 * group[f'{role}_accuracy'] for group in strong.values()],
+      [100 * group[f'{role}_accuracy_se'] for group in strong.values()],
       color=colour,
-      marker='o',
+      marker=marker,
       capsize=3,
-      label=f'taught by {weak}',
+      label=role.replace('_', '-'),
     )
-    own = 100 * students[0]['weak_accuracy']
-    axes.axhline(own, color=colour, linestyle=':', linewidth=1.2)
-  axes.margins(x=0.12)
-  axes.set_xlabel('strong model')
+  for (weak,), students in by(groups, 'weak_model').items():
+    span = [students[0]['weak_parameters'], max(strong)]
+    own = [100 * students[0]['weak_accuracy']] * 2
+    axes.plot(span, own, ':', color=colours[weak], marker='D', markevery=[0])
+
+  def interval(group):
+    mean, se = group['student_accuracy'], group['student_accuracy_se']
+    return 100 * (mean - se), 100 * mean, 100 * (mean + se)
+
+  _draw_students(axes, groups, colours, interval)
+  _size_axis(axes, groups)
   axes.set_ylabel('test accuracy (%)')
+
+
+def _draw_pgr_by_size(axes, groups, colours):
+  defined = [group for group in groups if group['pgr'] is not None]
+  values = [group['pgr'] for group in defined]
+  bottom, top = min([-0.2, *values]) - 0.1, max([1.2, *values]) + 0.1
+
+  def interval(group):
+    ends = group['pgr_low'], group['pgr'], group['pgr_high']
+    return np.clip(ends, bottom - 1, top + 1)  # an end may be infinite
+
+  for level in (0, 1):
+    axes.axhline(level, color=_ZERO_SHOT, linewidth=1, zorder=0)
+  _draw_students(axes, defined, colours, interval)
+  _size_axis(axes, groups)
+  axes.set_ylim(bottom, top)
+  axes.set_ylabel('PGR')
+
+
+def _draw_students(axes, groups, colours, interval):
+  """A line for each supervisor; `interval` is (low, value, high) of a group."""
+  lines = {}
+  for group in groups:
+    line = group['weak_model'], bool(group['via'])
+    lines.setdefault(line, []).append(group)
+  for i, ((weak, bootstrapped), students) in enumerate(lines.items()):
+    # Side by side, so that intervals of one size do not hide each other.
+    shift = 1.02 ** (i - (len(lines) - 1) / 2)
+    x_G = [shift * group['strong_parameters'] for group in students]
+    low_G, value_G, high_G = np.transpose([interval(g) for g in students])
+    below_G, above_G = value_G - low_G, high_G - value_G
+    look = dict(
+      color=colours[weak],
+      marker='o',
+      markerfacecolor='white' if bootstrapped else colours[weak],
+    )
+    axes.errorbar(
+      x_G,
+      value_G,
+      np.maximum(0, [below_G, above_G]),
+      linestyle='none',
+      capsize=3,
+      **look,
+    )
+    how = 'bootstrapped\nfrom' if bootstrapped else 'taught by'
+    # Of chains between the same two models, the line goes to the longest.
+    longest = dict(zip(x_G, value_G))
+    axes.plot(
+      list(longest),
+      list(longest.values()),
+      linestyle='--' if bootstrapped else '-',
+      label=f'{how} {weak}',
+      **look,
+    )
+
+
+def _size_axis(axes, groups):
+  models = sizes(groups)
+  axes.set_xscale('log')
+  axes.set_xticks(list(models.values()), models, rotation=30, ha='right')
+  axes.minorticks_off()
+  axes.set_xlabel('parameters (log scale)')
   _legend(axes)
 
 
@@ -161,15 +267,15 @@ def _draw_agreement(axes, groups, colours):
   for i, group in enumerate(groups):
     shares = [100 * (group[name] or 0) for name in AGREEMENT]
     x = np.arange(3) + (i - (len(groups) - 1) / 2) * width
-    loss = group['loss']
-    bars = axes.bar(x, shares, 0.92 * width, color=colours[loss], label=loss)
+    colour, label = colours[method(group)], _on_lines(group)
+    bars = axes.bar(x, shares, 0.92 * width, color=colour, label=label)
     axes.bar_label(bars, fmt='%.0f', fontsize=8.5, padding=2)
   axes.set_xticks(
-    range(3), ['all\nexamples', 'supervisor\nright', 'supervisor\nwrong']
+    range(3), ['all\nexamples', 'weak model\nright', 'weak model\nwrong']
   )
   axes.tick_params(axis='x', length=0)
   axes.set_ylim(0, 105)
-  axes.set_ylabel('student agrees with supervisor (%)')
+  axes.set_ylabel('student agrees with weak model (%)')
   _legend(axes)
 
 
@@ -178,8 +284,8 @@ def _draw_calibration(axes, groups, colours):
   axes.plot([chance, 1], [chance, 1], color='#cccccc', linewidth=1, zorder=0)
   curves = [('weak', 'weak', _WEAK, groups[0])]
   for group in groups:
-    loss = group['loss']
-    curves.append((f'student {loss}', 'student', colours[loss], group))
+    name = f'student {_on_lines(group)}'
+    curves.append((name, 'student', colours[method(group)], group))
   curves.append(('ceiling', 'ceiling', _CEILING, groups[0]))
   for name, role, colour, group in curves:
     curve_3xK = np.stack(group['reliability'][role])

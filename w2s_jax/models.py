@@ -6,10 +6,10 @@ import pathlib
 from typing import Any, Callable, NamedTuple
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
 from w2s_jax import assets
+from w2s_jax import heads
 from w2s_jax import pretrained
 from w2s_jax import sharding
 from w2s_jax import tokenizers
@@ -18,10 +18,11 @@ from w2s_jax import transformer
 
 class Model(NamedTuple):
   name: str
-  network: transformer.Classifier
+  network: Any  # one of heads.py
   tokenizer: Any
   init: Callable  # init(mesh, seed) -> params, placed on the mesh
   identity: dict  # all that decides the initial parameters, for stage keys
+  num_parameters: int
 
 
 def build(
@@ -33,9 +34,10 @@ def build(
   head_tokens,
   dropout,
   dtype,
+  inputs,
   num_classes,
 ):
-  """Model of a config's `weak` or `strong`.
+  """Model of a config's `models`.
 
   Args:
     name: shown in tables and folder names.
@@ -43,18 +45,26 @@ def build(
     num_layers: keeps the first so many layers of the weights, -1 all; with 0
       the model is a bag of token embeddings.
     head_init: 'zero', or 'token_rows': the embeddings of `head_tokens`, one
-      token a class (paper appendix A.1).
+      token a class (paper appendix A.1). A board model brings its own head.
     dropout: rate while training. dtype: of the trunk's computation.
+    inputs: of the task, 'text' or 'position'. num_classes: of the task.
 
   Raises:
     ValueError, FileNotFoundError: a field does not fit; the field is named.
   """
   kind, _, rest = weights.partition(':')
+  folder = None
   if kind == 'random':
-    architecture, tokenizer, load, source = _random(rest)
+    if rest not in transformer.PRESETS:
+      raise ValueError(
+        f'weights=random:{rest}: the presets are '
+        f'{", ".join(sorted(transformer.PRESETS))}.'
+      )
+    architecture, source = transformer.PRESETS[rest], weights
   else:
     folder = assets.path(rest) if kind == 'asset' else pathlib.Path(weights)
-    architecture, tokenizer, load, source = _from_folder(folder)
+    architecture = pretrained.read_config(folder)
+    source = pretrained.fingerprint(folder)
   if not -1 <= num_layers <= architecture.num_layers:
     raise ValueError(
       f'{name}: num_layers={num_layers}, but {weights} has '
@@ -70,22 +80,17 @@ def build(
     dropout=dropout,
     dtype=dtype,
   )
-  network = transformer.Classifier(architecture, num_classes)
+  network = heads.choose(inputs, architecture, num_classes)
+  tokenizer = _tokenizer(folder, architecture)
   head_ids = _head_ids(tokenizer, head_init, head_tokens, num_classes)
 
   def init(mesh, seed):
-    params = {
-      'transformer': load(network, mesh, seed),
-      'head': {
-        'kernel': sharding.place_parameter(
-          mesh,
-          'head/kernel',
-          np.zeros((architecture.embed_dim, num_classes), np.float32),
-        )
-      },
-    }
+    if folder is None:
+      params = _random(network, mesh)(jax.random.key(seed))
+    else:
+      params = _from_folder(folder, network, mesh)
     if head_ids:
-      params = jax.jit(transformer.head_from_token_rows, static_argnums=1)(
+      params = jax.jit(heads.head_from_token_rows, static_argnums=1)(
         params, tuple(head_ids)
       )
     return params
@@ -93,53 +98,45 @@ def build(
   identity = {
     'weights': source,
     'architecture': dataclasses.asdict(architecture),
+    'head': type(network).__name__,
     'num_classes': num_classes,
-    'head': head_ids,
+    'head_ids': head_ids,
   }
-  return Model(name, network, tokenizer, init, identity)
-
-
-def _random(preset):
-  if preset not in transformer.PRESETS:
-    raise ValueError(
-      f'weights=random:{preset}: the presets are '
-      f'{", ".join(sorted(transformer.PRESETS))}.'
-    )
-  architecture = transformer.PRESETS[preset]
-
-  def load(network, mesh, seed):
-    return _random_trunk(network, mesh)(jax.random.key(seed))
-
-  tokenizer = tokenizers.word_hash(architecture.vocab_size)
-  return architecture, tokenizer, load, f'random:{preset}'
+  shapes = jax.tree.leaves(heads.parameter_shapes(network))
+  num_parameters = sum(x.size for x in shapes)
+  return Model(name, network, tokenizer, init, identity, num_parameters)
 
 
 @functools.lru_cache(maxsize=4)
-def _random_trunk(network, mesh):
+def _random(network, mesh):
   """Jitted key -> parameters; compiled once for all stages and seeds."""
 
-  def trunk(key):
-    one_row = jnp.zeros((1, 1), jnp.int32), jnp.ones(1, jnp.int32)
-    return network.init(key, *one_row)['params']['transformer']
+  def params(key):
+    return network.init(key, *heads.dummy_inputs(network))['params']
 
-  shapes = jax.eval_shape(trunk, jax.random.key(0))
-  return jax.jit(trunk, out_shardings=sharding.tree_sharding(mesh, shapes))
+  place = sharding.tree_sharding(mesh, heads.parameter_shapes(network))
+  return jax.jit(params, out_shardings=place)
 
 
-def _from_folder(folder):
-  architecture = pretrained.read_config(folder)
+def _from_folder(folder, network, mesh):
+  def place(path, array):
+    return sharding.place_parameter(mesh, path, array)
 
-  def load(network, mesh, seed):
-    del seed
-    _, trunk = pretrained.load(
-      folder,
-      num_layers=network.config.num_layers,
-      place=lambda path, array: sharding.place_parameter(mesh, path, array),
-    )
-    return trunk
+  layers = network.config.num_layers
+  _, trunk = pretrained.load(folder, num_layers=layers, place=place)
+  head = pretrained.load_head(folder, place=place) or {
+    name: place(f'head/{name}', np.zeros(x.shape, np.float32))
+    for name, x in heads.parameter_shapes(network)['head'].items()
+  }
+  return {'transformer': trunk, 'head': head}
 
-  source = pretrained.fingerprint(folder)
-  return architecture, tokenizers.load(folder), load, source
+
+def _tokenizer(folder, architecture):
+  if architecture.reads == 'board':
+    return tokenizers.Board()
+  if folder is None:
+    return tokenizers.word_hash(architecture.vocab_size)
+  return tokenizers.load(folder)
 
 
 def _head_ids(tokenizer, head_init, head_tokens, num_classes):

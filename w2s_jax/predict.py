@@ -13,18 +13,15 @@ IN_FLIGHT = 8
 
 
 @functools.lru_cache(maxsize=None)
-def _probs_fn(model, mesh):
-  def probs(params, batch):
-    logits_BxC = model.apply(
-      {'params': params}, batch['tokens'], batch['length']
-    )
-    return jax.nn.softmax(logits_BxC)
+def _answer_fn(model, mesh):
+  def answer(params, inputs):
+    return model.apply({'params': params}, *inputs, method='answer')
 
-  return jax.jit(probs, out_shardings=sharding.replicated(mesh))
+  return jax.jit(answer, out_shardings=sharding.replicated(mesh))
 
 
 def predict(model, params, rows, *, batch_size, buckets, mesh, progress=None):
-  """Class probabilities [N, C] float32 of every row, on every process.
+  """The model's answer to every row, [N, ...], on every process.
 
   Longest rows first, so that padding is small and memory peaks at once. A few
   batches are in flight while results are read. `batch_size` is raised to what
@@ -32,16 +29,18 @@ def predict(model, params, rows, *, batch_size, buckets, mesh, progress=None):
   """
   ways = mesh.shape['data'] * mesh.shape['fsdp']
   batch_size = ways * -(-batch_size // ways)
-  probs_fn = _probs_fn(model, mesh)
-  result_NxC = np.zeros(rows.label_probs_NxC.shape, np.float32)
+  answer_fn = _answer_fn(model, mesh)
+  result = None
   waiting = collections.deque()
   done = 0
 
   def collect():
-    nonlocal done
-    ids_B, probs_BxC = waiting.popleft()
+    nonlocal done, result
+    ids_B, answers = waiting.popleft()
+    if result is None:
+      result = np.zeros((len(rows), *answers.shape[1:]), answers.dtype)
     real_B = ids_B >= 0
-    result_NxC[ids_B[real_B]] = np.asarray(probs_BxC)[real_B]
+    result[ids_B[real_B]] = np.asarray(answers)[real_B]
     done += int(real_B.sum())
     if progress:
       progress.update(done, examples=int(real_B.sum()))
@@ -51,38 +50,41 @@ def predict(model, params, rows, *, batch_size, buckets, mesh, progress=None):
       rows, batch_size=batch_size, buckets=buckets
     ):
       ids_B = batch['id']
-      inputs = {k: batch[k] for k in ('tokens', 'length')}
+      inputs = [batch[name] for name in model.INPUTS]
       placed = sharding.place_batch(mesh, inputs)
-      waiting.append((ids_B, probs_fn(params, placed)))
+      waiting.append((ids_B, answer_fn(params, placed)))
       if len(waiting) > IN_FLIGHT:
         collect()
     while waiting:
       collect()
-  return result_NxC
+  return result
 
 
-def predict_texts(loaded, texts, *, batch_size=64):
-  """Class probabilities [N, C] float32 of a list of texts.
+def predict_inputs(loaded, inputs, *, batch_size=64):
+  """Class probabilities [N, C] float32 of a list of inputs, such as texts.
 
   Args:
     loaded: of checkpoint.load_model; runs where its parameters are.
-    texts: cut at the max_length of the study, as all its rows were.
+    inputs: as those of the task; texts are cut at the study's max_length.
   """
-  tokens, _ = loaded.tokenizer.encode(
-    texts, max_length=loaded.config['evaluation']['max_length']
+  unlabelled_NxC = np.zeros((len(inputs), loaded.model.num_classes), np.float32)
+  rows, _ = loaded.model.rows(
+    loaded.tokenizer,
+    inputs,
+    unlabelled_NxC,
+    max_length=loaded.config['evaluation']['max_length'],
   )
-  unlabelled_NxC = np.zeros((len(texts), loaded.model.num_classes), np.float32)
-  rows = batching.TokenRows(tokens, unlabelled_NxC)
   place = jax.tree.leaves(loaded.params)[0].sharding
   if isinstance(place, jax.NamedSharding):
     mesh = place.mesh
   else:
     mesh = sharding.make_mesh(devices=list(place.device_set))
-  return predict(
+  answers = predict(
     loaded.model,
     loaded.params,
     rows,
-    batch_size=min(batch_size, len(texts)),
+    batch_size=min(batch_size, len(inputs)),
     buckets=batching.choose_buckets(rows.lengths_N, count=4),
     mesh=mesh,
   )
+  return loaded.model.read(loaded.tokenizer, inputs, answers)

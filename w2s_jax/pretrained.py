@@ -1,4 +1,6 @@
-"""Hugging Face folders (config.json, safetensors) to trunk parameters.
+"""Model folders (config.json, safetensors) to parameters.
+
+Those of Hugging Face give the trunk; our own board models bring their head.
 
 One strict table per family says where every stored tensor goes: a tensor that
 no row takes, and a parameter that no tensor fills, are errors.
@@ -14,9 +16,10 @@ import flax.traverse_util
 import jax
 import jax.numpy as jnp
 import numpy as np
-import safetensors
+import safetensors.numpy
 
 from w2s_jax import transformer
+from w2s_jax.tasks import chess
 
 
 def _as_is(array):
@@ -155,8 +158,28 @@ _GPT2 = _Family(
   ),
 )
 
-_FAMILIES = {'bert': _BERT, 'gpt2': _GPT2}
+# Our own, written by `save_board`: names are the paths of the parameters.
+_BOARD = _Family(
+  prefix='transformer/',
+  table=((r'(.+)', r'\1', _as_is),),
+  ignored={r'head/.+': 'read by load_head'},
+  sizes={
+    name: name
+    for name in (
+      *('vocab_size', 'embed_dim', 'num_layers', 'num_heads', 'mlp_dim'),
+      'norm_eps',
+    )
+  },
+  activation='activation',
+  fixed=dict(
+    max_positions=0, causal=False, norm='pre', pooling='mean', reads='board'
+  ),
+  only=dict(vocab_size=chess.VOCAB_SIZE),
+)
+
+_FAMILIES = {'bert': _BERT, 'gpt2': _GPT2, 'w2s_board': _BOARD}
 _ACTIVATIONS = {
+  'relu': 'relu',
   'gelu': 'gelu',
   'gelu_new': 'gelu_tanh',
   'gelu_pytorch_tanh': 'gelu_tanh',
@@ -326,3 +349,24 @@ def load(folder, *, num_layers=None, place=None):
       f'that no tensor fills: {unfilled or "none"}.'
     )
   return config, flax.traverse_util.unflatten_dict(params, sep='/')
+
+
+def load_head(folder, *, place):
+  """Parameters of the head that a folder brings, by name; {} for most."""
+  return {
+    name.removeprefix('head/'): place(name, read(name).astype(np.float32))
+    for _, name, read in _tensors(pathlib.Path(folder))
+    if name.startswith('head/')
+  }
+
+
+def save_board(folder, config, params):
+  """Writes a board model, in float16, as a folder that `load` reads."""
+  folder = pathlib.Path(folder)
+  folder.mkdir(parents=True, exist_ok=True)
+  sizes = {name: getattr(config, name) for name in _BOARD.sizes}
+  fields = {'model_type': 'w2s_board', 'activation': config.activation, **sizes}
+  (folder / 'config.json').write_text(json.dumps(fields, indent=2) + '\n')
+  flat = flax.traverse_util.flatten_dict(params, sep='/')
+  tensors = {path: np.asarray(x, np.float16) for path, x in flat.items()}
+  safetensors.numpy.save_file(tensors, folder / 'model.safetensors')

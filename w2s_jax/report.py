@@ -21,16 +21,27 @@ from w2s_jax import figures
 from w2s_jax import metrics
 
 ROLES = ('weak', 'student', 'ceiling', 'zero_shot')
-_KEY = (*figures.PANEL, 'loss')
-_CALIBRATION = ('auroc', 'nll', 'ece')
+_KEY = (*figures.PANEL, 'via', 'loss')
+_SIZES = ('weak_parameters', 'strong_parameters')
+_BEYOND_ACCURACY = {
+  'auroc': 'AUROC',
+  'nll': 'NLL',
+  'ece': 'ECE',
+  'accepted_accuracy': 'accepted',
+  'legal': 'legal',
+}
+_OPTIONAL = tuple(  # where the task measures them
+  f'{role}_{name}' for role in ROLES for name in ('accepted_accuracy', 'legal')
+)
 _MEANS = (
-  *(f'{role}_{name}' for role in ROLES for name in _CALIBRATION),
+  *(f'{role}_{name}' for role in ROLES for name in ('auroc', 'nll', 'ece')),
   *figures.AGREEMENT,
   'weak_label_accuracy',
   'seconds',
 )
 _FIELDS = (
   *_KEY,
+  *_SIZES,
   *('seed', 'pgr', 'pgr_status', 'n_test', 'stages'),
   *(f'{role}_accuracy' for role in ROLES),
   *_MEANS,
@@ -64,6 +75,7 @@ def read_results(workdir) -> list[dict]:
     missing = [f for f in _FIELDS if not isinstance(row, dict) or f not in row]
     if missing:
       raise ValueError(f'{where}: not a result, {missing[0]!r} is missing.')
+    row['via'] = tuple(row['via'])
     student = tuple(row[field] for field in (*_KEY, 'seed'))
     if student in lines:
       raise ValueError(
@@ -74,20 +86,23 @@ def read_results(workdir) -> list[dict]:
     rows.append(row)
   if not rows:
     raise ValueError(f'{path} is empty: no student is trained yet.')
-  # Seeds together, and the baseline before the other losses.
-  return sorted(
-    rows,
-    key=lambda row: (
-      *(row[field] for field in figures.PANEL),
-      row['loss'] != 'xent',
-      row['loss'],
-      row['seed'],
-    ),
+  return sorted(rows, key=_order)
+
+
+def _order(row):
+  """Small models first, naive students and the baseline loss too."""
+  return (
+    row['task'],
+    *(row[field] for field in _SIZES),
+    *(row['weak_model'], row['strong_model']),
+    *(len(row['via']), row['via']),
+    *(row['loss'] != 'xent', row['loss']),
+    row['seed'],
   )
 
 
 def aggregate(workdir, rows) -> list[dict]:
-  """One dict for each (task, weak model, strong model, loss), over its seeds.
+  """One dict for each (task, weak model, strong model, via, loss), over seeds.
 
   `{role}_accuracy` and `_accuracy_se` (over examples and seeds) and the PGR
   come from the stored predictions, other numbers are means over the rows.
@@ -122,7 +137,7 @@ def _load_predictions(workdir, stage):
 
 
 def _aggregate_seeds(rows, load):
-  group = {field: rows[0][field] for field in _KEY}
+  group = {field: rows[0][field] for field in (*_KEY, *_SIZES)}
   group.update(seeds=[row['seed'] for row in rows], n_seeds=len(rows))
   first_path, first_ids, _, _ = load(rows[0]['stages']['weak'])
   group['n_test'] = len(first_ids)
@@ -147,8 +162,8 @@ def _aggregate_seeds(rows, load):
     group['reliability'][role] = metrics.reliability(
       probs_SxNxC.reshape(-1, n_classes), labels_SxNxC.reshape(-1, n_classes)
     )
-  for name in _MEANS:
-    values = [row[name] for row in rows if row[name] is not None]
+  for name in (*_MEANS, *_OPTIONAL):
+    values = [row[name] for row in rows if row.get(name) is not None]
     group[name] = float(np.mean(values)) if values else None
   pgr = metrics.pgr_interval(
     correct['weak'], correct['student'], correct['ceiling']
@@ -195,16 +210,14 @@ def console_table(groups) -> rich_table.Table:
     padding=(0, 1, 0, 0),
     caption='accuracy in % ± standard error; PGR with its 95 % interval',
   )
-  table.add_column('task\nweak → strong', overflow='fold')
-  table.add_column('loss')
+  table.add_column('weak → strong\n  method', overflow='fold')
   for name in ('weak', 'student', 'ceiling', 'zero-shot\nuntrained', 'PGR'):
     table.add_column(name, justify='right', no_wrap=True)
   for (task, *_), students in figures.by(groups, *figures.PANEL).items():
-    lines = [
-      [g['loss'], *_accuracies(g), figures.pgr_text(g)] for g in students
-    ]
-    cells = ('\n'.join(column) for column in zip(*lines))
-    table.add_row(f'{task}\n{_pair(students[0])}', *cells)
+    table.add_row(f'{task}\n{_pair(students[0])}')
+    for group in students:
+      numbers = *_accuracies(group), figures.pgr_text(group)
+      table.add_row(f'  {figures.method(group)}', *numbers)
     table.add_section()
   return table
 
@@ -229,7 +242,7 @@ def _reading(group):
   """What a row does and does not say, in a sentence or two."""
   gain = 100 * (group['student_accuracy'] - group['weak_accuracy'])
   gap, gap_se = 100 * group['gap'], 100 * group['gap_se']
-  start = f'{group["task"]}, {_pair(group)}, {group["loss"]}: '
+  start = f'{group["task"]}, {_pair(group)}, {figures.method(group)}: '
   if group['pgr'] is None:
     return (
       f'{start}PGR is undefined, as ceiling - weak is {gap:+.1f} ±{gap_se:.1f} '
@@ -264,32 +277,38 @@ def _list(items):
 
 
 def _results_table(groups):
-  header = ['task', 'weak → strong', 'loss', 'weak', 'student', 'ceiling']
-  return _table(
-    [*header, 'zero-shot', 'PGR', 'seeds'],
-    [
-      [group['task'], _pair(group), group['loss'], *_accuracies(group)]
-      + [figures.pgr_text(group), str(group['n_seeds'])]
-      for group in groups
-    ],
-  )
+  header = ['task', 'weak → strong', 'method', 'labels', 'weak', 'student']
+  header += ['ceiling', 'zero-shot', 'PGR', 'seeds']
+  lines = []
+  for group in groups:
+    names = group['task'], _pair(group), figures.method(group)
+    labels = _number(group['weak_label_accuracy'], scale=100, digits=1)
+    numbers = labels, *_accuracies(group), figures.pgr_text(group)
+    lines.append([*names, *numbers, str(group['n_seeds'])])
+  return _table(header, lines)
 
 
-def _calibration_table(groups):
-  """Each model once: groups which differ in loss share all but the student."""
+def _beyond_accuracy_table(groups):
+  """Each model once; metrics that no model has are left out."""
+  shown = {
+    name: heading
+    for name, heading in _BEYOND_ACCURACY.items()
+    if any(g[f'{role}_{name}'] is not None for g in groups for role in ROLES)
+  }
   lines = {}
   for group in groups:
+    student = f'student of {group["weak_model"]}, {figures.method(group)}'
     for role in ROLES:
-      name = f'student {group["loss"]}' if role == 'student' else role
-      names = group['task'], _pair(group), name.replace('_', '-')
-      numbers = (group[f'{role}_{name}'] for name in _CALIBRATION)
+      model = group['weak_model' if role == 'weak' else 'strong_model']
+      name = student if role == 'student' else role.replace('_', '-')
+      numbers = (group[f'{role}_{metric}'] for metric in shown)
+      names = group['task'], model, name
       lines[names] = [*names, *map(_number, numbers)]
-  header = ['task', 'weak → strong', 'model', 'AUROC', 'NLL', 'ECE']
-  return _table(header, lines.values())
+  return _table(['task', 'model', 'role', *shown.values()], lines.values())
 
 
 def _seeds_table(rows):
-  header = ['task', 'weak → strong', 'loss', 'seed', 'weak', 'student']
+  header = ['task', 'weak → strong', 'method', 'seed', 'weak', 'student']
   header += ['ceiling', 'zero-shot', 'PGR', 'agreement', 'where right']
   lines = []
   for row in rows:
@@ -298,7 +317,7 @@ def _seeds_table(rows):
     percents = [_number(x, scale=100, digits=1) for x in percents]
     percents.insert(4, _number(row['pgr'], digits=2))
     seconds = _number(row['seconds'], digits=0)
-    names = row['task'], _pair(row), row['loss'], str(row['seed'])
+    names = row['task'], _pair(row), figures.method(row), str(row['seed'])
     lines.append([*names, *percents, seconds])
   return _table([*header, 'where wrong', 'seconds'], lines)
 
@@ -306,21 +325,19 @@ def _seeds_table(rows):
 def _markdown(rows, groups, captions):
   """The whole report; `_html` knows just the kinds of blocks used here."""
   tests = (f'{g["task"]} {g["n_test"]:,}' for g in groups)
-  labels = (
-    f'{g["weak_label_accuracy"]:.1%} for {g["weak_model"]} on {g["task"]}'
-    for g in groups
-  )
+  models = (f'{m} ({n:,})' for m, n in figures.sizes(groups).items())
   seeds = sorted({seed for g in groups for seed in g['seeds']})
   images = '\n\n'.join(
     f'![{name}](figures/{name})\n\n{text}' for name, text in captions.items()
   )
+  via = _VIA if any(g['via'] for g in groups) else ''
+  accepted = any(g['student_accepted_accuracy'] is not None for g in groups)
   return f"""# Weak-to-strong generalization
 
 - Test examples: {', '.join(dict.fromkeys(tests))}
-- Weak → strong: {', '.join(dict.fromkeys(map(_pair, groups)))}
-- Losses: {', '.join(figures.losses_of(groups))}
+- Models and their parameters: {', '.join(models)}
+- Methods: {', '.join(dict.fromkeys(map(figures.method, groups)))}
 - Seeds: {', '.join(map(str, seeds))}
-- Weak labels right on the transfer set: {', '.join(dict.fromkeys(labels))}
 
 ## Results
 
@@ -328,26 +345,41 @@ def _markdown(rows, groups, captions):
 
 Test accuracy in % ± its standard error over examples and seeds. The student is
 the strong model trained on labels of the weak one, the ceiling is the same
-model trained on the truth, zero-shot the same model untrained.
+model trained on the truth, zero-shot the same model untrained; labels is the
+share, in %, of the labels of the student which are right.
 PGR = (student - weak) / (ceiling - weak): 0 is no better than the supervisor,
 1 is the ceiling. In brackets is the 95 % interval of a bootstrap over seeds and
 examples.
 
-{_list(map(_reading, groups))}
+{via}{_list(map(_reading, groups))}
 
 {images}
 
 ## Beyond accuracy
 
-{_calibration_table(groups)}
+{_beyond_accuracy_table(groups)}
 
-## Every seed
+{_ACCEPTED if accepted else ''}## Every seed
 
 {_seeds_table(rows)}
 
-Agreement: share of test examples, in %, on which the student predicts what its
-supervisor does; then only those where the supervisor is right, and where it is
+Agreement: share of test examples, in %, on which the student predicts what the
+weak model does; then only those where the weak model is right, and where it is
 wrong. A PGR of – is undefined. Seconds: training and evaluating the student.
+"""
+
+
+_VIA = """A method with via is bootstrapping: the weak model teaches the first model
+named, each model labels fresh rows for the next, and the last one is the
+student. So it is trained on the transfer slice after those of the chain before
+it, on labels of the model just before it; weak is still the start of the chain.
+Its ceiling is the one of the same model on the first transfer slice.
+
+"""
+
+_ACCEPTED = """Accepted is accuracy where a move that mates at once also counts as right; legal
+is the share of answers that are legal moves.
+
 """
 
 

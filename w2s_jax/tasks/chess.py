@@ -1,0 +1,212 @@
+"""Chess puzzles: the best move in a position, from rows of a puzzle file.
+
+Rows are those of the Lichess puzzle database: FEN is the position before the
+opponent's slip, Moves[0] the slip and Moves[1] the answer; what follows in the
+line is only checked. The classes of a row are its legal moves, in the order of
+`legal_moves`, and a last one for an answer that is no legal move.
+"""
+
+import functools
+from typing import NamedTuple
+
+import chess
+import numpy as np
+
+from w2s_jax.tasks import task
+
+MAX_LEGAL = 218  # in any position that a game can reach
+NUM_CLASSES = MAX_LEGAL + 1
+NOT_LEGAL = MAX_LEGAL  # the class of an answer that is no legal move
+
+# A token is a kind of piece on a square, seen from the side to move.
+_ROOK_THAT_MAY_CASTLE = 6
+_THEIRS = 7  # added to the kinds of the side not to move
+_EN_PASSANT = 14
+VOCAB_SIZE = 64 * (_EN_PASSANT + 1)
+
+# What a piece can do: go to a square, or become less than a queen.
+_UNDERPROMOTIONS = {
+  piece: 64 + 3 * i
+  for i, piece in enumerate((chess.KNIGHT, chess.BISHOP, chess.ROOK))
+}
+NUM_ACTIONS = 64 + 9
+
+
+class Position(NamedTuple):
+  """The inputs of a puzzle: the solver is to move."""
+
+  fen: str
+  moves: str  # of the game up to here, UCI; '' where they are not known
+
+  @property
+  def prompt(self) -> str:
+    """The game in PGN up to here, as '1. e4 e5 2.', else the FEN."""
+    if not self.moves:
+      return self.fen
+    board, words = chess.Board(), []
+    for uci in self.moves.split():
+      if board.turn:
+        words.append(f'{board.fullmove_number}.')
+      words.append(board.san_and_push(chess.Move.from_uci(uci)))
+    if board.turn:
+      words.append(f'{board.fullmove_number}.')
+    return ' '.join(words)
+
+  @property
+  def completions(self) -> list[str]:
+    """What may follow the prompt: the move of each class in SAN."""
+    board = chess.Board(self.fen)
+    return [board.san(move) for move in legal_moves(board)]
+
+
+def legal_moves(board: chess.Board) -> list[chess.Move]:
+  """All of them, in an order that is the same for both colours."""
+  flip = _flip(board)
+  return sorted(
+    board.legal_moves,
+    key=lambda m: (m.from_square ^ flip, m.to_square ^ flip, m.promotion or 0),
+  )
+
+
+def _flip(board: chess.Board) -> int:
+  """Turns square numbers so that the side to move plays upwards."""
+  return 0 if board.turn else 56
+
+
+def encode(board: chess.Board) -> tuple[list[int], list[int], list[chess.Move]]:
+  """(tokens, candidates, legal moves) of a position.
+
+  A candidate says where a move stands among what all pieces could do:
+  place of the piece in `tokens` * NUM_ACTIONS + action.
+  """
+  flip = _flip(board)
+  tokens = []
+  for square, piece in board.piece_map().items():
+    kind = piece.piece_type - 1
+    if board.castling_rights >> square & 1:
+      kind = _ROOK_THAT_MAY_CASTLE
+    if piece.color != board.turn:
+      kind += _THEIRS
+    tokens.append(64 * kind + (square ^ flip))
+  if board.has_legal_en_passant():
+    tokens.append(64 * _EN_PASSANT + (board.ep_square ^ flip))
+  tokens.sort()
+  place = {token % 64: i for i, token in enumerate(tokens) if token < 64 * 7}
+  moves = legal_moves(board)
+  candidates = [
+    place[move.from_square ^ flip] * NUM_ACTIONS + _action(move, flip)
+    for move in moves
+  ]
+  return tokens, candidates, moves
+
+
+def _action(move: chess.Move, flip: int) -> int:
+  start, end = move.from_square ^ flip, move.to_square ^ flip
+  if move.promotion in _UNDERPROMOTIONS:
+    return _UNDERPROMOTIONS[move.promotion] + end % 8 - start % 8 + 1
+  return end
+
+
+def convert(
+  row: dict,
+  *,
+  min_rating: int = 0,
+  max_rating: int = 0,
+  themes: tuple[str, ...] = (),
+) -> list[tuple[Position, str, int]]:
+  """(inputs, group, label) of a row, or nothing if it is not selected.
+
+  Args:
+    min_rating, max_rating: of the puzzle, both included; 0 for no limit.
+    themes: at least one of these is asked for; () for any.
+
+  Raises:
+    task.BadRow: a move is not legal, or the position or the line is broken.
+    KeyError: a column that is needed is missing.
+  """
+  fen, line = row['FEN'], row['Moves'].split()
+  if min_rating or max_rating:
+    rating = int(row['Rating'])
+    if rating < min_rating or (max_rating and rating > max_rating):
+      return []
+  if themes and not set(themes) & set((row['Themes'] or '').split()):
+    return []
+  if len(line) < 2:
+    raise task.BadRow(f'Moves {row["Moves"]!r} has no answer')
+  try:
+    board = chess.Board(fen)
+    board.push_uci(line[0])
+    answer = board.parse_uci(line[1])
+    rest = board.copy()
+    for uci in line[1:]:
+      rest.push_uci(uci)
+  except ValueError as error:
+    raise task.BadRow(str(error)) from error
+  game_moves = row.get('GameMoves') or ''
+  if game_moves:
+    _check_game(game_moves, fen)
+    game_moves = f'{game_moves} {line[0]}'
+  label = legal_moves(board).index(answer)
+  return [(Position(board.fen(), game_moves), _game(row), label)]
+
+
+def _check_game(moves: str, fen: str) -> None:
+  board = chess.Board()
+  try:
+    for uci in moves.split():
+      board.push_uci(uci)
+  except ValueError as error:
+    raise task.BadRow(f'GameMoves: {error}') from error
+  if board.epd() != chess.Board(fen).epd():
+    raise task.BadRow(f'GameMoves do not lead to the position {fen!r}')
+
+
+def _game(row: dict) -> str:
+  """Puzzles of one game share a group; else a puzzle is its own."""
+  if row.get('GameId'):
+    return row['GameId']
+  if row.get('GameUrl'):  # https://lichess.org/abcdefgh/black#42
+    return row['GameUrl'].split('#')[0].removesuffix('/black')
+  return row['FEN']
+
+
+def measure(positions, probs_NxC, label_probs_NxC) -> dict:
+  """Further metrics of predictions.
+
+  accepted_accuracy: as accuracy, but any move that mates at once is right, as
+    it is at Lichess. legal: share of answers that are legal moves.
+  """
+  choice_N = np.argmax(probs_NxC, -1)
+  right_N = choice_N == np.argmax(label_probs_NxC, -1)
+  accepted_N = [
+    right or _mates(position.fen, choice)
+    for right, position, choice in zip(right_N, positions, choice_N)
+  ]
+  return {
+    'accepted_accuracy': float(np.mean(accepted_N)),
+    'legal': float(np.mean(choice_N != NOT_LEGAL)),
+  }
+
+
+@functools.cache
+def _mates(fen: str, choice: int) -> bool:
+  board = chess.Board(fen)
+  moves = legal_moves(board)
+  if choice >= len(moves):
+    return False
+  board.push(moves[choice])
+  return board.is_checkmate()
+
+
+TASKS = {
+  'chess_puzzles': task.Task(
+    source='asset:chess-puzzles/puzzles.csv.gz',
+    train=('train',),
+    test=(),
+    convert=convert,
+    num_classes=NUM_CLASSES,
+    inputs='position',
+    balanced=False,
+    measure=measure,
+  ),
+}

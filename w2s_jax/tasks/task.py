@@ -1,0 +1,36 @@
+"""What a task is: the one record that every setting fills in."""
+
+import dataclasses
+from collections.abc import Callable
+
+
+class BadRow(ValueError):
+  """A row that is counted, reported and left out, where a task allows it."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Task:
+  """How a data set becomes examples.
+
+  Attributes:
+    source: the default source, see sources.py.
+    train: upstream splits behind the weak half, transfer half and validation.
+    test: upstream splits, with labels, behind the test set; () where there are
+      none, and the test set is held out of `train`.
+    convert: from a row to (inputs, group key, label) triples. Raises KeyError
+      for a missing column and ValueError for a bad value.
+    num_classes: the labels are 0 .. num_classes - 1.
+    inputs: their kind, which decides what models can read them.
+    balanced: whether splits hold equally many rows of each class.
+    measure: further metrics of predictions, (inputs, probs_NxC,
+      label_probs_NxC) -> {name: value}.
+  """
+
+  source: str
+  train: tuple[str, ...]
+  test: tuple[str, ...]
+  convert: Callable[..., list[tuple]]
+  num_classes: int = 2
+  inputs: str = 'text'
+  balanced: bool = True
+  measure: Callable[..., dict] | None = None
