@@ -11,7 +11,6 @@ VERSION = re.search(
 ).group(1)
 
 TEST = [
-  'chess>=1.11',
   'ipykernel>=6',
   'nbclient>=0.10',
   'nbformat>=5.10',
@@ -28,9 +27,11 @@ setuptools.setup(
   long_description_content_type='text/markdown',
   license='Apache-2.0',
   packages=setuptools.find_packages(include=['w2s_jax', 'w2s_jax.*']),
+  package_data={'w2s_jax': ['data/*', 'data/*/*']},
   python_requires='>=3.11',
   install_requires=[
     'absl-py>=2.1',
+    'chess>=1.11',
     'etils[epath]>=1.9',
     'flax>=0.12.8',
     'grain>=0.2.18',
@@ -49,7 +50,6 @@ setuptools.setup(
     'tokenizers>=0.21',
   ],
   extras_require={
-    'chess': ['chess>=1.11'],
     'gcs': ['gcsfs>=2024.2'],
     'hf': ['datasets>=3.0'],
     'parquet': ['pyarrow>=15'],  # reads .zst, too

@@ -19,6 +19,9 @@ def get_config():
   c.weak_labels = (
     'soft'  # probabilities, or 'hard': the supervisor's best class
   )
+  # The best of ten moments of a student's training, on validation rows: 'none'
+  # is its end; 'weak_labels' asks its supervisor; 'ground_truth' is cheating.
+  c.early_stopping = 'none'
   c.losses = ('xent', 'logconf')  # one student each; see w2s_jax/losses.py
   c.loss_args = config_dict.ConfigDict(
     {

@@ -5,8 +5,10 @@
 Default: Rotten Tomatoes; a bag of MiniLM-L6's token embeddings, fine-tuned on
 1,000 true labels, supervises all six layers, fine-tuned on 1,000 weak labels.
 
-Arguments, after a colon: task=, weak=, strong=, loss=, debug. Sources of other
-tasks, and of your own rows: --config.data.source (w2s_jax/tasks/sources.py).
+Arguments, after a colon: task=, weak=, strong=, loss=, bootstrap, debug. Other
+tasks, and your own rows: --config.data.source (w2s_jax/tasks/sources.py). With
+`bootstrap`, one layer supervises two, three and six, naively and through the
+sizes in between (paper section 4.3.1).
 
 How the recipe was fixed, before PGR was looked at: by accuracy on 1,000 rows of
 validation data (standard error 1.4 points), seed 0, batch 32, linear decay.
@@ -53,6 +55,7 @@ def get_config(arg=None):
   args = base.parse_arg(
     arg,
     debug=False,  # in place of task, weak and strong
+    bootstrap=False,  # in place of weak and strong
     task='rotten_tomatoes',
     weak='minilm-l0',
     strong='minilm-l6',
@@ -66,6 +69,8 @@ def get_config(arg=None):
   c.data.splits.update(**halves, validation=500, test=num_test)
   c.models.weak = model(args.weak, field='weak')
   c.models.strong = model(args.strong, field='strong')
+  if args.bootstrap:
+    bootstrap(c)
   if args.loss:
     c.losses = (args.loss,)
   if args.debug:
@@ -76,6 +81,15 @@ def get_config(arg=None):
 def model(name, *, field):
   fields = base.choose(MODELS, name, field=field)
   return base.model(name, weights='asset:minilm-l6', freeze='_embed/', **fields)
+
+
+def bootstrap(c):
+  """Naive pairs and chains from minilm-l1 upwards."""
+  c.models = {
+    key: model(f'minilm-{key}', field='models')
+    for key in ('l1', 'l2', 'l3', 'l6')
+  }
+  c.students = ('l1>l2', 'l1>l3', 'l1>l6', 'l1>l2>l3', 'l1>l2>l3>l6')
 
 
 def debug(c):

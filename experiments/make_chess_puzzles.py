@@ -4,6 +4,10 @@
   python experiments/make_chess_puzzles.py merge --out=runs/puzzles \
       --file=puzzles.csv.gz --rows=10000
   python experiments/check_chess_puzzles.py --file=puzzles.csv.gz
+  python experiments/make_chess_puzzles.py play --no-puzzles --seed=1 \
+      --out=runs/games --games=20000
+  python experiments/make_chess_puzzles.py games --out=runs/games --seed=1 \
+      --file=games.jsonl.gz
 
 Two players of limited sight and steadiness meet. Where one of them slips and
 the other has a single good answer, a longer search confirms it. A puzzle is
@@ -18,6 +22,9 @@ slip, Moves[1] the answer), and
   Nodes: search nodes from which on the engine's first choice is the answer;
   RuleSolves: 1 if the rule finds the answer;
   GameId, GameMoves: the game, and its moves up to FEN.
+
+`games` writes whole games to pretrain on: moves, and before each the engine's
+own choice.
 
 Needs `apt-get install stockfish` (made with 15.1) and `pip install chess`.
 """
@@ -298,8 +305,27 @@ def merge(args):
   )
 
 
+def write_games(args):
+  """Writes the games of all files of a seed, one a line."""
+  paths = sorted(pathlib.Path(args.out).glob(f'seed{args.seed}_*.jsonl'))
+  games = [game for path in paths for game in read_block(path)]
+  lines = [
+    json.dumps(
+      {
+        'GameId': f'{args.seed}.{game["game"]}',
+        'moves': game['moves'],
+        'choices': game['choices'],
+      }
+    )
+    for game in games
+  ]
+  data = gzip.compress('\n'.join(lines).encode(), 9, mtime=0)
+  pathlib.Path(args.file).write_bytes(data)
+  print(f'{len(games)} games, {len(data):,} bytes')
+
+
 def main():
-  tasks = {'play': make_blocks, 'merge': merge}
+  tasks = {'play': make_blocks, 'merge': merge, 'games': write_games}
   parser = argparse.ArgumentParser(description='Makes hard chess puzzles.')
   parser.add_argument('task', choices=tasks)
   parser.add_argument('--out', default='puzzles', help='folder of the games')

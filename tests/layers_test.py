@@ -15,7 +15,7 @@ LAYERS = (
   ('train', 'predict', 'weak_labels'),
   ('models', 'checkpoint'),
   ('heads',),
-  ('batching', 'pretrained', 'optimizer', 'logger'),
+  ('batching', 'decoding', 'pretrained', 'optimizer', 'logger'),
   ('transformer', 'losses', 'tokenizers'),
   ('tasks', 'sharding', 'metrics'),
   ('assets',),

@@ -17,7 +17,7 @@ MISTAKES = {
     'models.strong.train.epochz',
     "'epochs'",
   ],
-  '--config.stron.train.epochs=3': ['stron.train.epochs', "'strong'"],
+  '--config.modles.strong.name=a': ['modles.strong.name', "'models'"],
   '--config.models.strong.train.epochs=two': ['models.strong.train.epochs=two'],
   '--config.models.strong.train=2': ['models.strong.train=2'],
   '--config.eval_batch_size=1.5': ['eval_batch_size=1.5'],

@@ -1,10 +1,13 @@
 """Our forward pass against the `transformers` library, where it is there."""
 
+import functools
+
 import jax
 import numpy as np
 import pytest
 
 from w2s_jax import assets
+from w2s_jax import decoding
 from w2s_jax import heads
 from w2s_jax import pretrained
 from w2s_jax import transformer
@@ -108,6 +111,31 @@ def test_gpt2_logits_of_the_next_token(tmp_path):
   embedding_VxD = trunk['token_embed']['embedding']
   logits_BxLxV = states_of(config, trunk) @ embedding_VxD.T
   check(logits_BxLxV, expected(model).logits)
+
+
+def test_gpt2_writes_the_same(tmp_path):
+  longer = GPT2.to_dict() | dict(
+    n_positions=20, bos_token_id=None, eos_token_id=None
+  )
+  longer = transformers.GPT2Config(**longer)
+  model = random_model(transformers.GPT2LMHeadModel, longer)
+  with torch.no_grad():  # else each token is followed by itself
+    model.transformer.wte.weight.div_(10)
+    model.transformer.wpe.weight.mul_(10)
+  model.save_pretrained(tmp_path)
+  config, trunk = pretrained.load(tmp_path)
+  greedy = jax.jit(functools.partial(decoding.greedy, config, num_tokens=12))
+  found_BxT = greedy(trunk, TOKENS_BxL, LENGTHS)
+  assert len(np.unique(found_BxT)) > 5
+  for tokens, n, found in zip(TOKENS_BxL, LENGTHS, found_BxT):
+    prompt = torch.tensor(tokens[None, :n]).long()
+    written = model.generate(
+      prompt,
+      attention_mask=torch.ones_like(prompt),
+      max_new_tokens=12,
+      do_sample=False,
+    )
+    assert found.tolist() == written[0, n:].tolist()
 
 
 def test_gpt2_logits_at_the_last_token(tmp_path):

@@ -1,6 +1,7 @@
 """A report on a made-up workdir: its numbers, its files, its errors."""
 
 import io
+import itertools
 import json
 import re
 
@@ -9,10 +10,19 @@ import numpy as np
 import pytest
 import rich.console
 
+from w2s_jax import figures
 from w2s_jax import metrics
 from w2s_jax import report
 
 RATES = {'weak': 0.66, 'student': 0.74, 'ceiling': 0.82, 'zero_shot': 0.5}
+SIZES = {
+  'minilm-l1': 13_000_000,
+  'minilm-l6': 22_000_000,
+  'board-m': 900_000,  # not in the order of the names
+  'board-xs': 20_000,
+  'board-l': 5_000_000,
+  'board-s': 150_000,
+}
 IDS = np.array([f'row-{i:03}' for i in range(600)])
 
 
@@ -37,17 +47,24 @@ def _save_stage(workdir, stage, probs_NxC, label_probs_NxC, ids=IDS):
 
 
 def _row(workdir, rates, **key):
-  """Writes the four stages of one student and returns its result."""
+  """Writes the four stages of one student and returns its result.
+
+  The key names all of a row's key but via, which is () where it is left out.
+  """
+  key = {'via': (), 'weak_labels': 'soft', 'early_stopping': 'none', **key}
   labels_N = np.random.default_rng(0).random(600) < 0.5
   labels_NxC = _one_hot(labels_N)
   row, probs = dict(key, stages={}, n_test=600, seconds=12.5), {}
+  row['weak_parameters'] = SIZES[key['weak_model']]
+  row['strong_parameters'] = SIZES[key['strong_model']]
   for i, (role, rate) in enumerate(rates.items()):
-    loss = key['loss'] if role == 'student' else ''  # others serve all losses
-    rng = np.random.default_rng([key['seed'], i, len(loss)])
+    # All but the student serve every method.
+    method = [key['loss'], *key['via']] if role == 'student' else []
+    rng = np.random.default_rng([key['seed'], i, len(''.join(method))])
     probs[role] = _predict(rate, rng, labels_N)
     models = [key['weak_model']] * (role in ('weak', 'student'))
     models += [key['strong_model']] * (role != 'weak')
-    stage = '-'.join([role, key['task'], *models, loss, str(key['seed'])])
+    stage = '-'.join([role, key['task'], *models, *method, str(key['seed'])])
     row['stages'][role] = stage
     _save_stage(workdir, stage, probs[role], labels_NxC)
     for name, value in metrics.summary(probs[role], labels_NxC).items():
@@ -78,6 +95,31 @@ def _make(workdir, *, losses=('logconf', 'xent'), seeds=(0, 1), rates=RATES):
     for seed in seeds
   ]
   _write_rows(workdir, rows)
+  return rows
+
+
+def _make_ladder(workdir, *, seeds=(0,), **optional):
+  """Every pair of four models, and each bootstrapped through all in between."""
+  models = 'board-xs', 'board-s', 'board-m', 'board-l'
+  rows = []
+  for weak, strong in itertools.combinations(range(4), 2):
+    for via in dict.fromkeys([(), models[weak + 1 : strong]]):
+      rates = {'weak': 0.55 + 0.1 * weak, 'ceiling': 0.6 + 0.1 * strong}
+      share = 0.5 + 0.15 * len(via)
+      gain = share * (rates['ceiling'] - rates['weak'])
+      rates |= {'student': rates['weak'] + gain, 'zero_shot': 0.5}
+      key = dict(weak_model=models[weak], strong_model=models[strong], via=via)
+      rows += [
+        _row(
+          workdir,
+          {role: rates[role] for role in report.ROLES},
+          **dict(key, task='chess', loss='xent', seed=seed),
+        )
+        for seed in seeds
+      ]
+  for row in rows:
+    row.update(optional)
+  _write_rows(workdir, rows[::-1])
   return rows
 
 
@@ -125,6 +167,7 @@ def test_markdown_shows_these_numbers(tmp_path):
   for group in groups:
     numbers = ' | '.join(
       [
+        f'{100 * group["weak_label_accuracy"]:.1f}',
         *(
           f'{100 * group[f"{r}_accuracy"]:.1f} '
           f'±{100 * group[f"{r}_accuracy_se"]:.1f}'
@@ -141,7 +184,7 @@ def test_markdown_shows_these_numbers(tmp_path):
     ) in text
   assert text.index('| xent |') < text.index('| logconf |')
   assert 'rotten_tomatoes 600' in text
-  assert text.count('| weak |') == 3  # two headers, one line of calibration
+  assert text.count('| weak |') == 3  # two headers, one line of a model
 
 
 def test_html_is_self_contained_and_has_all_of_the_markdown(tmp_path):
@@ -182,23 +225,85 @@ def test_writing_again_gives_the_same_bytes(tmp_path):
   assert (tmp_path / 'report.html').read_bytes() == first
 
 
-def test_several_sizes_add_a_figure(tmp_path):
-  rows = [
-    _row(
-      tmp_path,
-      RATES,
-      task='boolq',
-      weak_model='l1',
-      strong_model=strong,
-      loss='xent',
-      seed=0,
-    )
-    for strong in ('l3', 'l6')
+def test_models_come_by_size_and_bootstrapping_after_naive(tmp_path):
+  _make_ladder(tmp_path)
+  groups = report.aggregate(tmp_path, report.read_results(tmp_path))
+  assert [
+    (g['weak_model'][6:], g['strong_model'][6:], figures.method(g))
+    for g in groups
+  ] == [
+    ('xs', 's', 'xent'),
+    ('xs', 'm', 'xent'),
+    ('xs', 'm', 'xent via board-s'),
+    ('xs', 'l', 'xent'),
+    ('xs', 'l', 'xent via board-s, board-m'),
+    ('s', 'm', 'xent'),
+    ('s', 'l', 'xent'),
+    ('s', 'l', 'xent via board-m'),
+    ('m', 'l', 'xent'),
   ]
+
+
+def test_ways_between_the_same_two_models_are_told_apart(tmp_path):
+  _make_ladder(tmp_path, seeds=(0, 1))
+  groups = report.write(tmp_path)
+  naive, via = groups[3:5]
+  assert naive['seeds'] == via['seeds'] == [0, 1]
+  assert naive['student_accuracy'] < via['student_accuracy']
+  assert naive['ceiling_accuracy'] == via['ceiling_accuracy']
+  text = (tmp_path / 'report.md').read_text()
+  pair, method = 'board-xs → board-l', 'xent via board-s, board-m'
+  for name in ('xent', method):
+    assert f'| {pair} | {name} | 0 |' in text  # its seeds
+    assert f'- chess, {pair}, {name}: student' in text
+    assert text.count(f'| board-l | student of board-xs, {name} |') == 1
+  assert text.count('| board-l | ceiling |') == 1  # of all that share it
+  assert text.index('| board-m | weak |') < text.index('| board-l | ceiling |')
+  assert 'on labels of the model just before it' in text
+  assert 'board-xs (20,000), board-s (150,000), board-m (900,000)' in text
+
+
+def test_without_bootstrapping_nothing_is_said_of_it(tmp_path):
+  _make(tmp_path)
+  report.write(tmp_path)
+  text = (tmp_path / 'report.md').read_text()
+  assert 'bootstrapping' not in text and ' via ' not in text
+
+
+def test_ladder_adds_figures(tmp_path):
+  _make_ladder(tmp_path)
+  report.write(tmp_path)
+  text = (tmp_path / 'report.md').read_text()
+  for name in ('accuracy_by_size.png', 'pgr_by_size.png'):
+    assert f'figures/{name}' in text
+    assert image.imread(tmp_path / 'figures' / name).std() > 0.05
+
+
+def test_accepted_and_legal_are_shown_where_measured(tmp_path):
+  rows = _make_ladder(
+    tmp_path,
+    weak_accepted_accuracy=0.123,
+    weak_legal=0.999,
+    student_accepted_accuracy=0.234,
+    student_legal=1.0,
+    ceiling_accepted_accuracy=0.345,
+  )
+  report.write(tmp_path)
+  text = (tmp_path / 'report.md').read_text()
+  assert '| AUROC | NLL | ECE | accepted | legal |' in text
+  assert re.search(r'\| board-xs \| weak \| .* \| 0.123 \| 0.999 \|', text)
+  assert re.search(r'\| ceiling \| .* \| 0.345 \| – \|', text)
+  assert 'mates at once' in text
+  for row in rows:
+    for role in report.ROLES:
+      row[f'{role}_auroc'] = None  # more than two classes
+      row.pop(f'{role}_legal', None)
+      row.pop(f'{role}_accepted_accuracy', None)
   _write_rows(tmp_path, rows)
   report.write(tmp_path)
-  assert (tmp_path / 'figures' / 'accuracy_by_model.png').exists()
-  assert 'figures/accuracy_by_model.png' in (tmp_path / 'report.md').read_text()
+  text = (tmp_path / 'report.md').read_text()
+  assert '| role | NLL | ECE |\n' in text
+  assert 'accepted' not in text.lower() and 'legal' not in text
 
 
 def test_undefined_pgr_is_said_with_its_reason(tmp_path):
@@ -239,7 +344,6 @@ def test_console_table_fits_into_100_columns(tmp_path):
   shown = _console(groups)
   lines = shown.splitlines()
   assert max(map(len, lines)) <= 100
-  assert any('rotten_tomatoes' in line and 'xent' in line for line in lines)
   assert 'minilm-l1 → minilm-l6' in shown and 'logconf' in shown
   for group in groups:
     pgr = (
@@ -248,14 +352,22 @@ def test_console_table_fits_into_100_columns(tmp_path):
     assert f'{100 * group["student_accuracy"]:.1f} ±' in shown and pgr in shown
 
 
+def test_console_table_of_a_ladder_fits_and_folds_no_name(tmp_path):
+  _make_ladder(tmp_path)
+  shown = _console(report.aggregate(tmp_path, report.read_results(tmp_path)))
+  assert max(map(len, shown.splitlines())) <= 100
+  assert re.search(r'  xent via board-s, board-m +\d+\.\d ±.*\]', shown)
+  assert shown.index('board-xs → board-s') < shown.index('board-xs → board-m')
+
+
 def test_numbers_without_a_value_are_dashes(tmp_path):
   rows = _make(tmp_path, losses=('xent',), seeds=(0,))
-  for role in report.ROLES:
-    rows[0][f'{role}_auroc'] = None  # more than two classes
+  rows[0]['weak_auroc'] = None  # one class was never seen
   rows[0]['agreement_supervisor_wrong'] = None  # it never was
   _write_rows(tmp_path, rows)
   report.write(tmp_path)
-  assert '| weak | – |' in (tmp_path / 'report.md').read_text()
+  text = (tmp_path / 'report.md').read_text()
+  assert '| weak | – |' in text and '| – | 12 |' in text
 
 
 def test_no_results_yet(tmp_path):

@@ -32,6 +32,7 @@ def gpt2_like():
   vocab = {letter: i for i, letter in enumerate(alphabet)}
   backend = hf.Tokenizer(hf.models.BPE(vocab, []))
   backend.pre_tokenizer = hf.pre_tokenizers.ByteLevel(add_prefix_space=False)
+  backend.decoder = hf.decoders.ByteLevel()
   backend.add_special_tokens(['<|endoftext|>'])
   return backend
 
@@ -102,6 +103,32 @@ def test_save_round_trips(make, tmp_path):
     for name in ('copy', 'again')
   )
   assert first == second
+
+
+def test_whole_texts_there_and_back(tmp_path):
+  texts = [' Qa1xb2#\n', '', 'e4', '1. e4 e5 2.' * 9]
+  tokenizer = loaded(gpt2_like(), tmp_path)
+  ids = tokenizer.encode_whole(texts)
+  assert [row.dtype for row in ids] == [np.int32] * 4
+  assert [len(row) for row in ids] == [9, 0, 2, 99]
+  assert tokenizer.decode(ids) == texts
+  assert tokenizer.decode(np.stack([ids[2], [258, 256]])) == [
+    'e4',
+    '<|endoftext|>',  # 258 is no token
+  ]
+  bert = loaded(bert_like(), tmp_path)
+  assert as_lists(bert.encode_whole(['good bad'])) == [[6, 7]]
+
+
+def test_characters(tmp_path):
+  tokenizer = tokenizers.Characters()
+  tokenizer.save(tmp_path)
+  assert isinstance(tokenizers.load(tmp_path), tokenizers.Characters)
+  texts = [' Nf3\n', '', 'K\u00e9']
+  ids = tokenizer.encode_whole(texts)
+  assert as_lists(ids) == [[32, 78, 102, 51, 10], [], [75, 63]]
+  assert [row.dtype for row in ids] == [np.int32] * 3
+  assert tokenizer.decode(ids) == [' Nf3\n', '', 'K?']
 
 
 def test_word_hash(tmp_path):

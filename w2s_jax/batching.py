@@ -7,7 +7,7 @@ process:
   id_B          int32, the row's place in its Rows; -1 in padding rows
   tokens_BxL    int32, zero beyond the row's length
   length_B      int32
-  label_probs_BxC  float32
+  label_probs_BxC  float32, where there are labels
   weight_B      float32, 0 in padding rows
 
 and what else the head of the model reads, such as candidates_BxC.
@@ -26,7 +26,7 @@ class Rows:
   """N tokenized rows and what they are trained towards."""
 
   tokens: list  # N int32 arrays [length]
-  label_probs_NxC: Any
+  label_probs_NxC: Any = None
   extra: dict = dataclasses.field(default_factory=dict)  # name -> [N, ...]
 
   def __len__(self):
@@ -148,10 +148,10 @@ def assemble(rows, index, length, *, batch_size):
   real = slice(0, len(index))
   batch['id'][real] = index
   batch['length'][real] = rows.lengths_N[index]
-  for name, array in {
-    'label_probs': rows.label_probs_NxC,
-    **rows.extra,
-  }.items():
+  arrays = dict(rows.extra)
+  if rows.label_probs_NxC is not None:
+    arrays['label_probs'] = rows.label_probs_NxC
+  for name, array in arrays.items():
     batch[name] = np.zeros((batch_size, *array.shape[1:]), array.dtype)
     batch[name][real] = array[index]
   batch['weight'][real] = 1.0

@@ -66,7 +66,7 @@ class Training:
 def save_params(folder, params):
   """Writes parameters; the folder appears only when it is whole."""
   with ocp.StandardCheckpointer() as checkpointer:
-    checkpointer.save(absolute(folder), params)
+    checkpointer.save(absolute(folder), params, force=True)
 
 
 def digest(folder):

@@ -3,7 +3,6 @@
 Shapes: K bins, 3 = (confidence, accuracy, count).
 """
 
-import functools
 import itertools
 
 from matplotlib import figure as mpl_figure
@@ -32,9 +31,16 @@ def pgr_text(group):
 
 
 def method(group):
-  """How a student was taught: 'xent', or 'xent via board-s, board-m'."""
-  via = ', '.join(group['via'])
-  return f'{group["loss"]} via {via}' if via else group['loss']
+  """How a student was taught: 'xent', or 'xent hard via board-s, board-m'."""
+  words = [group['loss']]
+  if group['weak_labels'] != 'soft':
+    words.append(group['weak_labels'])
+  if group['via']:
+    words.append(f'via {", ".join(group["via"])}')
+  stopped = {'weak_labels': 'stopped', 'ground_truth': 'stopped by truth'}
+  if group['early_stopping'] in stopped:
+    words.append(stopped[group['early_stopping']])
+  return ' '.join(words)
 
 
 def sizes(groups):
@@ -63,9 +69,8 @@ def draw(groups):
   figures = {
     'accuracy_and_pgr.png': (
       _plot(panels, _draw_accuracy, methods),
-      'Test accuracy, ±1 standard error; over the students PGR with its 95 % '
-      'interval. Dashed: the strong model untrained. The axis need not start '
-      'at 0.',
+      'Test accuracy, ±1 standard error; beside the students PGR with its 95 % '
+      'interval. The axis need not start at 0.',
     )
   }
   if len(by(groups, 'weak_model', 'strong_model')) > 1:
@@ -136,37 +141,34 @@ def _on_lines(group):
 
 
 def _draw_accuracy(axes, groups, colours):
-  note = functools.partial(
-    axes.annotate, textcoords='offset points', ha='center', fontsize=8.5
-  )
-  bars = [('weak\nsupervisor', 'weak', _WEAK, groups[0])]
-  for group in groups:
-    name = f'student\n{_on_lines(group)}'
-    bars.append((name, 'student', colours[method(group)], group))
-  bars.append(('strong\nceiling', 'ceiling', _CEILING, groups[0]))
-  tops, zero_shot = [], 100 * groups[0]['zero_shot_accuracy']
-  for x, (_, role, colour, group) in enumerate(bars):
-    height = 100 * group[f'{role}_accuracy']
+  students = [(method(g), 'student', colours[method(g)], g) for g in groups]
+  bars = [
+    ('zero-shot', 'zero_shot', _ZERO_SHOT, groups[0]),
+    ('weak supervisor', 'weak', _WEAK, groups[0]),
+    *students,
+    ('strong ceiling', 'ceiling', _CEILING, groups[0]),
+  ]
+  ends = [100 / groups[0]['n_classes']]  # chance is shown too
+  for y, (_, role, colour, group) in enumerate(bars):
+    width = 100 * group[f'{role}_accuracy']
     error = 100 * group[f'{role}_accuracy_se']
-    tops.append(height + error)
-    axes.bar(x, height, 0.66, yerr=error, color=colour, capsize=3)
-    note(f'{height:.1f}', (x, height - error), (0, -14), color='white')
-    if role == 'student':
-      pgr = f'PGR {pgr_text(group)}'.replace(' [', '\n[')
-      note(pgr, (x, tops[-1]), (0, 4))
-  axes.axhline(zero_shot, color='black', linestyle='--', linewidth=1, zorder=0)
-  note(
-    f'zero-shot\n{zero_shot:.1f}',
-    (1, zero_shot),
-    (25, -6),
-    xycoords=axes.get_yaxis_transform(),
-  )
-  low = min(100 / groups[0]['n_classes'], zero_shot, *tops)
-  space = (max(tops) - low) / 10
-  axes.set_ylim(max(0, low - space), max(tops) + 2 * space)
-  axes.set_xticks(range(len(bars)), [label for label, *_ in bars])
-  axes.tick_params(axis='x', length=0)
-  axes.set_ylabel('test accuracy (%)')
+    axes.barh(y, width, 0.7, xerr=error, color=colour, capsize=3)
+    pgr = f'   PGR {pgr_text(group)}' if role == 'student' else ''
+    axes.annotate(
+      f'{width:.1f}{pgr}',
+      (width + error, y),
+      (5, 0),
+      textcoords='offset points',
+      va='center',
+      fontsize=8.5,
+    )
+    ends += [width - error, width + error]
+  low, high = min(ends), max(ends)
+  axes.set_xlim(max(0, low - (high - low) / 10), high + (high - low) / 20)
+  axes.set_yticks(range(len(bars)), [label for label, *_ in bars])
+  axes.tick_params(axis='y', length=0)
+  axes.invert_yaxis()
+  axes.set_xlabel('test accuracy (%)')
 
 
 def _draw_accuracy_by_size(axes, groups, colours):
@@ -174,7 +176,7 @@ def _draw_accuracy_by_size(axes, groups, colours):
   strong = {group['strong_parameters']: group for group in by_size}
   for role, colour, marker in (
     ('ceiling', _CEILING, 's'),
-    ('zero_shot', _ZERO_SHOT, 'X'),
+    ('zero_shot', _ZERO_SHOT, 'v'),
   ):
     axes.errorbar(
       list(strong),
@@ -210,7 +212,10 @@ def _draw_pgr_by_size(axes, groups, colours):
 
   for level in (0, 1):
     axes.axhline(level, color=_ZERO_SHOT, linewidth=1, zorder=0)
-  _draw_students(axes, defined, colours, interval)
+  if defined:
+    _draw_students(axes, defined, colours, interval)
+  else:
+    axes.set_title('undefined for all', fontsize=8.5, y=0.5)
   _size_axis(axes, groups)
   axes.set_ylim(bottom, top)
   axes.set_ylabel('PGR')
@@ -222,9 +227,11 @@ def _draw_students(axes, groups, colours, interval):
   for group in groups:
     line = group['weak_model'], bool(group['via'])
     lines.setdefault(line, []).append(group)
+  parameters = list(sizes(groups).values())
+  reach = parameters[-1] / parameters[0]
   for i, ((weak, bootstrapped), students) in enumerate(lines.items()):
     # Side by side, so that intervals of one size do not hide each other.
-    shift = 1.02 ** (i - (len(lines) - 1) / 2)
+    shift = reach ** (0.02 * (i - (len(lines) - 1) / 2))
     x_G = [shift * group['strong_parameters'] for group in students]
     low_G, value_G, high_G = np.transpose([interval(g) for g in students])
     below_G, above_G = value_G - low_G, high_G - value_G
@@ -251,25 +258,30 @@ def _draw_students(axes, groups, colours, interval):
       label=f'{how} {weak}',
       **look,
     )
+  _legend(axes)
 
 
 def _size_axis(axes, groups):
+  """From the smallest to the largest model, with some room at both ends."""
   models = sizes(groups)
+  smallest, largest = min(models.values()), max(models.values())
+  room = max(largest / smallest, 2) ** 0.08
   axes.set_xscale('log')
+  axes.set_xlim(smallest / room, largest * room)
   axes.set_xticks(list(models.values()), models, rotation=30, ha='right')
   axes.minorticks_off()
   axes.set_xlabel('parameters (log scale)')
-  _legend(axes)
 
 
 def _draw_agreement(axes, groups, colours):
   width = 0.8 / len(groups)
+  size = min(8.5, 48 / len(groups))  # so that numbers stay apart
   for i, group in enumerate(groups):
     shares = [100 * (group[name] or 0) for name in AGREEMENT]
     x = np.arange(3) + (i - (len(groups) - 1) / 2) * width
     colour, label = colours[method(group)], _on_lines(group)
     bars = axes.bar(x, shares, 0.92 * width, color=colour, label=label)
-    axes.bar_label(bars, fmt='%.0f', fontsize=8.5, padding=2)
+    axes.bar_label(bars, fmt='%.0f', fontsize=size, padding=2)
   axes.set_xticks(
     range(3), ['all\nexamples', 'weak model\nright', 'weak model\nwrong']
   )
@@ -284,13 +296,13 @@ def _draw_calibration(axes, groups, colours):
   axes.plot([chance, 1], [chance, 1], color='#cccccc', linewidth=1, zorder=0)
   curves = [('weak', 'weak', _WEAK, groups[0])]
   for group in groups:
-    name = f'student {_on_lines(group)}'
+    name = _on_lines(group)
     curves.append((name, 'student', colours[method(group)], group))
   curves.append(('ceiling', 'ceiling', _CEILING, groups[0]))
   for name, role, colour, group in curves:
     curve_3xK = np.stack(group['reliability'][role])
     confidence_K, accuracy_K, count_K = curve_3xK[:, curve_3xK[2] >= 10]
-    label = f'{name}\nECE {group[f"{role}_ece"]:.3f}'
+    label = f'{name} (ECE {group[f"{role}_ece"]:.3f})'
     axes.plot(confidence_K, accuracy_K, color=colour, label=label)
     size_K = 8 + 120 * count_K / count_K.sum()
     axes.scatter(confidence_K, accuracy_K, size_K, color=colour)

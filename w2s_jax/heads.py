@@ -9,12 +9,15 @@ A head is a Flax module over `config` and `num_classes`, with
 
 and, on the host,
 
-  rows(tokenizer, inputs, label_probs_NxC, max_length): (Rows, rows cut);
-  read(tokenizer, inputs, answers): class probabilities [N, C] of the answers.
+  rows(tokenizer, inputs, labels, max_length): (Rows, rows cut); labels are
+    weak_labels.Labels in the order of the inputs, or None;
+  read(tokenizer, inputs, answers): (class probabilities [N, C] of the answers,
+    the texts [N] that were written, or None).
 
 To add one: its class here, and its line in `choose`.
 
-Shapes as in transformer.py; A actions of a piece on a board.
+Shapes as in transformer.py; A actions of a piece on a board, T tokens of a
+completion, R the rows of a loss: of the batch, or its B * T tokens.
 """
 
 import flax.linen as nn
@@ -23,6 +26,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from w2s_jax import batching
+from w2s_jax import decoding
 from w2s_jax import transformer
 from w2s_jax.tasks import chess
 
@@ -57,57 +61,199 @@ class Classifier(nn.Module):
   def answer(self, *inputs):
     return nn.softmax(self(*inputs))
 
-  def rows(self, tokenizer, inputs, label_probs_NxC, *, max_length):
+  def rows(self, tokenizer, inputs, labels, *, max_length):
     tokens, cut = tokenizer.encode(inputs, max_length=max_length)
-    return batching.Rows(tokens, label_probs_NxC), cut
+    return batching.Rows(tokens, labels and labels.probs_NxC), cut
 
   def read(self, tokenizer, inputs, answers):
     del tokenizer, inputs
-    return answers
+    return answers, None
 
 
 class MoveScorer(nn.Module):
   """What each piece on a board could do, read off at the row's legal moves.
 
-  Logits_BxC are float32, of the classes of tasks/chess.py; those beyond the
-  legal moves have probability 0.
+  A logit is the mover's score for an action, such as its target square, and
+  where it takes a piece, a product of the two pieces' states. Logits_BxC are
+  float32, of the classes of tasks/chess.py; those beyond the legal moves have
+  probability 0.
   """
 
   config: transformer.TransformerConfig
   num_classes: int = chess.NUM_CLASSES
 
-  INPUTS = ('tokens', 'length', 'candidates')
+  INPUTS = ('tokens', 'length', 'candidates', 'captures')
 
   @nn.compact
-  def __call__(self, tokens_BxL, length_B, candidates_BxC, deterministic=True):
+  def __call__(
+    self,
+    tokens_BxL,
+    length_B,
+    candidates_BxC,
+    captures_BxC,
+    deterministic=True,
+  ):
+    batch_size, num_tokens = tokens_BxL.shape
     trunk = transformer.Transformer(self.config, name='transformer')
-    x_BxLxD = trunk(tokens_BxL, length_B, deterministic)
-    actions_BxLxA = nn.Dense(chess.NUM_ACTIONS, precision=_EXACT, name='head')(
-      x_BxLxD.astype(jnp.float32)
+    x_BxLxD = trunk(tokens_BxL, length_B, deterministic).astype(jnp.float32)
+
+    def dense(features, name):
+      return nn.Dense(features, precision=_EXACT, name=f'head_{name}')(x_BxLxD)
+
+    def at(scores, place_BxC):
+      scores_BxS = scores.reshape(batch_size, -1)
+      return jnp.take_along_axis(scores_BxS, jnp.maximum(place_BxC, 0), axis=1)
+
+    embed_dim = self.config.embed_dim
+    takes_BxLxL = jnp.einsum(
+      'bld,bmd->blm',
+      dense(embed_dim, 'taker') * embed_dim**-0.5,
+      dense(embed_dim, 'taken'),
+      precision=_EXACT,
     )
-    actions_BxLA = actions_BxLxA.reshape(len(length_B), -1)
-    logits_BxC = jnp.take_along_axis(
-      actions_BxLA, jnp.maximum(candidates_BxC, 0), axis=1
+    mover_BxC = candidates_BxC // chess.NUM_ACTIONS
+    logits_BxC = at(dense(chess.NUM_ACTIONS, 'action'), candidates_BxC)
+    logits_BxC += jnp.where(
+      captures_BxC >= 0,
+      at(takes_BxLxL, mover_BxC * num_tokens + captures_BxC),
+      0.0,
     )
     lowest = jnp.finfo(jnp.float32).min
     return jnp.where(candidates_BxC >= 0, logits_BxC, lowest)
 
   def targets(self, batch):
-    return batch['label_probs'], batch['weight']
+    # What is no legal move, a text for example, has no place on a board.
+    label_probs_BxC = batch['label_probs']
+    legal_B = jnp.argmax(label_probs_BxC, -1) != chess.NOT_LEGAL
+    return legal_B[:, None] * label_probs_BxC, legal_B * batch['weight']
 
   def answer(self, *inputs):
     return nn.softmax(self(*inputs))
 
-  def rows(self, tokenizer, inputs, label_probs_NxC, *, max_length):
+  def rows(self, tokenizer, inputs, labels, *, max_length):
     del max_length  # a board has at most 33 tokens
-    tokens, candidates = tokenizer.encode(inputs)
-    candidates_NxC = batching.Padded(candidates, self.num_classes)
-    extra = {'candidates': candidates_NxC}
-    return batching.Rows(tokens, label_probs_NxC, extra), 0
+    label_probs_NxC = labels and labels.probs_NxC
+    return move_rows(tokenizer.encode(inputs), label_probs_NxC), 0
 
   def read(self, tokenizer, inputs, answers):
     del tokenizer, inputs
-    return answers
+    return answers, None
+
+
+def move_rows(encoded, label_probs_NxC):
+  """Rows for a MoveScorer of a list of chess.Encoded."""
+  extra = {
+    name: batching.Padded(
+      [getattr(row, name) for row in encoded], chess.NUM_CLASSES
+    )
+    for name in ('candidates', 'captures')
+  }
+  return batching.Rows([row.tokens for row in encoded], label_probs_NxC, extra)
+
+
+class Generator(nn.Module):
+  """Reads a prompt and writes the completion (paper appendix A.2).
+
+  The logits_RxV are those of the completion's tokens alone, and the output is
+  the token embedding, as in the language model that it was.
+  """
+
+  config: transformer.TransformerConfig
+  num_classes: int = chess.NUM_CLASSES
+
+  INPUTS = ('tokens', 'length', 'completion')
+
+  @nn.compact
+  def __call__(self, tokens_BxL, length_B, completion_BxT, deterministic=True):
+    trunk = transformer.Transformer(self.config, name='transformer')
+    x_BxLxD = trunk(tokens_BxL, length_B, deterministic)
+    # A completion begins with what follows the last token of its prompt.
+    place_T = jnp.arange(completion_BxT.shape[1]) - 1
+    place_BxT = (
+      _prompt_length(length_B, completion_BxT)[:, None] + place_T[None]
+    )
+    x_BxTxD = jnp.take_along_axis(
+      x_BxLxD, place_BxT[:, :, None], axis=1, mode='clip'
+    )
+    return transformer.next_token_logits(
+      x_BxTxD.reshape(-1, self.config.embed_dim), trunk.variables['params']
+    )
+
+  def targets(self, batch):
+    completion_BxT = batch['completion']
+    labels_BxTxV = nn.one_hot(completion_BxT, self.config.vocab_size)
+    weight_BxT = (completion_BxT >= 0) * batch['weight'][:, None]
+    return (
+      labels_BxTxV.reshape(-1, self.config.vocab_size),
+      weight_BxT.reshape(-1),
+    )
+
+  def answer(self, tokens_BxL, length_B, completion_BxT):
+    """The tokens [B, T] that it writes after the prompts."""
+    return decoding.greedy(
+      self.config,
+      self.variables['params']['transformer'],
+      tokens_BxL,
+      _prompt_length(length_B, completion_BxT),
+      num_tokens=completion_BxT.shape[1],
+    )
+
+  def rows(self, tokenizer, inputs, labels, *, max_length):
+    """Prompts lose their beginning where they leave no room for an answer."""
+    room = max_length - chess.MAX_COMPLETION
+    if room < 1:
+      raise ValueError(
+        f'max_length={max_length} has no room for a prompt: '
+        f'{chess.MAX_COMPLETION} tokens are kept for the answer.'
+      )
+    prompts = tokenizer.encode_whole([position.prompt for position in inputs])
+    completions = _completions(tokenizer, inputs, labels)
+    tokens = [
+      np.append(prompt[-room:], completion[:-1])
+      for prompt, completion in zip(prompts, completions)
+    ]
+    completion_NxT = batching.Padded(completions, chess.MAX_COMPLETION)
+    rows = batching.Rows(tokens, extra={'completion': completion_NxT})
+    return rows, sum(len(prompt) > room for prompt in prompts)
+
+  def read(self, tokenizer, inputs, answers):
+    """The class of the move that was written exactly, else the last one."""
+    texts = tokenizer.decode(answers)
+    texts = [text.partition('\n')[0].strip() for text in texts]
+    classes = []
+    for position, text in zip(inputs, texts):
+      known = position.completions
+      classes.append(known.index(text) if text in known else chess.NOT_LEGAL)
+    probs_NxC = np.eye(self.num_classes, dtype=np.float32)[classes]
+    return probs_NxC, np.array(texts)
+
+
+def _prompt_length(length_B, completion_BxT):
+  """The tokens of a row are those of the prompt and all but the last of its
+  completion, which is empty while it is asked for."""
+  known_B = jnp.sum(completion_BxT >= 0, axis=1)
+  return length_B - jnp.maximum(known_B - 1, 0)
+
+
+def _completions(tokenizer, inputs, labels):
+  """Token ids of what is to be written after each prompt, nothing unlabelled.
+
+  What a supervisor wrote is learned as it stands, legal or not.
+  """
+  if labels is None:
+    return [np.zeros(0, np.int32) for _ in inputs]
+  texts = labels.texts_N
+  if texts is None:
+    choice_N = np.argmax(labels.probs_NxC, axis=1)
+    texts = [x.completions[choice] for x, choice in zip(inputs, choice_N)]
+  ids = tokenizer.encode_whole([f' {text}\n' for text in texts])
+  for text, row in zip(texts, ids):
+    if labels.texts_N is None and len(row) > chess.MAX_COMPLETION:
+      raise ValueError(
+        f'{text!r} is {len(row)} tokens of the model; there is room for '
+        f'{chess.MAX_COMPLETION}.'
+      )
+  return [row[: chess.MAX_COMPLETION] for row in ids]
 
 
 def choose(inputs, config, num_classes):
@@ -116,13 +262,22 @@ def choose(inputs, config, num_classes):
   Raises:
     ValueError: such a model can not read such inputs.
   """
-  heads = {('text', 'text'): Classifier, ('position', 'board'): MoveScorer}
-  if (inputs, config.reads) not in heads:
+  kind = config.reads
+  if kind == 'text':
+    kind = 'decoder' if config.causal else 'encoder'
+  heads = {
+    ('text', 'encoder'): Classifier,
+    ('text', 'decoder'): Classifier,
+    ('position', 'board'): MoveScorer,
+    ('position', 'decoder'): Generator,
+  }
+  if (inputs, kind) not in heads:
+    able = [known for wanted, known in heads if wanted == inputs]
     raise ValueError(
-      f'a model that reads {config.reads} can not take on a task whose inputs '
-      f'are of kind {inputs!r}.'
+      f'a model of kind {kind!r} can not take on a task whose inputs are of '
+      f'kind {inputs!r}; use one of kind {" or ".join(able)}.'
     )
-  return heads[inputs, config.reads](config, num_classes)
+  return heads[inputs, kind](config, num_classes)
 
 
 def parameter_shapes(head, length=1):
@@ -141,6 +296,8 @@ def dummy_inputs(head, length=1):
     'tokens': np.zeros((1, length), np.int32),
     'length': np.ones(1, np.int32),
     'candidates': np.zeros((1, 1), np.int32),
+    'captures': np.zeros((1, 1), np.int32),
+    'completion': np.zeros((1, 1), np.int32),
   }
   return [arrays[name] for name in head.INPUTS]
 

@@ -45,7 +45,8 @@ def build(
     num_layers: keeps the first so many layers of the weights, -1 all; with 0
       the model is a bag of token embeddings.
     head_init: 'zero', or 'token_rows': the embeddings of `head_tokens`, one
-      token a class (paper appendix A.1). A board model brings its own head.
+      token a class (paper appendix A.1). A board model brings its own head,
+      and a model that writes has none.
     dropout: rate while training. dtype: of the trunk's computation.
     inputs: of the task, 'text' or 'position'. num_classes: of the task.
 
@@ -81,7 +82,7 @@ def build(
     dtype=dtype,
   )
   network = heads.choose(inputs, architecture, num_classes)
-  tokenizer = _tokenizer(folder, architecture)
+  tokenizer = _tokenizer(folder, architecture, inputs)
   head_ids = _head_ids(tokenizer, head_init, head_tokens, num_classes)
 
   def init(mesh, seed):
@@ -124,19 +125,22 @@ def _from_folder(folder, network, mesh):
 
   layers = network.config.num_layers
   _, trunk = pretrained.load(folder, num_layers=layers, place=place)
-  head = pretrained.load_head(folder, place=place) or {
-    name: place(f'head/{name}', np.zeros(x.shape, np.float32))
-    for name, x in heads.parameter_shapes(network)['head'].items()
-  }
-  return {'transformer': trunk, 'head': head}
+  params = {'transformer': trunk, **pretrained.load_head(folder, place=place)}
+  shapes = heads.parameter_shapes(network)
+  if 'head' in shapes:  # of a classifier: starts at zero
+    zeros_DxC = np.zeros(shapes['head']['kernel'].shape, np.float32)
+    params['head'] = {'kernel': place('head/kernel', zeros_DxC)}
+  return params
 
 
-def _tokenizer(folder, architecture):
+def _tokenizer(folder, architecture, inputs):
   if architecture.reads == 'board':
     return tokenizers.Board()
-  if folder is None:
-    return tokenizers.word_hash(architecture.vocab_size)
-  return tokenizers.load(folder)
+  if folder is not None:
+    return tokenizers.load(folder)
+  if inputs == 'position':
+    return tokenizers.Characters()
+  return tokenizers.word_hash(architecture.vocab_size)
 
 
 def _head_ids(tokenizer, head_init, head_tokens, num_classes):

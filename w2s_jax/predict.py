@@ -67,11 +67,10 @@ def predict_inputs(loaded, inputs, *, batch_size=64):
     loaded: of checkpoint.load_model; runs where its parameters are.
     inputs: as those of the task; texts are cut at the study's max_length.
   """
-  unlabelled_NxC = np.zeros((len(inputs), loaded.model.num_classes), np.float32)
   rows, _ = loaded.model.rows(
     loaded.tokenizer,
     inputs,
-    unlabelled_NxC,
+    None,
     max_length=loaded.config['evaluation']['max_length'],
   )
   place = jax.tree.leaves(loaded.params)[0].sharding
@@ -87,4 +86,4 @@ def predict_inputs(loaded, inputs, *, batch_size=64):
     buckets=batching.choose_buckets(rows.lengths_N, count=4),
     mesh=mesh,
   )
-  return loaded.model.read(loaded.tokenizer, inputs, answers)
+  return loaded.model.read(loaded.tokenizer, inputs, answers)[0]

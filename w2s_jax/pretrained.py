@@ -162,7 +162,7 @@ _GPT2 = _Family(
 _BOARD = _Family(
   prefix='transformer/',
   table=((r'(.+)', r'\1', _as_is),),
-  ignored={r'head/.+': 'read by load_head'},
+  ignored={r'head_.+': 'read by load_head'},
   sizes={
     name: name
     for name in (
@@ -352,12 +352,13 @@ def load(folder, *, num_layers=None, place=None):
 
 
 def load_head(folder, *, place):
-  """Parameters of the head that a folder brings, by name; {} for most."""
-  return {
-    name.removeprefix('head/'): place(name, read(name).astype(np.float32))
+  """Parameters of the head that a board model brings; {} of other folders."""
+  flat = {
+    name: place(name, read(name).astype(np.float32))
     for _, name, read in _tensors(pathlib.Path(folder))
-    if name.startswith('head/')
+    if name.startswith('head_')
   }
+  return flax.traverse_util.unflatten_dict(flat, sep='/')
 
 
 def save_board(folder, config, params):

@@ -21,7 +21,7 @@ from w2s_jax import figures
 from w2s_jax import metrics
 
 ROLES = ('weak', 'student', 'ceiling', 'zero_shot')
-_KEY = (*figures.PANEL, 'via', 'loss')
+_KEY = (*figures.PANEL, 'via', 'loss', 'weak_labels', 'early_stopping')
 _SIZES = ('weak_parameters', 'strong_parameters')
 _BEYOND_ACCURACY = {
   'auroc': 'AUROC',
@@ -97,6 +97,7 @@ def _order(row):
     *(row['weak_model'], row['strong_model']),
     *(len(row['via']), row['via']),
     *(row['loss'] != 'xent', row['loss']),
+    *(row['weak_labels'], row['early_stopping']),
     row['seed'],
   )
 
@@ -213,12 +214,14 @@ def console_table(groups) -> rich_table.Table:
   table.add_column('weak → strong\n  method', overflow='fold')
   for name in ('weak', 'student', 'ceiling', 'zero-shot\nuntrained', 'PGR'):
     table.add_column(name, justify='right', no_wrap=True)
-  for (task, *_), students in figures.by(groups, *figures.PANEL).items():
-    table.add_row(f'{task}\n{_pair(students[0])}')
-    for group in students:
-      numbers = *_accuracies(group), figures.pgr_text(group)
-      table.add_row(f'  {figures.method(group)}', *numbers)
-    table.add_section()
+  for (task,), of_task in figures.by(groups, 'task').items():
+    table.add_row(task)
+    for students in figures.by(of_task, *figures.PANEL).values():
+      table.add_row(_pair(students[0]))
+      for group in students:
+        numbers = *_accuracies(group), figures.pgr_text(group)
+        table.add_row(f'  {figures.method(group)}', *numbers)
+      table.add_section()
   return table
 
 
@@ -289,7 +292,7 @@ def _results_table(groups):
 
 
 def _beyond_accuracy_table(groups):
-  """Each model once; metrics that no model has are left out."""
+  """Each model once, by size; metrics that no model has are left out."""
   shown = {
     name: heading
     for name, heading in _BEYOND_ACCURACY.items()
@@ -304,7 +307,9 @@ def _beyond_accuracy_table(groups):
       numbers = (group[f'{role}_{metric}'] for metric in shown)
       names = group['task'], model, name
       lines[names] = [*names, *map(_number, numbers)]
-  return _table(['task', 'model', 'role', *shown.values()], lines.values())
+  size = figures.sizes(groups)
+  ordered = sorted(lines.values(), key=lambda line: (line[0], size[line[1]]))
+  return _table(['task', 'model', 'role', *shown.values()], ordered)
 
 
 def _seeds_table(rows):
@@ -336,7 +341,7 @@ def _markdown(rows, groups, captions):
 
 - Test examples: {', '.join(dict.fromkeys(tests))}
 - Models and their parameters: {', '.join(models)}
-- Methods: {', '.join(dict.fromkeys(map(figures.method, groups)))}
+- Methods: {'; '.join(dict.fromkeys(map(figures.method, groups)))}
 - Seeds: {', '.join(map(str, seeds))}
 
 ## Results
@@ -348,7 +353,7 @@ the strong model trained on labels of the weak one, the ceiling is the same
 model trained on the truth, zero-shot the same model untrained; labels is the
 share, in %, of the labels of the student which are right.
 PGR = (student - weak) / (ceiling - weak): 0 is no better than the supervisor,
-1 is the ceiling. In brackets is the 95 % interval of a bootstrap over seeds and
+1 is the ceiling. In brackets is its 95 % interval, from resampling seeds and
 examples.
 
 {via}{_list(map(_reading, groups))}
@@ -369,16 +374,16 @@ wrong. A PGR of – is undefined. Seconds: training and evaluating the student.
 """
 
 
-_VIA = """A method with via is bootstrapping: the weak model teaches the first model
-named, each model labels fresh rows for the next, and the last one is the
+_VIA = """A method with via is bootstrapping: the weak model teaches the first
+model named, each model labels fresh rows for the next, and the last one is the
 student. So it is trained on the transfer slice after those of the chain before
 it, on labels of the model just before it; weak is still the start of the chain.
 Its ceiling is the one of the same model on the first transfer slice.
 
 """
 
-_ACCEPTED = """Accepted is accuracy where a move that mates at once also counts as right; legal
-is the share of answers that are legal moves.
+_ACCEPTED = """Accepted is accuracy where a move that mates at once also counts
+as right; legal is the share of answers that are legal moves.
 
 """
 

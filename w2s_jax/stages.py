@@ -34,6 +34,9 @@ from w2s_jax.tasks import splits
 # Part of every key; raised when the same spec comes to mean something else.
 FORMAT = 2
 
+# A student is looked at so often for early stopping.
+_MOMENTS = 10
+
 
 class Stage(NamedTuple):
   name: str
@@ -41,7 +44,10 @@ class Stage(NamedTuple):
   folder: epath.Path
 
   def predictions(self, split):
-    """Arrays ids [N], probs [N, C] and label_probs [N, C] (ground truth)."""
+    """Arrays ids [N], probs [N, C], label_probs [N, C] (ground truth).
+
+    And texts [N] of a model that writes its answers.
+    """
     return weak_labels.load_arrays(self.folder / 'predictions' / f'{split}.npz')
 
   def summary(self):
@@ -100,20 +106,17 @@ class Evaluation:
 
 def tokenize(model, examples, max_length, labels=None):
   """(Rows, rows cut at max_length); labels are joined on ids."""
-  if labels is None:
-    shape = len(examples), model.network.num_classes
-    label_probs_NxC = np.zeros(shape, np.float32)
-  else:
-    label_probs_NxC = weak_labels.join(examples.ids, labels)
+  if labels is not None:
+    labels = weak_labels.join(examples.ids, labels)
   return model.network.rows(
-    model.tokenizer, examples.inputs, label_probs_NxC, max_length=max_length
+    model.tokenizer, examples.inputs, labels, max_length=max_length
   )
 
 
 def train_stage(
   runtime,
   *,
-  role,
+  name,
   model,
   fine_tuning,
   loss,
@@ -122,10 +125,13 @@ def train_stage(
   inputs,
   labels,
   evaluation,
+  judge=None,
 ):
   """Fine-tunes a model on `inputs` towards `labels`, and predicts.
 
   `inputs` carries no labels of its own: a student can not see ground truth.
+  With a `judge`, labels of the validation rows, the parameters that agree with
+  it best at one of ten moments are kept: early stopping.
   """
   spec = {
     'kind': 'train',
@@ -135,6 +141,7 @@ def train_stage(
     'loss_args': loss_args,
     'seed': seed,
     'labels': labels.provenance,
+    'judge': judge and judge.provenance,
     'evaluation': evaluation.spec(),
   }
 
@@ -152,12 +159,15 @@ def train_stage(
     params_folder = stage.folder / 'params'
     if not _agreed(params_folder.exists()):
       params = _fit(runtime, stage, model, rows, plan, spec)
+      if judge:
+        params = _best(runtime, stage, model, params, judge, evaluation)
       checkpoint.save_params(params_folder, params)
     params = checkpoint.load_params(params_folder, mesh=runtime.mesh)
     scores = _evaluate(runtime, stage, model, params, evaluation, buckets)
     if jax.process_index() == 0:
       model.tokenizer.save(stage.folder)
-      (stage.folder / 'checkpoints').rmtree(missing_ok=True)
+      for temporary in ('checkpoints', 'snapshots'):
+        (stage.folder / temporary).rmtree(missing_ok=True)
     return {
       'seconds': round(time.monotonic() - started, 1),
       'steps': len(plan),
@@ -168,7 +178,7 @@ def train_stage(
       **scores,
     }
 
-  return _once(runtime, f'{role}-{model.name}-seed{seed}', spec, build)
+  return _once(runtime, f'{name}-seed{seed}', spec, build)
 
 
 def _fit(runtime, stage, model, rows, plan, spec):
@@ -195,7 +205,37 @@ def _fit(runtime, stage, model, rows, plan, spec):
     checkpoint_every=runtime.checkpoint_every,
     logger=_logger(runtime, stage),
     name=stage.name,
+    snapshots=_MOMENTS - 1 if spec['judge'] else 0,
   )
+
+
+def _best(runtime, stage, model, params, judge, evaluation):
+  """Of all snapshots and the end, what agrees best with the judge.
+
+  Leaves the whole curve in the stage's folder.
+  """
+  buckets = evaluation.buckets(model)
+  snapshots = stage.folder / 'snapshots'
+  steps = sorted(int(path.name) for path in snapshots.iterdir())
+  moments = {step: snapshots / str(step) for step in steps} | {'end': None}
+  curve = {}
+  for moment, folder in moments.items():
+    if folder:
+      params_then = checkpoint.load_params(folder, mesh=runtime.mesh)
+    else:
+      params_then = params
+    examples = evaluation.splits['validation']
+    probs_NxC, _ = _predict(
+      runtime, stage, model, params_then, examples, evaluation, buckets
+    )
+    judged = weak_labels.join(examples.ids, judge)
+    curve[moment] = metrics.accuracy(probs_NxC, judged.probs_NxC)
+  if jax.process_index() == 0:
+    (stage.folder / 'early_stopping.json').write_text(json.dumps(curve))
+  best = max(curve, key=curve.get)
+  if best == 'end':
+    return params
+  return checkpoint.load_params(moments[best], mesh=runtime.mesh)
 
 
 def zero_shot_stage(runtime, *, model, evaluation):
@@ -214,7 +254,7 @@ def zero_shot_stage(runtime, *, model, evaluation):
   return _once(runtime, f'zero_shot-{model.name}', spec, build)
 
 
-def label_stage(runtime, *, model, supervisor, inputs, evaluation, seed):
+def label_stage(runtime, *, name, model, supervisor, inputs, evaluation, seed):
   """Weak labels: what the trained `supervisor` says of `inputs`."""
   provenance = {
     'supervisor': supervisor.key,
@@ -227,15 +267,15 @@ def label_stage(runtime, *, model, supervisor, inputs, evaluation, seed):
       supervisor.folder / 'params', mesh=runtime.mesh
     )
     buckets = evaluation.buckets(model)
-    probs_NxC = _predict(
+    probs_NxC, texts_N = _predict(
       runtime, stage, model, params, inputs, evaluation, buckets
     )
     if jax.process_index() == 0:
-      labels = weak_labels.Labels(inputs.ids, probs_NxC, provenance)
+      labels = weak_labels.Labels(inputs.ids, probs_NxC, provenance, texts_N)
       weak_labels.save(stage.folder / 'weak_labels.npz', labels)
     return {'rows': len(inputs)}
 
-  stage = _once(runtime, f'labels-{model.name}-seed{seed}', spec, build)
+  stage = _once(runtime, f'{name}-seed{seed}', spec, build)
   return weak_labels.load(
     stage.folder / 'weak_labels.npz', provenance=provenance
   )
@@ -245,7 +285,7 @@ def _evaluate(runtime, stage, model, params, evaluation, buckets):
   """Writes predictions/<split>.npz; returns the scores on each split."""
   scores = {}
   for split, examples in evaluation.splits.items():
-    probs_NxC = _predict(
+    probs_NxC, texts_N = _predict(
       runtime, stage, model, params, examples, evaluation, buckets
     )
     if jax.process_index() == 0:
@@ -254,6 +294,7 @@ def _evaluate(runtime, stage, model, params, evaluation, buckets):
         ids=examples.ids,
         probs=probs_NxC,
         label_probs=examples.label_probs_NxC,
+        texts=texts_N,
       )
     outcome = probs_NxC, examples.label_probs_NxC
     scores[f'{split}_accuracy'] = metrics.accuracy(*outcome)
@@ -264,7 +305,7 @@ def _evaluate(runtime, stage, model, params, evaluation, buckets):
 
 
 def _predict(runtime, stage, model, params, examples, evaluation, buckets):
-  """Class probabilities [N, C] of the examples."""
+  """Class probabilities [N, C] of the examples, and texts [N] or None."""
   rows, _ = tokenize(model, examples, evaluation.max_length)
   with _logger(runtime, stage).progress(
     stage=f'{stage.name} predicts', total_steps=len(rows)

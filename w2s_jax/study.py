@@ -26,7 +26,10 @@ from w2s_jax import weak_labels
 from w2s_jax.tasks import splits
 
 # One row of results.jsonl for each of these.
-ROW_KEY = ('task', 'weak_model', 'strong_model', 'via', 'loss', 'seed')
+ROW_KEY = (
+  *('task', 'weak_model', 'strong_model', 'via'),
+  *('loss', 'weak_labels', 'early_stopping', 'seed'),
+)
 
 
 def run(config, workdir, *, console):
@@ -65,17 +68,29 @@ def run(config, workdir, *, console):
     num_buckets=config.data.num_buckets,
     measure=tasks.TASKS[config.task].measure,
   )
+  zero_shot = {
+    key: stages.zero_shot_stage(
+      runtime, model=ladder[key], evaluation=evaluation
+    )
+    for key in dict.fromkeys(chain[-1] for chain in chains)
+  }
   for seed in config.seeds:
     journey = Journey(runtime, config, ladder, evaluation, slices[seed], seed)
     rows = [
-      journey.result(chain, loss) for chain in chains for loss in config.losses
+      journey.result(chain, loss, zero_shot[chain[-1]])
+      for chain in chains
+      for loss in config.losses
     ]
     if jax.process_index() == 0:
       write_results(runtime.workdir, rows)
 
 
 class Journey:
-  """The stages of one seed; asking twice for a stage runs it once."""
+  """The stages of one seed; asking twice for a stage runs it once.
+
+  A chain of keys of config.models stands for its last model: a weak supervisor
+  if it is alone, else a student of the chain before it.
+  """
 
   def __init__(self, runtime, config, ladder, evaluation, slices, seed):
     self._runtime = runtime
@@ -83,60 +98,78 @@ class Journey:
     self._ladder = ladder
     self._slices = slices  # the weak half, then a transfer slice a step
     self._shared = dict(evaluation=evaluation, seed=seed)
-    for method in ('zero_shot', 'trained', 'ceiling', 'labels'):
+    self._validation = evaluation.splits['validation']
+    for method in ('_weak', '_student', '_labels', '_ceiling'):
       setattr(self, method, functools.cache(getattr(self, method)))
 
-  def zero_shot(self, key):
-    return stages.zero_shot_stage(
-      self._runtime,
-      model=self._ladder[key],
-      evaluation=self._shared['evaluation'],
+  def _trained(self, chain, loss):
+    return self._student(chain, loss) if chain[1:] else self._weak(chain)
+
+  def _weak(self, chain):
+    rows = self._slices[0]
+    truth = weak_labels.ground_truth(rows)
+    return self._train('weak', chain[0], rows, truth)
+
+  def _student(self, chain, loss):
+    """Trained on what its teacher says of a slice that is new to both."""
+    *teachers, key = chain
+    supervisor = self._trained(chain[:-1], loss)
+    return self._train(
+      f'student-{loss}',
+      key,
+      self._slices[len(teachers)],
+      self._labels(chain[:-1], supervisor),
+      suffix=f'-by-{"-".join(teachers)}',
+      loss=loss,
+      judge=self._judge(supervisor),
     )
 
-  def trained(self, chain, loss):
-    """The last model of a chain: a supervisor if it is alone, else a student.
-
-    It is trained on what the model before it says of a slice of its own.
-    """
-    if len(chain) == 1:
-      rows = self._slices[0]
-      return self._train(
-        'weak', chain[-1], rows, weak_labels.ground_truth(rows)
-      )
-    labels = self.labels(chain[:-1], loss)
-    rows = self._slices[len(chain) - 1]
-    return self._train(f'student-{loss}', chain[-1], rows, labels, loss)
-
-  def ceiling(self, key):
+  def _ceiling(self, key):
     """Trained on the truth of the first transfer slice."""
     rows = self._slices[1]
     return self._train('ceiling', key, rows, weak_labels.ground_truth(rows))
 
-  def labels(self, chain, loss):
-    """What the last model of a chain says of the slice that comes next."""
+  def _labels(self, chain, supervisor):
+    """What the supervisor at the end of a chain says of the next slice."""
     labels = stages.label_stage(
       self._runtime,
+      name=f'labels-by-{"-".join(chain)}',
       model=self._ladder[chain[-1]],
-      supervisor=self.trained(chain, loss if len(chain) > 1 else 'xent'),
+      supervisor=supervisor,
       inputs=without_truth(self._slices[len(chain)]),
       **self._shared,
     )
     return weak_labels.TRANSFORMS[self._config.weak_labels](labels)
 
-  def _train(self, role, key, rows, labels, loss='xent'):
+  def _judge(self, supervisor):
+    """Labels of the validation rows by which a student is stopped early."""
+    if self._config.early_stopping == 'ground_truth':
+      return weak_labels.ground_truth(self._validation)
+    if self._config.early_stopping == 'weak_labels':
+      said = supervisor.predictions('validation')
+      rows = splits.fingerprint(self._validation)
+      source = {'supervisor': supervisor.key, 'rows': rows}
+      return weak_labels.Labels(said['ids'], said['probs'], source)
+    return None
+
+  def _train(
+    self, role, key, rows, labels, *, suffix='', loss='xent', judge=None
+  ):
+    model = self._ladder[key]
     return stages.train_stage(
       self._runtime,
-      role=role,
-      model=self._ladder[key],
+      name=f'{role}-{model.name}{suffix}',
+      model=model,
       fine_tuning=self._config.models[key].train.to_dict(),
       loss=loss,
       loss_args=dict(self._config.loss_args.get(loss, {})),
       inputs=without_truth(rows),
       labels=labels,
+      judge=judge,
       **self._shared,
     )
 
-  def result(self, chain, loss):
+  def result(self, chain, loss, zero_shot):
     """One row of results: a student beside what it is to be held against."""
     weak, strong = self._ladder[chain[0]], self._ladder[chain[-1]]
     row = dict(
@@ -144,6 +177,8 @@ class Journey:
       weak_model=weak.name,
       strong_model=strong.name,
       via=[self._ladder[key].name for key in chain[1:-1]],
+      weak_labels=self._config.weak_labels,
+      early_stopping=self._config.early_stopping,
       loss=loss,
       seed=self._shared['seed'],
       weak_parameters=weak.num_parameters,
@@ -151,16 +186,17 @@ class Journey:
     )
     row |= compare(
       dict(
-        weak=self.trained(chain[:1], 'xent'),
-        student=self.trained(chain, loss),
-        ceiling=self.ceiling(chain[-1]),
-        zero_shot=self.zero_shot(chain[-1]),
+        weak=self._weak(chain[:1]),
+        student=self._student(chain, loss),
+        ceiling=self._ceiling(chain[-1]),
+        zero_shot=zero_shot,
       )
     )
     transfer = self._slices[len(chain) - 1]
-    labels = self.labels(chain[:-1], loss)
+    labels = self._labels(chain[:-1], self._trained(chain[:-1], loss))
     row['weak_label_accuracy'] = metrics.accuracy(
-      weak_labels.join(transfer.ids, labels), transfer.label_probs_NxC
+      weak_labels.join(transfer.ids, labels).probs_NxC,
+      transfer.label_probs_NxC,
     )
     return row
 
@@ -287,11 +323,15 @@ def check_numbers(config):
   for seed in config.seeds:
     if not isinstance(seed, int) or seed < 0:
       raise ValueError(f'seeds: {seed!r} must be a whole number, 0 or more.')
-  if config.weak_labels not in weak_labels.TRANSFORMS:
-    raise ValueError(
-      f'weak_labels={config.weak_labels!r} is not one of '
-      f'{", ".join(sorted(weak_labels.TRANSFORMS))}.'
-    )
+  choices = {
+    'weak_labels': weak_labels.TRANSFORMS,
+    'early_stopping': ('none', 'weak_labels', 'ground_truth'),
+  }
+  for name, known in choices.items():
+    if config[name] not in known:
+      raise ValueError(
+        f'{name}={config[name]!r} is not one of {", ".join(sorted(known))}.'
+      )
 
 
 def build_model(spec, key, task, data, mesh):

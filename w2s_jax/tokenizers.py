@@ -48,6 +48,15 @@ class Tokenizer:
     ids = [np.array(e.ids or empty, np.int32) for e in encodings]
     return ids, sum(bool(e.overflowing) for e in encodings)
 
+  def encode_whole(self, texts):
+    """List of int32 ids_L: uncut, and without special tokens."""
+    encodings = self._backend.encode_batch_fast(texts, add_special_tokens=False)
+    return [np.array(e.ids, np.int32) for e in encodings]
+
+  def decode(self, ids):
+    """List of texts, special tokens included."""
+    return self._backend.decode_batch(ids, skip_special_tokens=False)
+
   def token_id(self, text):
     """Id of a text that is one token, such as the label '0'.
 
@@ -106,15 +115,33 @@ class WordHash:
     return 1 + zlib.crc32(word.encode()) % (self.vocab_size - 1)
 
 
+class Characters:
+  """A token for each ASCII character, for random models that write."""
+
+  vocab_size = 128
+
+  def encode_whole(self, texts):
+    """List of int32 ids_L; other characters become question marks."""
+    codes = [text.encode('ascii', errors='replace') for text in texts]
+    return [np.frombuffer(code, np.uint8).astype(np.int32) for code in codes]
+
+  def decode(self, ids):
+    """List of texts."""
+    return [''.join(map(chr, row)) for row in ids]
+
+  def save(self, folder):
+    path = epath.Path(folder) / 'characters.json'
+    path.write_text(json.dumps({'vocab_size': self.vocab_size}))
+
+
 class Board:
   """Chess positions to tokens and candidate moves, see tasks/chess.py."""
 
   vocab_size = chess_task.VOCAB_SIZE
 
   def encode(self, positions):
-    """Returns (list of int32 tokens_L, list of int32 candidates_C)."""
-    encoded = [_encode_board(position.fen) for position in positions]
-    return [row[0] for row in encoded], [row[1] for row in encoded]
+    """Returns a list of chess.Encoded, in int32 arrays."""
+    return [_encode_board(position.fen) for position in positions]
 
   def save(self, folder):
     path = epath.Path(folder) / 'board.json'
@@ -123,8 +150,8 @@ class Board:
 
 @functools.lru_cache(maxsize=100_000)
 def _encode_board(fen):
-  tokens, candidates, _ = chess_task.encode(chess.Board(fen))
-  return np.array(tokens, np.int32), np.array(candidates, np.int32)
+  encoded = chess_task.encode(chess.Board(fen))
+  return chess_task.Encoded(*(np.array(x, np.int32) for x in encoded))
 
 
 def word_hash(vocab_size):
@@ -140,8 +167,9 @@ def load(folder):
     ValueError: its file is damaged.
   """
   folder = epath.Path(folder)
-  if (folder / 'board.json').exists():
-    return Board()
+  for name, kind in {'board': Board, 'characters': Characters}.items():
+    if (folder / f'{name}.json').exists():
+      return kind()
   hashed, path = folder / 'word_hash.json', folder / 'tokenizer.json'
   if hashed.exists():
     return WordHash(**json.loads(hashed.read_text()))

@@ -72,7 +72,7 @@ def make_step(model, recipe, mesh):
     labels_RxK, weight_R = model.targets(batch)
 
     def mean(x_R):
-      return jnp.sum(x_R * weight_R) / jnp.sum(weight_R)
+      return jnp.sum(x_R * weight_R) / jnp.maximum(jnp.sum(weight_R), 1)
 
     def mean_loss(params):
       logits_RxK = model.apply(
@@ -120,12 +120,15 @@ def fit(
   checkpoint_every,
   logger,
   name,
+  snapshots=0,
 ):
   """Trains `params` on `rows` and returns the trained parameters.
 
   Resumes from `folder`/checkpoints to the same bits: the state, the place in
   the data and the log are taken up at the same step, and all randomness is a
-  function of seed and step. `params` must not be used afterwards.
+  function of seed and step. `params` must not be used afterwards. With
+  `snapshots`, parameters at so many moments, the end not among them, are left
+  in `folder`/snapshots/<step>.
 
   Raises:
     FloatingPointError: the loss is not finite.
@@ -135,6 +138,9 @@ def fit(
   batches = batching.train_iterator(rows, plan)
 
   saving = contextlib.closing(checkpoint_lib.Training(folder / 'checkpoints'))
+  kept = {
+    recipe.total_steps * i // (snapshots + 1) for i in range(snapshots + 1)
+  }
   with saving as checkpoints, jax.set_mesh(mesh):
     state = init_state(trainable)
     first_step = 0
@@ -153,6 +159,11 @@ def fit(
       stage=name, total_steps=recipe.total_steps, first_step=first_step
     ) as progress:
       for step in range(first_step, recipe.total_steps):
+        if step in kept - {0}:
+          checkpoint_lib.save_params(
+            folder / 'snapshots' / str(step),
+            optimizer.merge(state.params, frozen),
+          )
         if step > first_step and step % checkpoint_every == 0:
           _log(*previous, logger, progress, name)
           previous = None

@@ -19,6 +19,7 @@ class Labels(NamedTuple):
   ids_N: np.ndarray  # str
   probs_NxC: np.ndarray  # float32 class probabilities
   provenance: dict  # of weak labels: {'supervisor': stage key, 'rows': ...}
+  texts_N: np.ndarray | None = None  # str: what was written, by such a model
 
 
 def ground_truth(examples):
@@ -45,7 +46,11 @@ TRANSFORMS = {'soft': lambda labels: labels, 'hard': harden}
 
 
 def save_arrays(path, **arrays):
-  """Writes an npz atomically: a reader sees all of it or nothing."""
+  """Writes an npz atomically: a reader sees all of it or nothing.
+
+  What is None is left out.
+  """
+  arrays = {name: array for name, array in arrays.items() if array is not None}
   path = epath.Path(path)
   path.parent.mkdir(parents=True, exist_ok=True)
   partial = path.with_name(path.name + '.partial')
@@ -75,6 +80,7 @@ def save(path, labels):
     ids=labels.ids_N,
     probs=labels.probs_NxC,
     provenance=np.array(json.dumps(labels.provenance, sort_keys=True)),
+    texts=labels.texts_N,
   )
 
 
@@ -91,11 +97,11 @@ def load(path, *, provenance):
       f'{path} holds labels of {found}, but {provenance} was asked for; '
       'delete its stage folder and run again.'
     )
-  return Labels(arrays['ids'], arrays['probs'], found)
+  return Labels(arrays['ids'], arrays['probs'], found, arrays.get('texts'))
 
 
 def join(ids_N, labels):
-  """Label probabilities [N, C] in the order of `ids_N`.
+  """The labels in the order of `ids_N`.
 
   Raises:
     ValueError: the two sets of ids differ or repeat.
@@ -110,4 +116,10 @@ def join(ids_N, labels):
       f'{len(odd)} ids stand on one side only of the join of {len(wanted)} '
       f'rows with {len(place)} weak labels, for example {odd[:3]}.'
     )
-  return labels.probs_NxC[[place[id_] for id_ in wanted]]
+  order_N = [place[id_] for id_ in wanted]
+  texts_N = labels.texts_N
+  return labels._replace(
+    ids_N=ids_N,
+    probs_NxC=labels.probs_NxC[order_N],
+    texts_N=None if texts_N is None else texts_N[order_N],
+  )

@@ -17,6 +17,7 @@ from w2s_jax.tasks import task
 MAX_LEGAL = 218  # in any position that a game can reach
 NUM_CLASSES = MAX_LEGAL + 1
 NOT_LEGAL = MAX_LEGAL  # the class of an answer that is no legal move
+MAX_COMPLETION = 9  # tokens, if each is a character at least: ' Qa1xb2#\n'
 
 # A token is a kind of piece on a square, seen from the side to move.
 _ROOK_THAT_MAY_CASTLE = 6
@@ -41,22 +42,25 @@ class Position(NamedTuple):
   @property
   def prompt(self) -> str:
     """The game in PGN up to here, as '1. e4 e5 2.', else the FEN."""
-    if not self.moves:
-      return self.fen
-    board, words = chess.Board(), []
-    for uci in self.moves.split():
-      if board.turn:
-        words.append(f'{board.fullmove_number}.')
-      words.append(board.san_and_push(chess.Move.from_uci(uci)))
-    if board.turn:
-      words.append(f'{board.fullmove_number}.')
-    return ' '.join(words)
+    return _pgn(self.moves) if self.moves else self.fen
 
   @property
   def completions(self) -> list[str]:
     """What may follow the prompt: the move of each class in SAN."""
     board = chess.Board(self.fen)
     return [board.san(move) for move in legal_moves(board)]
+
+
+@functools.lru_cache(maxsize=100_000)
+def _pgn(moves: str) -> str:
+  board, words = chess.Board(), []
+  for uci in moves.split():
+    if board.turn:
+      words.append(f'{board.fullmove_number}.')
+    words.append(board.san_and_push(chess.Move.from_uci(uci)))
+  if board.turn:
+    words.append(f'{board.fullmove_number}.')
+  return ' '.join(words)
 
 
 def legal_moves(board: chess.Board) -> list[chess.Move]:
@@ -73,12 +77,16 @@ def _flip(board: chess.Board) -> int:
   return 0 if board.turn else 56
 
 
-def encode(board: chess.Board) -> tuple[list[int], list[int], list[chess.Move]]:
-  """(tokens, candidates, legal moves) of a position.
+class Encoded(NamedTuple):
+  """A position as numbers; the candidates are its legal moves, in order."""
 
-  A candidate says where a move stands among what all pieces could do:
-  place of the piece in `tokens` * NUM_ACTIONS + action.
-  """
+  tokens: list[int]  # one a piece, at most 33
+  candidates: list[int]  # place of the piece in tokens * NUM_ACTIONS + action
+  captures: list[int]  # place of what the move takes in tokens, -1 for nothing
+
+
+def encode(board: chess.Board) -> Encoded:
+  """A position as the models read it."""
   flip = _flip(board)
   tokens = []
   for square, piece in board.piece_map().items():
@@ -91,20 +99,51 @@ def encode(board: chess.Board) -> tuple[list[int], list[int], list[chess.Move]]:
   if board.has_legal_en_passant():
     tokens.append(64 * _EN_PASSANT + (board.ep_square ^ flip))
   tokens.sort()
-  place = {token % 64: i for i, token in enumerate(tokens) if token < 64 * 7}
-  moves = legal_moves(board)
-  candidates = [
-    place[move.from_square ^ flip] * NUM_ACTIONS + _action(move, flip)
-    for move in moves
-  ]
-  return tokens, candidates, moves
+  place = {token % 64: i for i, token in enumerate(tokens)}
+  candidates, captures = [], []
+  for move in legal_moves(board):
+    start, end = move.from_square ^ flip, move.to_square ^ flip
+    action = end
+    if move.promotion in _UNDERPROMOTIONS:
+      action = _UNDERPROMOTIONS[move.promotion] + end % 8 - start % 8 + 1
+    candidates.append(place[start] * NUM_ACTIONS + action)
+    captures.append(place[end] if board.is_capture(move) else -1)
+  return Encoded(tokens, candidates, captures)
 
 
-def _action(move: chess.Move, flip: int) -> int:
-  start, end = move.from_square ^ flip, move.to_square ^ flip
-  if move.promotion in _UNDERPROMOTIONS:
-    return _UNDERPROMOTIONS[move.promotion] + end % 8 - start % 8 + 1
-  return end
+def positions_of_game(
+  row: dict, *, min_elo: int, excluded: set[str]
+) -> list[tuple[Encoded, int]]:
+  """Positions of a game and the move to make in each.
+
+  Args:
+    row: with `moves`, and either an engine's `choices` before each of them or
+      the players' `WhiteElo` and `BlackElo`.
+    min_elo: of the player to move; 0 takes all players.
+    excluded: EPDs of positions to leave out.
+
+  Raises:
+    KeyError: a column that is needed is missing.
+    ValueError: a move is not legal.
+  """
+  moves = row['moves'].split()
+  targets, elo = moves, [min_elo, min_elo]
+  if 'choices' in row:
+    targets = row['choices'].split()
+  elif min_elo:
+    elo = [_elo(row['WhiteElo']), _elo(row['BlackElo'])]
+  board, positions = chess.Board(), []
+  for ply, (move, target) in enumerate(zip(moves, targets, strict=True)):
+    if elo[ply % 2] >= min_elo and board.epd() not in excluded:
+      label = legal_moves(board).index(board.parse_uci(target))
+      positions.append((encode(board), label))
+    board.push_uci(move)
+  return positions
+
+
+def _elo(value) -> int:
+  """0 where it is not known: '?' or '-' in PGN, or nothing."""
+  return int(value) if str(value).isdigit() else 0
 
 
 def convert(
@@ -123,10 +162,11 @@ def convert(
   Raises:
     task.BadRow: a move is not legal, or the position or the line is broken.
     KeyError: a column that is needed is missing.
+    ValueError: a rating is asked for and the row has none.
   """
-  fen, line = row['FEN'], row['Moves'].split()
+  fen, line = row['FEN'], (row['Moves'] or '').split()
   if min_rating or max_rating:
-    rating = int(row['Rating'])
+    rating = _rating(row['Rating'])
     if rating < min_rating or (max_rating and rating > max_rating):
       return []
   if themes and not set(themes) & set((row['Themes'] or '').split()):
@@ -134,12 +174,12 @@ def convert(
   if len(line) < 2:
     raise task.BadRow(f'Moves {row["Moves"]!r} has no answer')
   try:
-    board = chess.Board(fen)
-    board.push_uci(line[0])
+    board = chess.Board(fen or '')
+    if not board.is_valid():
+      raise ValueError(f'FEN {fen!r} is not a position of a game')
+    _play(board, line[:1])
+    _play(board.copy(), line[1:])
     answer = board.parse_uci(line[1])
-    rest = board.copy()
-    for uci in line[1:]:
-      rest.push_uci(uci)
   except ValueError as error:
     raise task.BadRow(str(error)) from error
   game_moves = row.get('GameMoves') or ''
@@ -150,11 +190,23 @@ def convert(
   return [(Position(board.fen(), game_moves), _game(row), label)]
 
 
+def _play(board: chess.Board, moves: list[str]) -> None:
+  for uci in moves:
+    if not board.push_uci(uci):  # python-chess takes 0000 anywhere
+      raise ValueError(f'{uci} is no move')
+
+
+def _rating(value) -> int:
+  try:
+    return int(value)
+  except (TypeError, ValueError):
+    raise ValueError(f'Rating {value!r} is not a whole number') from None
+
+
 def _check_game(moves: str, fen: str) -> None:
   board = chess.Board()
   try:
-    for uci in moves.split():
-      board.push_uci(uci)
+    _play(board, moves.split())
   except ValueError as error:
     raise task.BadRow(f'GameMoves: {error}') from error
   if board.epd() != chess.Board(fen).epd():

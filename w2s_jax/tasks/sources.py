@@ -2,8 +2,8 @@
 
 A source is one string:
 
-    file:PATH           .jsonl, .csv or .parquet; plain, .gz or .zst. `{split}`
-                        in PATH becomes the name of the split.
+    file:PATH           .jsonl, .csv, .parquet or .pgn; plain, .gz or .zst.
+                        `{split}` in PATH becomes the name of the split.
     asset:NAME/PATH     such a file inside a package of assets.py
     tfds:NAME/CONFIG    TensorFlow Datasets, read without TensorFlow
     hf:ORG/NAME:CONFIG  the Hugging Face `datasets` library
@@ -64,11 +64,12 @@ def _read_file(name: str, split: str) -> Rows:
     '.jsonl': _read_jsonl,
     '.csv': _read_csv,
     '.parquet': _read_parquet,
+    '.pgn': _read_pgn,
   }
   if suffix not in readers:
     raise ValueError(
-      f'{file}: the name must end in .jsonl, .csv or .parquet, or in one of '
-      'these and .gz or .zst.'
+      f'{file}: the name must end in .jsonl, .csv, .parquet or .pgn, or in one '
+      'of these and .gz or .zst.'
     )
   return readers[suffix](file)
 
@@ -153,6 +154,21 @@ def _read_parquet(file: pathlib.Path) -> Rows:
     # Arrow's errors are of these kinds; the index of a parquet file is at its
     # end, so a cut one has no readable rows at all.
     raise ValueError(f'{file}: damaged or truncated: {error}.') from error
+
+
+def _read_pgn(file: pathlib.Path) -> Rows:
+  """Games: their headers, and `moves` in UCI."""
+  pgn = _import('chess.pgn', needed_for=file)
+  text = io.StringIO(''.join(line for _, line in _lines(file)))
+  for number in itertools.count(1):
+    game = pgn.read_game(text)
+    if game is None:
+      return
+    origin = f'{file}: game {number}'
+    if game.errors:
+      raise ValueError(f'{origin}: {game.errors[0]}.')
+    moves = ' '.join(move.uci() for move in game.mainline_moves())
+    yield origin, {**game.headers, 'moves': moves}
 
 
 def _read_asset(name: str, split: str) -> Rows:

@@ -1,0 +1,71 @@
+"""Chess puzzles: a small board model supervises larger ones.
+
+  python experiments/main.py --config=configs/chess.py --workdir=runs/chess
+
+Our own puzzles and our own board models, both shipped with the code. A student
+learns either from the weakest model's labels (naive) or through the sizes in
+between (bootstrapping, paper section 4.3.1), on fresh puzzles at each step.
+
+Arguments, after a colon: naive (every pair of the ladder), bootstrap (only the
+chains from the smallest model, and what they are compared with), loss=, debug.
+"""
+
+import itertools
+
+from configs import base
+
+MODELS = {
+  'xs': dict(learning_rate=3e-3),
+  's': dict(learning_rate=2e-3),
+  'm': dict(learning_rate=1e-3),
+  'l': dict(learning_rate=5e-4),
+}
+
+
+def get_config(arg=None):
+  args = base.parse_arg(
+    arg,
+    debug=False,
+    naive=False,
+    bootstrap=False,
+    loss='xent',  # or 'all' of base.py
+  )
+  c = base.get_config()
+  c.task = 'chess_puzzles'
+  c.data.select = dict(min_rating=0, max_rating=0, themes=())
+  c.data.max_length = 33  # tokens of a board: 32 pieces and en passant
+  c.data.num_buckets = 4
+  c.data.splits.update(weak=1500, transfer=1500, validation=500, test=2000)
+  c.weak_labels = 'hard'  # as in the paper
+  if args.loss != 'all':
+    c.losses = (args.loss,)
+  for key, fields in MODELS.items():
+    c.models[key] = base.model(
+      f'board-{key}',
+      weights=f'asset:board-{key}',
+      epochs=5,  # as in the paper
+      **fields,
+    )
+  pairs = ['>'.join(pair) for pair in itertools.combinations(MODELS, 2)]
+  chains = ['>'.join(list(MODELS)[:n]) for n in range(3, len(MODELS) + 1)]
+  if args.naive:
+    c.students = tuple(pairs)
+  elif args.bootstrap:
+    first = list(MODELS)[0]
+    c.students = (*(p for p in pairs if p.startswith(f'{first}>')), *chains)
+  else:
+    c.students = (*pairs, *chains)
+  if args.debug:
+    debug(c)
+  return c
+
+
+def debug(c):
+  """Random models, few puzzles: seconds."""
+  c.students = ('xs>s', 'xs>m', 'xs>s>m')
+  c.data.splits.update(weak=64, transfer=64, validation=32, test=128)
+  del c.models.l
+  for key in c.models:
+    c.models[key].weights = 'random:board-xs'
+    c.models[key].num_layers = 2 if key == 'm' else 1
+    c.models[key].train.epochs = 2

@@ -1,0 +1,54 @@
+"""Pretraining of the ladder of board models, on next moves of games.
+
+  python experiments/pretrain.py \
+      --config=configs/pretrain_chess.py:model=board-s \
+      --config.data.games="('file:games.pgn.gz',)" --workdir=runs/pretrain
+
+Sources are rows with `moves` in UCI: jsonl, csv, or PGN. Of people's games the
+next move is what was played, if the player is strong enough; games that carry
+an engine's `choices`, as those of experiments/make_chess_puzzles.py do, teach
+these.
+"""
+
+from ml_collections import config_dict
+
+from configs import base
+
+# Peak learning rates; larger models want smaller ones.
+MODELS = {
+  'board-xs': 4e-3,
+  'board-s': 3e-3,
+  'board-m': 2e-3,
+  'board-l': 1e-3,
+}
+
+
+def get_config(arg=None):
+  args = base.parse_arg(arg, model='board-s')
+  c = config_dict.ConfigDict()
+  c.data = config_dict.ConfigDict(
+    {
+      'games': ('',),  # sources, as file:games.pgn.gz; see tasks/sources.py
+      'min_elo': 1800,  # of the player to move, as in the paper
+      'positions': (1_500_000,),  # of each source, drawn by seed
+      'validation': 4000,  # positions, of games that are not trained on
+      'exclude': '',  # source of puzzles: their positions are left out
+      'puzzles': '',  # source of puzzles to measure the model on
+      'num_puzzles': 5000,
+      'seed': 0,
+    }
+  )
+  c.model = base.model(
+    args.model,
+    weights=f'random:{args.model}',
+    learning_rate=base.choose(MODELS, args.model, field='model'),
+    epochs=1,
+    batch_size=128,
+  )
+  c.model.train.update(warmup=0.02, decay='cosine')
+  c.seed = 0
+  c.mesh = config_dict.ConfigDict({'data': -1, 'fsdp': 1, 'tensor': 1})
+  c.eval_batch_size = 256
+  c.checkpoint_every = 1000  # steps
+  c.tensorboard = False
+  return c

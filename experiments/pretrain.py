@@ -1,0 +1,239 @@
+"""Pretrains a board model on next moves of games.
+
+  python experiments/pretrain.py \
+      --config=configs/pretrain_chess.py:model=board-s \
+      --config.data.games="('file:games.pgn.gz',)" --workdir=runs/pretrain
+
+Leaves WORKDIR/<model>/{config.json, model.safetensors, result.json}: a folder
+that `weights` of any config can name. The same command again resumes.
+"""
+
+import hashlib
+import json
+import pathlib
+import random
+import sys
+
+from absl import app
+from absl import flags
+from absl import logging
+import chess
+from ml_collections import config_flags
+import numpy as np
+import rich.console
+
+ROOT = pathlib.Path(__file__).resolve().parents[1]
+sys.path.insert(0, str(ROOT))  # configs/ and w2s_jax/ of this checkout
+
+import jax  # noqa: E402
+
+from w2s_jax import assets  # noqa: E402
+from w2s_jax import batching  # noqa: E402
+from w2s_jax import checkpoint  # noqa: E402
+from w2s_jax import heads  # noqa: E402
+from w2s_jax import logger as logger_lib  # noqa: E402
+from w2s_jax import metrics  # noqa: E402
+from w2s_jax import models  # noqa: E402
+from w2s_jax import predict  # noqa: E402
+from w2s_jax import pretrained  # noqa: E402
+from w2s_jax import sharding  # noqa: E402
+from w2s_jax import tasks  # noqa: E402
+from w2s_jax import train  # noqa: E402
+from w2s_jax.tasks import chess as chess_task  # noqa: E402
+from w2s_jax.tasks import sources  # noqa: E402
+
+CONFIG = config_flags.DEFINE_config_file('config', lock_config=True)
+WORKDIR = flags.DEFINE_string('workdir', None, 'Folder; rerun to resume.')
+# The widest board model row, in tokens, and buckets that fit games.
+BUCKETS = (16, 24, 28, 33)
+
+
+def main(argv):
+  del argv
+  logging.set_verbosity(logging.WARNING)
+  jax.config.update(
+    'jax_compilation_cache_dir', str(assets.cache_dir() / 'xla')
+  )
+  config = CONFIG.value
+  console = rich.console.Console(width=100)
+  workdir = checkpoint.absolute(WORKDIR.value)
+  mesh = sharding.make_mesh(**config.mesh)
+  fields = {k: v for k, v in config.model.items() if k != 'train'}
+  model = models.build(
+    inputs='position', num_classes=chess_task.NUM_CLASSES, **fields
+  )
+  training, validation = load_positions(config.data, workdir, console)
+  console.print(
+    f'{len(training):,} positions, {len(validation):,} for validation; '
+    f'{model.name} has {model.num_parameters:,} parameters'
+  )
+  recipe = config.model.train.to_dict()
+  epochs, batch_size = recipe.pop('epochs'), recipe.pop('batch_size')
+  plan = batching.EpochPlan(
+    training.lengths_N,
+    batch_size=batch_size,
+    buckets=BUCKETS,
+    epochs=epochs,
+    seed=config.seed,
+  )
+  folder = workdir / model.name
+  logger = logger_lib.Logger(
+    folder, console=console, is_primary=True, tensorboard=config.tensorboard
+  )
+  params = train.fit(
+    model=model.network,
+    params=model.init(mesh, config.seed),
+    rows=training,
+    plan=plan,
+    freeze=recipe.pop('freeze'),
+    recipe=train.Recipe(
+      loss='xent', loss_args=(), total_steps=len(plan), **recipe
+    ),
+    seed=config.seed,
+    mesh=mesh,
+    folder=folder,
+    checkpoint_every=config.checkpoint_every,
+    logger=logger,
+    name=model.name,
+  )
+  pretrained.save_board(folder, model.network.config, params)
+
+  def accuracy(rows):
+    answers_NxC = predict.predict(
+      model.network,
+      params,
+      rows,
+      batch_size=config.eval_batch_size,
+      buckets=BUCKETS,
+      mesh=mesh,
+    )
+    truth_NxC = rows.label_probs_NxC[np.arange(len(rows))]
+    return round(metrics.accuracy(answers_NxC, truth_NxC), 4)
+
+  result = {
+    'parameters': model.num_parameters,
+    'positions': len(training) * epochs,
+    'steps': len(plan),
+    'validation_accuracy': accuracy(validation),
+  }
+  if config.data.puzzles:
+    result['puzzle_accuracy'] = accuracy(puzzle_rows(config.data))
+  (folder / 'result.json').write_text(json.dumps(result, indent=2) + '\n')
+  console.print(result)
+
+
+def puzzle_rows(data):
+  puzzles, _, _ = tasks.load('chess_puzzles', source=data.puzzles)
+  chosen = random.Random(data.seed).sample(range(len(puzzles)), len(puzzles))
+  puzzles = puzzles.take(np.array(chosen[: data.num_puzzles]))
+  encoded = [
+    as_arrays(chess_task.encode(chess.Board(p.fen))) for p in puzzles.inputs
+  ]
+  return heads.move_rows(encoded, puzzles.label_probs_NxC)
+
+
+def load_positions(data, workdir, console):
+  """(training, validation) Rows; encoded once, as that takes minutes."""
+  fields = json.dumps(data.to_dict(), sort_keys=True, default=list)
+  key = hashlib.sha256(fields.encode()).hexdigest()[:12]
+  path = workdir / f'positions-{key}.npz'
+  if not path.exists():
+    console.print('Encoding positions ...')
+    workdir.mkdir(parents=True, exist_ok=True)
+    arrays = pack(draw_positions(data))
+    partial = path.with_name(f'{path.name}.{random.getrandbits(32):x}.partial')
+    with partial.open('wb') as f:
+      np.savez(f, **arrays)
+    partial.replace(path)
+  with path.open('rb') as f, np.load(f) as arrays:
+    return unpack(dict(arrays), data.validation)
+
+
+def draw_positions(data):
+  """[(Encoded, label), ...] of all sources, those for validation first.
+
+  Validation positions come from games of their own.
+
+  Raises:
+    ValueError: a game is broken or lacks a column, or there are too few games.
+  """
+  if len(data.games) != len(data.positions):
+    raise ValueError(
+      f'data.positions={data.positions} must have one number for each of '
+      f'data.games={data.games}.'
+    )
+  excluded = set()
+  if data.exclude:
+    puzzles, _, _ = tasks.load('chess_puzzles', source=data.exclude)
+    excluded = {chess.Board(p.fen).epd() for p in puzzles.inputs}
+  rng = random.Random(data.seed)
+  held_out, training = [], []
+  shares = np.diff(
+    data.validation * np.arange(len(data.games) + 1) // len(data.games)
+  )
+  for i, (source, limit) in enumerate(zip(data.games, data.positions)):
+    games = list(sources.read(source, 'train'))
+    rng.shuffle(games)
+    games = iter(games)
+    held_out += take_positions(games, shares[i], data.min_elo, excluded)
+    training += take_positions(games, limit, data.min_elo, excluded)
+  if len(held_out) < data.validation or not training:
+    raise ValueError(
+      f'data.games have too few positions: {len(held_out)} of data.validation='
+      f'{data.validation} and {len(training)} to train on.'
+    )
+  rng.shuffle(training)
+  return held_out + training
+
+
+def take_positions(games, count, min_elo, excluded):
+  """Goes through an iterator of games until there are `count` positions."""
+  positions = []
+  while len(positions) < count and (game := next(games, None)):
+    origin, row = game
+    try:
+      positions += chess_task.positions_of_game(
+        row, min_elo=min_elo, excluded=excluded
+      )
+    except KeyError as error:
+      raise ValueError(f'{origin}: no column {error.args[0]!r}.') from error
+    except ValueError as error:
+      raise ValueError(f'{origin}: {error}.') from error
+  return positions[:count]
+
+
+def pack(positions):
+  """Ragged int16 arrays, one behind the other."""
+  encoded, labels = zip(*positions)
+  arrays = {'labels': np.array(labels, np.int16)}
+  for name in chess_task.Encoded._fields:
+    rows = [getattr(row, name) for row in encoded]
+    arrays[name] = np.concatenate(rows)
+    arrays[f'{name}_lengths'] = np.array([len(row) for row in rows], np.int32)
+  return arrays
+
+
+def unpack(arrays, num_validation):
+  def split(name):
+    ends = np.cumsum(arrays[f'{name}_lengths'])[:-1]
+    return np.split(arrays[name], ends)
+
+  encoded = [
+    chess_task.Encoded(*row)
+    for row in zip(*map(split, chess_task.Encoded._fields))
+  ]
+
+  def rows(part):
+    labels = batching.OneHot(arrays['labels'][part], chess_task.NUM_CLASSES)
+    return heads.move_rows(encoded[part], labels)
+
+  return rows(slice(num_validation, None)), rows(slice(num_validation))
+
+
+def as_arrays(encoded):
+  return chess_task.Encoded(*(np.array(x, np.int16) for x in encoded))
+
+
+if __name__ == '__main__':
+  flags.mark_flags_as_required(['config', 'workdir'])
+  app.run(main)

@@ -1,0 +1,400 @@
+"""Heads on chess positions: moves scored on a board, moves written as text."""
+
+import dataclasses
+import functools
+
+import chess
+import jax
+import numpy as np
+import pytest
+import rich.console
+
+from configs import base
+from w2s_jax import batching
+from w2s_jax import checkpoint
+from w2s_jax import heads
+from w2s_jax import logger
+from w2s_jax import models
+from w2s_jax import predict
+from w2s_jax import study
+from w2s_jax import tokenizers
+from w2s_jax import train
+from w2s_jax import transformer
+from w2s_jax import weak_labels
+from w2s_jax.tasks import chess as chess_task
+import pretrained_test
+import tiny
+import tiny_chess
+
+BOARD = transformer.PRESETS['board-xs']
+DECODER = transformer.PRESETS['tiny-decoder']
+CHARACTERS = tokenizers.Characters()
+PUZZLES = tiny_chess.examples(32)
+TRUTH = weak_labels.ground_truth(PUZZLES)
+
+
+def written(completion):
+  """The text of a row that is padded with -1."""
+  return CHARACTERS.decode([completion[completion >= 0]])[0]
+
+
+def answers(examples):
+  """What is to be written: SAN of the right moves."""
+  classes = examples.label_probs_NxC.argmax(1)
+  return [x.completions[c] for x, c in zip(examples.inputs, classes)]
+
+
+@functools.cache
+def scorer():
+  """A MoveScorer and parameters that are random throughout."""
+  model = heads.MoveScorer(BOARD)
+  rng = np.random.default_rng(0)
+  params = jax.tree.map(
+    lambda x: (0.3 * rng.normal(size=x.shape)).astype(np.float32),
+    heads.parameter_shapes(model),
+  )
+  return model, params
+
+
+def batch_of(model, tokenizer, examples, labels, *, length, max_length=64):
+  rows, _ = model.rows(
+    tokenizer, examples.inputs, labels, max_length=max_length
+  )
+  index = np.arange(len(rows))
+  return batching.assemble(rows, index, length, batch_size=len(rows) + 1)
+
+
+def test_choose():
+  assert isinstance(heads.choose('position', DECODER, 219), heads.Generator)
+  assert isinstance(heads.choose('position', BOARD, 219), heads.MoveScorer)
+  for config in (DECODER, transformer.PRESETS['tiny-encoder']):
+    assert isinstance(heads.choose('text', config, 2), heads.Classifier)
+  for inputs, config, says in (
+    ('position', transformer.PRESETS['tiny-encoder'], "'encoder'.*board or de"),
+    ('text', BOARD, "'board'.*'text'; use one of kind encoder or decoder"),
+  ):
+    with pytest.raises(ValueError, match=says):
+      heads.choose(inputs, config, 2)
+
+
+def test_scorer_gives_all_probability_to_legal_moves():
+  model, params = scorer()
+  batch = batch_of(model, tokenizers.Board(), PUZZLES, TRUTH, length=40)
+  answer = functools.partial(model.apply, method='answer')
+  inputs = [batch[name] for name in model.INPUTS]
+  probs_BxC = jax.jit(answer)({'params': params}, *inputs)
+  for position, probs_C in zip(PUZZLES.inputs, probs_BxC):
+    legal = chess.Board(position.fen).legal_moves.count()
+    assert (probs_C[:legal] > 0).all() and not probs_C[legal:].any()
+    np.testing.assert_allclose(probs_C.sum(), 1, atol=1e-5)
+  labels_BxC, weight_B = model.targets(batch)
+  np.testing.assert_array_equal(labels_BxC[:-1], PUZZLES.label_probs_NxC)
+  np.testing.assert_array_equal(weight_B, batch['weight'])
+
+
+@pytest.mark.parametrize(
+  'fen, uci',
+  [
+    ('4k3/8/8/3q4/4P3/8/8/4K2R w K - 0 1', 'e1g1'),
+    ('4k2r/8/8/4p3/3Q4/8/8/4K3 b k - 0 1', 'h8h1'),
+    ('3nk3/2P5/8/8/8/8/8/4K3 w - - 0 1', 'c7c8r'),
+  ],
+)
+def test_scorer_reads_the_action_of_the_piece_that_moves(fen, uci):
+  """A quiet move has its piece's score for where it goes."""
+  model, params = scorer()
+  board = chess.Board(fen)
+  flip = 0 if board.turn else 56
+  encoded = chess_task.encode(board)
+  legal = chess_task.legal_moves(board)
+  move = chess.Move.from_uci(uci)
+  tokens_1xL = np.array([encoded.tokens], np.int32)
+  length_1 = np.array([len(encoded.tokens)])
+  logits_1xC = model.apply(
+    {'params': params},
+    tokens_1xL,
+    length_1,
+    np.array([encoded.candidates]),
+    np.array([encoded.captures]),
+  )
+  x_1xLxD = transformer.Transformer(BOARD).apply(
+    {'params': params['transformer']}, tokens_1xL, length_1
+  )
+  squares = [token % 64 for token in encoded.tokens]
+  mover = squares.index(move.from_square ^ flip)
+  action = move.to_square ^ flip
+  if move.promotion:  # straight ahead, to a rook
+    action = 64 + 3 * 2 + 1
+  dense = params['head_action']
+  expected = (
+    x_1xLxD[0, mover] @ dense['kernel'][:, action] + dense['bias'][action]
+  )
+  found = logits_1xC[0, legal.index(move)]
+  np.testing.assert_allclose(found, expected, atol=1e-4)
+
+
+def test_scorer_learns_nothing_of_what_is_no_legal_move():
+  model, _ = scorer()
+  classes = np.array([0, chess_task.NOT_LEGAL])
+  probs_NxC = np.eye(chess_task.NUM_CLASSES, dtype=np.float32)[classes]
+  labels_BxC, weight_B = model.targets(
+    {'label_probs': probs_NxC, 'weight': np.ones(2, np.float32)}
+  )
+  np.testing.assert_array_equal(weight_B, [1, 0])
+  np.testing.assert_array_equal(labels_BxC, [probs_NxC[0], 0 * probs_NxC[1]])
+
+
+def test_rows_are_prompt_and_answer():
+  model = heads.Generator(DECODER)
+  rows, cut = model.rows(CHARACTERS, PUZZLES.inputs, TRUTH, max_length=120)
+  assert cut == 0 and rows.label_probs_NxC is None
+  completion_NxT = rows.extra['completion'][np.arange(32)]
+  moves = answers(PUZZLES)
+  for i, position in enumerate(PUZZLES.inputs):
+    assert written(completion_NxT[i]) == f' {moves[i]}\n'
+    text = CHARACTERS.decode(rows.tokens[i : i + 1])[0]
+    assert text == f'{position.prompt} {moves[i]}'
+  unlabelled, _ = model.rows(CHARACTERS, PUZZLES.inputs, None, max_length=120)
+  assert (unlabelled.extra['completion'][np.arange(32)] == -1).all()
+  prompts = CHARACTERS.decode(unlabelled.tokens)
+  assert prompts == [position.prompt for position in PUZZLES.inputs]
+
+
+def test_long_prompts_keep_their_end():
+  model = heads.Generator(DECODER)
+  rows, cut = model.rows(CHARACTERS, PUZZLES.inputs, TRUTH, max_length=40)
+  room = 40 - chess_task.MAX_COMPLETION
+  prompts = [position.prompt for position in PUZZLES.inputs]
+  assert cut == sum(len(prompt) > room for prompt in prompts) > 1
+  for prompt, move, tokens in zip(prompts, answers(PUZZLES), rows.tokens):
+    text = CHARACTERS.decode([tokens])[0]
+    assert text == f'{prompt[-room:]} {move}' and len(tokens) < 40
+  with pytest.raises(ValueError, match='max_length=9 has no room'):
+    model.rows(CHARACTERS, PUZZLES.inputs, TRUTH, max_length=9)
+
+
+def test_the_longest_move_fits_and_a_longer_text_is_said():
+  model = heads.Generator(DECODER)
+  # Queens on a1, a3 and c1 can give check on b2.
+  fen = '8/8/8/8/3k4/Q7/1r6/Q1Q1K3 w - - 0 1'
+  position = chess_task.Position(fen, '')
+  longest = position.completions.index('Qa1xb2+')
+  probs_1xC = np.eye(chess_task.NUM_CLASSES, dtype=np.float32)[[longest]]
+  labels = weak_labels.Labels(np.array(['x']), probs_1xC, {})
+  rows, _ = model.rows(CHARACTERS, [position], labels, max_length=99)
+  assert written(rows.extra['completion'][[0]][0]) == ' Qa1xb2+\n'
+
+  class Spelling(tokenizers.Characters):
+    def encode_whole(self, texts):
+      return super().encode_whole([' '.join(text) for text in texts])
+
+  with pytest.raises(ValueError, match=r"'Qa1xb2\+' is 17 tokens.*room for 9"):
+    model.rows(Spelling(), [position], labels, max_length=99)
+
+
+def test_what_a_supervisor_wrote_is_learned_as_it_stands():
+  model = heads.Generator(DECODER)
+  texts = ['Ke9', '', 'no move at all', *answers(PUZZLES)[3:]]
+  labels = TRUTH._replace(texts_N=np.array(texts))
+  rows, _ = model.rows(CHARACTERS, PUZZLES.inputs, labels, max_length=120)
+  found = [written(x) for x in rows.extra['completion'][np.arange(32)]]
+  assert found[:3] == [' Ke9\n', ' \n', ' no move ']
+  assert found[3:] == [f' {text}\n' for text in texts[3:]]
+
+
+def test_read_takes_exact_moves_only():
+  model = heads.Generator(DECODER)
+  position = chess_task.Position(chess.STARTING_FEN, '')
+  cases = {
+    ' Nf3\nxxxx': ('Nf3', True),
+    'e4\n': ('e4', True),
+    ' e4': ('e4', True),
+    '\n e4': ('', False),
+    ' Nf3+\n': ('Nf3+', False),
+    ' e2e4\n': ('e2e4', False),
+    ' e5\n': ('e5', False),
+  }
+  width = max(map(len, cases))
+  ids = np.stack(CHARACTERS.encode_whole([text.ljust(width) for text in cases]))
+  probs_NxC, texts_N = model.read(CHARACTERS, [position] * len(cases), ids)
+  assert probs_NxC.dtype == np.float32 and (probs_NxC.sum(1) == 1).all()
+  wanted = list(cases.values())
+  for probs_C, text, (says, legal) in zip(probs_NxC, texts_N, wanted):
+    assert text == says
+    choice = position.completions.index(says) if legal else -1
+    assert probs_C[choice] == 1
+
+
+def test_loss_is_that_of_the_completion_alone():
+  """Targets and logits of a row, beside those of the whole sequence."""
+  model = heads.Generator(DECODER)
+  params = models_params(model)
+  examples = PUZZLES.take([0, 1, 2])
+  batch = batch_of(model, CHARACTERS, examples, TRUTH, length=96, max_length=96)
+  labels_RxV, weight_R = model.targets(batch)
+  logits_RxV = jax.jit(model.apply)(
+    {'params': params}, *(batch[name] for name in model.INPUTS)
+  )
+  assert logits_RxV.shape == labels_RxV.shape == (4 * 9, DECODER.vocab_size)
+  assert logits_RxV.dtype == np.float32
+  x_BxLxD = transformer.Transformer(DECODER).apply(
+    {'params': params['transformer']}, batch['tokens'], batch['length']
+  )
+  for b, (position, move) in enumerate(zip(examples.inputs, answers(examples))):
+    start, text = len(position.prompt), f' {move}\n'
+    for t in range(9):
+      r = 9 * b + t
+      assert weight_R[r] == (t < len(text))
+      if t < len(text):
+        assert labels_RxV[r].argmax() == ord(text[t])
+        logits_1xV = transformer.next_token_logits(
+          x_BxLxD[b, start - 1 + t][None], params['transformer']
+        )
+        np.testing.assert_allclose(logits_RxV[r], logits_1xV[0], atol=1e-5)
+  assert not np.any(weight_R[27:])  # the padding row
+
+
+def models_params(model):
+  init = jax.jit(model.init)
+  params = init(jax.random.key(0), *heads.dummy_inputs(model))['params']
+  assert params.keys() == {'transformer'}
+  return params
+
+
+def test_tiny_decoder_learns_puzzles_by_heart(tmp_path):
+  sizes = dict(vocab_size=128, embed_dim=64, mlp_dim=128, num_layers=1)
+  config = dataclasses.replace(DECODER, **sizes)
+  model, mesh = heads.Generator(config), tiny.one_device()
+  rows, _ = model.rows(CHARACTERS, PUZZLES.inputs, TRUTH, max_length=72)
+  plan = batching.EpochPlan(
+    rows.lengths_N, batch_size=32, buckets=(72,), epochs=80, seed=0
+  )
+  params = train.fit(
+    model=model,
+    params=models_params(model),
+    rows=rows,
+    plan=plan,
+    recipe=tiny.RECIPE._replace(total_steps=len(plan), learning_rate=1e-2),
+    freeze='',
+    seed=0,
+    mesh=mesh,
+    folder=tmp_path,
+    checkpoint_every=1000,
+    logger=logger.Logger(
+      tmp_path, console=rich.console.Console(quiet=True), is_primary=True
+    ),
+    name='student',
+  )
+  unlabelled, _ = model.rows(CHARACTERS, PUZZLES.inputs, None, max_length=72)
+  for examples in (unlabelled, rows):  # the known answer is not looked at
+    found = predict.predict(
+      model, params, examples, batch_size=16, buckets=(72,), mesh=mesh
+    )
+    probs_NxC, texts_N = model.read(CHARACTERS, PUZZLES.inputs, found)
+    assert texts_N.tolist() == answers(PUZZLES)
+    np.testing.assert_array_equal(probs_NxC, PUZZLES.label_probs_NxC)
+  assert predict._answer_fn(model, mesh)._cache_size() == 1
+
+
+def test_text_and_board_models_teach_each_other(tmp_path):
+  tiny_chess.write(tmp_path / 'puzzles.csv', 48)
+  config = chess_config(tmp_path / 'puzzles.csv')
+  workdir = tmp_path / 'study'
+  study.run(config, workdir, console=rich.console.Console(quiet=True))
+  lines = (workdir / 'results.jsonl').read_text().splitlines()
+  assert len(lines) == 3
+
+  evaluated, slices = study.load_splits(
+    config.task, config.data, seeds=(0,), num_transfer=1
+  )
+  positions = evaluated['test'].inputs
+  (folder,) = workdir.glob('stages/weak-writer-*')
+  test = tiny.arrays(folder / 'predictions' / 'test.npz')
+  for position, text, probs_C in zip(positions, test['texts'], test['probs']):
+    legal = text in position.completions
+    assert probs_C[-1] == (not legal) and probs_C.sum() == 1
+  loaded = checkpoint.load_model(workdir, folder.name)
+  probs_NxC = predict.predict_inputs(loaded, positions)
+  np.testing.assert_array_equal(probs_NxC, test['probs'])
+
+  (labels,) = workdir.glob('stages/labels*-writer-*/weak_labels.npz')
+  weak = tiny.arrays(labels)
+  assert weak['texts'].shape == (16,)
+  assert set(weak['ids']) == set(slices[0][1].ids)
+  (labels,) = workdir.glob('stages/labels*-board-*/weak_labels.npz')
+  assert 'texts' not in tiny.arrays(labels)
+
+
+def chess_config(path):
+  config = base.get_config()
+  config.update_from_flattened_dict(
+    {
+      'task': 'chess_puzzles',
+      'seeds': (0,),
+      'losses': ('xent',),
+      'students': ('board>writer', 'writer>board', 'writer>author'),
+      'eval_batch_size': 8,
+      'data.source': f'file:{path}',
+      'data.max_length': 72,
+      'data.num_buckets': 1,
+      'data.splits.weak': 16,
+      'data.splits.transfer': 16,
+      'data.splits.validation': 8,
+      'data.splits.test': 8,
+    }
+  )
+  fields = dict(num_layers=1, epochs=1, batch_size=16, learning_rate=1e-2)
+  for name, preset in (
+    ('board', 'board-xs'),
+    ('writer', 'tiny-decoder'),
+    ('author', 'tiny-decoder'),
+  ):
+    weights = f'random:{preset}'
+    config.models[name] = base.model(name, weights=weights, **fields)
+  return config
+
+
+@pytest.mark.parametrize(
+  'fields, says',
+  [
+    ({'data.max_length': 129}, 'length 129 does not fit the 128 positions'),
+    (
+      {'models.writer.weights': 'random:tiny-encoder'},
+      "models.writer: .*'encoder'.*'position'",
+    ),
+    (
+      {'models.writer.head_init': 'token_rows'},
+      "models.writer: head_tokens=.'0', '1'",
+    ),
+  ],
+)
+def test_mistake_is_found_before_anything_is_trained(fields, says, tmp_path):
+  tiny_chess.write(tmp_path / 'puzzles.csv', 48)
+  config = chess_config(tmp_path / 'puzzles.csv')
+  config.update_from_flattened_dict(fields)
+  with pytest.raises(ValueError, match=says):
+    study.run(config, tmp_path / 'study', console=None)
+  assert not (tmp_path / 'study').exists()
+
+
+def test_folder_of_a_language_model_has_no_head(tmp_path):
+  tensors = pretrained_test.random_tensors('gpt2')
+  folder = pretrained_test.write_folder(tmp_path / 'gpt2', 'gpt2', tensors)
+  CHARACTERS.save(folder)
+  model = models.build(
+    name='gpt2',
+    weights=str(folder),
+    num_layers=-1,
+    head_init='zero',
+    head_tokens=('0', '1'),
+    dropout=0.0,
+    dtype='float32',
+    inputs='position',
+    num_classes=chess_task.NUM_CLASSES,
+  )
+  params = model.init(tiny.one_device(), 0)
+  assert params.keys() == {'transformer'}
+  shapes = heads.parameter_shapes(model.network)
+  assert jax.tree.map(np.shape, params) == jax.tree.map(
+    lambda x: x.shape, shapes
+  )
