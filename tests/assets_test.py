@@ -5,6 +5,7 @@ import json
 import os
 import pathlib
 import re
+import shutil
 import subprocess
 import sys
 import threading
@@ -242,6 +243,46 @@ def test_cache_dir_follows_the_environment(monkeypatch, tmp_path):
   assert assets.cache_dir() == pathlib.Path.home() / 'models'
 
 
-def test_unknown_asset_names_the_nearest():
+SHIPPED = sorted(
+  entry.name for entry in assets._SHIPPED.iterdir() if entry.is_dir()
+)
+
+
+@pytest.fixture
+def shipped(tmp_path, monkeypatch) -> pathlib.Path:
+  """A copy of all that is shipped, in the place of it."""
+  copy = shutil.copytree(assets._SHIPPED, tmp_path / 'data')
+  monkeypatch.setattr(assets, '_SHIPPED', copy)
+  monkeypatch.setenv('W2S_CACHE', str(tmp_path / 'cache'))
+  return copy
+
+
+@pytest.mark.parametrize('name', SHIPPED)
+def test_shipped_folders_are_whole_and_fully_listed(name):
+  folder = assets.path(name)  # compares all hashes
+  assert folder == assets._SHIPPED / name
+  manifest = json.loads((folder / 'MANIFEST.json').read_text())
+  there = {str(f.relative_to(folder)) for f in folder.rglob('*') if f.is_file()}
+  assert there - {'MANIFEST.json'} == manifest.keys() and manifest
+
+
+@pytest.mark.parametrize('name', SHIPPED)
+@pytest.mark.parametrize('harm', ['changed', 'missing or cut'])
+def test_damage_of_a_shipped_file_is_found(shipped, tmp_path, name, harm):
+  file = max(
+    (f for f in (shipped / name).rglob('*') if f.name != 'MANIFEST.json'),
+    key=lambda f: f.stat().st_size,
+  )
+  content = bytearray(file.read_bytes())
+  content[len(content) // 2] ^= 1
+  file.write_bytes(content if harm == 'changed' else content[:-1])
+  with pytest.raises(ValueError, match=f'{file.name} (has|is) {harm}'):
+    assets.path(name)
+  assert not (tmp_path / 'cache').exists()  # nothing is fetched in its place
+
+
+def test_unknown_asset_names_the_nearest(shipped):
   with pytest.raises(ValueError, match="did you mean 'movie-reviews'"):
     assets.path('movie_review')
+  with pytest.raises(ValueError, match=f"did you mean '{SHIPPED[0]}'"):
+    assets.path(SHIPPED[0].replace('-', '_'))

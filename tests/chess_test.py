@@ -172,7 +172,7 @@ BAD = {
   'no answer': ({'Moves': 'g7g5'}, 'has no answer'),
   'no moves': ({'Moves': ''}, 'has no answer'),
   'broken FEN': ({'FEN': 'rnbqkbnr/ppppp1pp b'}, 'rnbqkbnr/ppppp1pp'),
-  'no FEN': ({'FEN': ''}, 'FEN'),
+  'no FEN': ({'FEN': ''}, 'empty fen'),
   'no kings': ({'FEN': WHITE['FEN'].replace('k', 'q')}, 'not a position'),
   'another game': ({'GameMoves': 'e2e4 f7f6 d2d3'}, 'do not lead'),
   'illegal game': ({'GameMoves': 'e2e4 f7f6 d1d4'}, 'GameMoves: '),
@@ -290,43 +290,6 @@ def test_another_mate_is_accepted_and_what_is_no_move_is_not_legal():
     classes[[mate] * 4],
   )
   assert measured == {'accepted_accuracy': 0.5, 'legal': 0.75}
-
-
-def moves_of(positions, epds):
-  """The moves that are to be learned, in UCI."""
-  found = []
-  for (encoded, label), epd in zip(positions, epds, strict=True):
-    board = chess.Board(f'{epd} 0 1')
-    assert encoded == chess_task.encode(board)
-    found.append(chess_task.legal_moves(board)[label].uci())
-  return found
-
-
-def test_positions_of_a_game_and_what_is_to_be_played():
-  moves = ['e2e4', 'e7e5', 'g1f3']
-  board, epds = chess.Board(), []
-  for move in moves:
-    epds.append(board.epd())
-    board.push_uci(move)
-
-  def positions(row, min_elo=0, excluded=()):
-    return chess_task.positions_of_game(
-      {'moves': ' '.join(moves), **row}, min_elo=min_elo, excluded=set(excluded)
-    )
-
-  assert moves_of(positions({}), epds) == moves
-  elo = {'WhiteElo': '1800', 'BlackElo': '1799'}
-  assert moves_of(positions(elo, 1800), epds[::2]) == moves[::2]
-  unknown = {'WhiteElo': '?', 'BlackElo': 1801}
-  assert moves_of(positions(unknown, 1800), epds[1:2]) == moves[1:2]
-  chosen = {'choices': 'd2d4 c7c5 g1f3'}
-  assert moves_of(positions(chosen, 1800), epds) == ['d2d4', 'c7c5', 'g1f3']
-  assert moves_of(positions({}, excluded=epds[1:2]), epds[::2]) == moves[::2]
-  with pytest.raises(KeyError, match='WhiteElo'):
-    positions({}, 1800)
-  for wrong in ('d2d4 c7c5', 'd2d4 c7c5 g1g3', 'd2d4 c7c5 0000'):
-    with pytest.raises(ValueError):
-      positions({'choices': wrong})
 
 
 @pytest.mark.skipif(not LICHESS.exists(), reason=f'needs {LICHESS.name}')

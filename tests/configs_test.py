@@ -5,14 +5,25 @@ from ml_collections import config_dict
 import pytest
 
 from configs import base
+from w2s_jax import assets
+from w2s_jax import study
+from w2s_jax import tasks
+from w2s_jax.tasks import sources
 import tiny
 
 FILES = sorted(
   path
   for path in (tiny.ROOT / 'configs').glob('*.py')
-  if path.stem not in ('__init__', 'base')
+  # Pretraining is no study.
+  if path.stem not in ('__init__', 'base', 'pretrain_chess')
 )
 EACH_FILE = pytest.mark.parametrize('path', FILES, ids=lambda path: path.stem)
+SHIPPED = {path.name for path in assets._SHIPPED.iterdir()}
+
+
+def load(name, arg=None):
+  path = tiny.ROOT / 'configs' / f'{name}.py'
+  return runpy.run_path(str(path))['get_config'](arg)
 
 
 def names(config):
@@ -41,17 +52,75 @@ def assert_has_the_fields_of_base(config):
 @EACH_FILE
 @pytest.mark.parametrize('arg', [None, '', 'debug'])
 def test_loads_and_has_the_fields_of_base(path, arg):
-  config = runpy.run_path(str(path))['get_config'](arg)
+  config = load(path.stem, arg)
   assert config.task and len({m.name for m in config.models.values()}) > 1
   assert_has_the_fields_of_base(config)
 
 
 @EACH_FILE
 def test_debug_needs_no_download(path):
-  config = runpy.run_path(str(path))['get_config']('debug')
-  assert config.task == 'synthetic' and not config.data.source
-  for model in config.models.values():
+  config = load(path.stem, 'debug')
+  source = config.data.source or tasks.TASKS[config.task].source
+  kind, _, name = source.partition(':')
+  assert kind == 'synthetic' or name.partition('/')[0] in SHIPPED
+  for key, model in config.models.items():
     assert model.weights.startswith('random:')
+    study.build_model(model, key, config.task, config.data, tiny.one_device())
+
+
+@pytest.mark.parametrize(
+  'name, arg, students, models, longest',
+  [
+    ('nlp', '', 1, 2, 2),
+    ('nlp', 'bootstrap', 5, 4, 4),
+    ('chess', '', 8, 4, 4),
+    ('chess', 'naive', 6, 4, 2),
+    ('chess', 'bootstrap', 5, 4, 4),
+    ('chess', 'debug', 3, 3, 3),
+    ('chess', 'bootstrap,debug', 3, 3, 3),
+  ],
+)
+def test_students_are_chains_of_existing_models(
+  name, arg, students, models, longest
+):
+  config = load(name, arg)
+  chains = study.parse_chains(config.students, config.models)
+  assert len(chains) == students and len(config.models) == models
+  assert len({model.name for model in config.models.values()}) == models
+  study.check_numbers(config)
+  study.check_losses(config.losses, config.loss_args, config.task)
+  assert max(map(len, chains)) == longest
+  if arg == 'bootstrap':  # and the pairs that each chain is held against
+    assert all((c[0], c[-1]) in chains for c in chains)
+    assert len({c[0] for c in chains}) == 1
+
+
+@EACH_FILE
+def test_assets_that_a_config_names_are_there(path):
+  known = SHIPPED | assets.ASSETS.keys()
+  for model in load(path.stem).models.values():
+    kind, _, name = model.weights.partition(':')
+    assert kind == 'asset' and name in known
+
+
+def test_shipped_puzzles_are_enough_for_the_longest_chain():
+  config = load('chess')
+  steps = max(len(students.split('>')) for students in config.students) - 1
+  sizes = config.data.splits
+  needed = sizes.test + sizes.validation + sizes.weak + steps * sizes.transfer
+  rows = sources.read(tasks.TASKS[config.task].source, 'train')
+  assert needed <= sum(1 for _ in rows)
+
+
+def test_pretraining_has_a_recipe_for_each_board_model():
+  for key, model in load('chess').models.items():
+    config = load('pretrain_chess', f'model=board-{key}')
+    assert config.model.name == model.name
+    assert config.model.weights == f'random:{model.name}'
+    assert sorted(names(config.model)) == sorted(names(model))
+    assert len(config.data.games) == len(config.data.positions)
+  with pytest.raises(ValueError, match="model='boardxs'.*'board-xs'"):
+    load('pretrain_chess', 'model=boardxs')
 
 
 @EACH_FILE
@@ -117,6 +186,5 @@ def test_parse_arg_is_strict(arg, says):
 
 @pytest.mark.parametrize('field', ['weak', 'strong'])
 def test_unknown_model_names_the_nearest(field):
-  get_config = runpy.run_path(str(tiny.ROOT / 'configs/nlp.py'))['get_config']
   with pytest.raises(ValueError, match=f"{field}='minilm6'.*'minilm-l6'"):
-    get_config(f'{field}=minilm6')
+    load('nlp', f'{field}=minilm6')

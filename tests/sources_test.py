@@ -256,3 +256,37 @@ def test_synthetic_is_always_the_same():
   assert abs(labels.mean() - 0.5) < 0.02
   lengths = [len(row['text'].split()) for _, row in first]
   assert (min(lengths), max(lengths)) == (4, 40)
+
+
+PGN = """[Event "first"]
+[White "A"]
+[WhiteElo "1900"]
+[Result "0-1"]
+
+1. f3 {weak} e5 2. g4 (2. e4 Nf6) Qh4# 0-1
+
+[Event "second"]
+[SetUp "1"]
+[FEN "4k3/P7/8/8/8/8/8/R3K3 w Q - 0 1"]
+
+1. a8=N Kd7 2. O-O-O+ *
+"""
+
+
+def test_games_of_a_pgn_are_headers_and_moves(tmp_path):
+  file = tmp_path / 'games.pgn.gz'
+  file.write_bytes(gzip.compress(PGN.encode()))
+  (first, game), (second, other) = _read(file)
+  assert (first, second) == (f'{file}: game 1', f'{file}: game 2')
+  assert game['moves'] == 'f2f3 e7e5 g2g4 d8h4'
+  assert game['Event'] == 'first' and game['WhiteElo'] == '1900'
+  assert other['moves'] == 'a7a8n e8d7 e1c1' and other['FEN'][0] == '4'
+
+
+def test_broken_move_names_its_game(tmp_path):
+  file = tmp_path / 'games.pgn'
+  file.write_text(PGN.replace('Kd7', 'Kd6'))
+  read = []
+  with pytest.raises(ValueError, match=f'{file}: game 2: .*Kd6'):
+    read.extend(row for _, row in sources.read(f'file:{file}', 'train'))
+  assert len(read) == 1

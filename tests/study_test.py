@@ -176,6 +176,8 @@ def test_ground_truth_of_the_transfer_half_cannot_reach_the_student(
     ({'loss_args.logconf.compat': 'x'}, "logconf.compat='x'"),
     ({'data.splits.test': 20000}, 'data.splits.test = 20000'),
     ({'mesh.tensor': 8}, 'mesh.tensor=8'),
+    ({'weak_labels': 'firm'}, "weak_labels='firm' is not one of hard, soft"),
+    ({'early_stopping': 'x'}, "early_stopping='x' is not one of ground_truth"),
   ],
 )
 def test_mistake_is_found_before_anything_is_trained(fields, says, tmp_path):

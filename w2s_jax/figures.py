@@ -37,7 +37,10 @@ def method(group):
     words.append(group['weak_labels'])
   if group['via']:
     words.append(f'via {", ".join(group["via"])}')
-  stopped = {'weak_labels': 'stopped', 'ground_truth': 'stopped by truth'}
+  stopped = {
+    'weak_labels': 'stopped',
+    'ground_truth': 'stopped by truth (cheating)',
+  }
   if group['early_stopping'] in stopped:
     words.append(stopped[group['early_stopping']])
   return ' '.join(words)

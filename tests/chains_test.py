@@ -1,0 +1,179 @@
+"""Chains of models, hard labels and early stopping in a whole study."""
+
+import json
+import shutil
+
+import numpy as np
+import pytest
+import rich.console
+
+from w2s_jax import study
+import tiny
+
+
+def config(**fields):
+  """Three bags of words that are compiled once; hot, so that moments differ."""
+  c = tiny.config(
+    **{
+      'losses': ('xent',),
+      'data.splits.weak': 64,
+      'models.weak.num_layers': 0,
+      'models.weak.train.learning_rate': 3e-2,
+      'models.weak.train.epochs': 4,
+      'checkpoint_every': 1000,
+      'models.weak.train.decay': 'constant',
+    }
+  )
+  for key in ('middle', 'strong'):
+    c.models[key] = c.models.weak.copy_and_resolve_references()
+    c.models[key].name = key
+  c.students = ('weak>strong', 'weak>middle>strong')
+  c.weak_labels = 'hard'
+  c.early_stopping = 'weak_labels'
+  c.update(fields)
+  return c
+
+
+def run(workdir, **fields):
+  console = rich.console.Console(quiet=True)
+  study.run(config(**fields), workdir, console=console)
+
+
+def rows(workdir):
+  lines = (workdir / 'results.jsonl').read_text().splitlines()
+  return [json.loads(line) for line in lines]
+
+
+@pytest.fixture(scope='module')
+def chained(tmp_path_factory):
+  """Workdir of a naive student and a chain, both stopped early."""
+  workdir = tmp_path_factory.mktemp('chained')
+  run(workdir)
+  return workdir
+
+
+def folder_of(workdir, start):
+  (folder,) = workdir.glob(f'stages/{start}-seed0-*')
+  return folder
+
+
+def spec(folder):
+  return json.loads((folder / 'config.json').read_text())
+
+
+def test_each_step_of_a_chain_learns_from_fresh_rows(chained):
+  c = config()
+  _, slices = study.load_splits(c.task, c.data, seeds=(0,), num_transfer=2)
+  naive, second = (
+    tiny.arrays(folder_of(chained, f'labels-by-{name}') / 'weak_labels.npz')
+    for name in ('weak', 'weak-middle')
+  )
+  ids = [slices[0][0].ids, naive['ids'], second['ids']]
+  assert [set(part.ids) for part in slices[0]] == list(map(set, ids))
+  assert len(set(np.concatenate(ids))) == 3 * 64
+
+
+def test_chain_shares_the_stages_of_its_naive_student(chained):
+  names = sorted(
+    name.split('-seed0')[0]
+    for name in tiny.stage_names(chained)
+    if '-seed0' in name
+  )
+  assert names == [
+    'ceiling-strong',
+    'labels-by-weak',
+    'labels-by-weak-middle',
+    'student-xent-middle-by-weak',
+    'student-xent-strong-by-weak',
+    'student-xent-strong-by-weak-middle',
+    'weak-tiny-l1',
+  ]
+  naive, via = sorted(rows(chained), key=lambda row: len(row['via']))
+  assert naive['via'] == [] and via['via'] == ['middle']
+  for role in ('weak', 'ceiling', 'zero_shot'):
+    assert naive['stages'][role] == via['stages'][role]
+  assert naive['stages']['student'] != via['stages']['student']
+  for row in (naive, via):
+    assert row['weak_labels'] == 'hard'
+    assert row['early_stopping'] == 'weak_labels'
+  labels = folder_of(chained, 'labels-by-weak-middle')
+  middle = folder_of(chained, 'student-xent-middle-by-weak')
+  assert spec(labels)['supervisor'] == middle.name.rpartition('-')[2]
+
+
+def test_hard_labels_harden_what_a_student_sees_not_what_was_said(chained):
+  probs_NxC = tiny.arrays(
+    folder_of(chained, 'labels-by-weak') / 'weak_labels.npz'
+  )['probs']
+  assert ((probs_NxC > 0.001) & (probs_NxC < 0.999)).any()
+  for folder in chained.glob('stages/student-*'):
+    assert spec(folder)['labels']['hardened'] is True
+    assert 'hardened' not in spec(folder)['judge']
+
+
+def assert_keeps_the_best(student, judge_NxC):
+  """Of ten moments, what agrees best with a judge; returns all agreements."""
+  moments = json.loads((student / 'early_stopping.json').read_text())
+  assert len(moments) == 10 and list(moments)[-1] == 'end'
+  answers_NxC = validation(student)['probs']
+  agree_N = answers_NxC.argmax(1) == judge_NxC.argmax(1)
+  assert agree_N.mean() == pytest.approx(max(moments.values()))
+  assert not (student / 'snapshots').exists()
+  return moments.values()
+
+
+def validation(folder):
+  return tiny.arrays(folder / 'predictions' / 'validation.npz')
+
+
+def test_early_stopping_by_the_word_of_the_supervisor(chained):
+  agreements = []
+  for name, teacher in {
+    'student-xent-middle-by-weak': 'weak-tiny-l1',
+    'student-xent-strong-by-weak-middle': 'student-xent-middle-by-weak',
+  }.items():
+    said = validation(folder_of(chained, teacher))
+    student = folder_of(chained, name)
+    np.testing.assert_array_equal(said['ids'], validation(student)['ids'])
+    agreements += assert_keeps_the_best(student, said['probs'])
+  assert len(set(agreements)) > 2  # there was something to choose
+  for name in ('weak-tiny-l1', 'ceiling-strong'):
+    folder = folder_of(chained, name)
+    assert spec(folder)['judge'] is None
+    assert not (folder / 'early_stopping.json').exists()
+
+
+def test_early_stopping_by_the_truth_trains_only_a_student(chained, tmp_path):
+  workdir = shutil.copytree(chained, tmp_path / 'study')
+  names = tiny.stage_names(workdir)
+  run(workdir, early_stopping='ground_truth', students=('weak>strong',))
+  (new,) = tiny.stage_names(workdir) - names
+  assert new.startswith('student-xent-strong-by-weak-seed0-')
+  student = workdir / 'stages' / new
+  truth_NxC = validation(student)['label_probs']
+  assert len(set(assert_keeps_the_best(student, truth_NxC))) > 2
+  found = sorted((len(r['via']), r['early_stopping']) for r in rows(workdir))
+  assert found == [(0, 'ground_truth'), (0, 'weak_labels'), (1, 'weak_labels')]
+
+
+@pytest.mark.parametrize(
+  'students, says',
+  [
+    (('weak',), "'weak' must name each chain of two or more"),
+    (('weak>strong', 'weak > strong'), 'each chain of two or more models once'),
+    (('weak>zzz',), "'weak>zzz' names 'zzz'; models has weak, strong"),
+    (('weak>',), "names ''"),
+    ((), 'students is empty'),
+  ],
+)
+def test_chains_with_a_mistake_are_named(students, says):
+  with pytest.raises(ValueError, match=says):
+    study.parse_chains(students, dict.fromkeys(('weak', 'strong')))
+
+
+def test_chains_are_read_from_left_to_right():
+  ladder = dict.fromkeys('abc')
+  assert study.parse_chains(('a>b', ' a > b > c '), ladder) == [
+    ('a', 'b'),
+    ('a', 'b', 'c'),
+  ]
