@@ -35,7 +35,7 @@ def get_config(arg=None):
   c.data.select = dict(min_rating=0, max_rating=0, themes=())
   c.data.max_length = 33  # tokens of a board: 32 pieces and en passant
   c.data.num_buckets = 4
-  c.data.splits.update(weak=1500, transfer=1500, validation=500, test=2000)
+  c.data.splits.update(weak=1250, transfer=1250, validation=500, test=2000)
   c.weak_labels = 'hard'  # as in the paper
   if args.loss != 'all':
     c.losses = (args.loss,)

@@ -272,6 +272,17 @@ def make_blocks(args):
       )
 
 
+def seen_positions(paths: list[str]):
+  """Yields the positions of all games in files of one game a line."""
+  for path in paths:
+    with gzip.open(path, 'rt') as lines:
+      for line in lines:
+        board = chess.Board()
+        for move in json.loads(line)['moves'].split():
+          yield board.epd()
+          board.push_uci(move)
+
+
 def merge(args):
   """Writes the puzzles of games 0, 1, ... up to the first that is missing."""
   games, block = [], 0
@@ -284,6 +295,8 @@ def merge(args):
   unique = {}  # by position, without the move counters
   for row in rows:
     unique.setdefault(check_chess_puzzles.puzzle_board(row).epd(), row)
+  for position in seen_positions(args.without):
+    unique.pop(position, None)
   unique = unique.values()
   easy = [row['PuzzleId'] for row in unique if row['RuleSolves']]
   hard = [row['PuzzleId'] for row in unique if not row['RuleSolves']]
@@ -300,8 +313,8 @@ def merge(args):
   found_easy = sum(game['easy'] for game in games) / found
   print(
     f'{len(games)} games, {found} positions found ({found_easy:.1%} by rule),'
-    f' {len(rows)} confirmed, {len(rows) - len(unique)} double; {len(kept)}'
-    f' kept ({len(easy) / len(kept):.1%} by rule), {len(data):,} bytes'
+    f' {len(rows)} confirmed, {len(rows) - len(unique)} double or seen;'
+    f' {len(kept)} kept ({len(easy) / len(kept):.1%} by rule), {len(data):,} bytes'
   )
 
 
@@ -341,6 +354,12 @@ def main():
   parser.add_argument('--engine', default='/usr/games/stockfish')
   parser.add_argument('--file', default='puzzles.csv.gz', help='to merge into')
   parser.add_argument('--rows', type=int, default=10_000, help='to merge')
+  parser.add_argument(
+    '--without',
+    nargs='*',
+    default=[],
+    help='.jsonl.gz files of games whose positions are no puzzles to merge',
+  )
   args = parser.parse_args()
   tasks[args.task](args)
 

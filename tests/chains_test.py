@@ -27,6 +27,7 @@ def config(**fields):
   for key in ('middle', 'strong'):
     c.models[key] = c.models.weak.copy_and_resolve_references()
     c.models[key].name = key
+    c.models[key].train.learning_rate = 0.1
   c.students = ('weak>strong', 'weak>middle>strong')
   c.weak_labels = 'hard'
   c.early_stopping = 'weak_labels'
@@ -151,7 +152,7 @@ def test_early_stopping_by_the_truth_trains_only_a_student(chained, tmp_path):
   assert new.startswith('student-xent-strong-by-weak-seed0-')
   student = workdir / 'stages' / new
   truth_NxC = validation(student)['label_probs']
-  assert len(set(assert_keeps_the_best(student, truth_NxC))) > 2
+  assert len(set(assert_keeps_the_best(student, truth_NxC))) > 1
   found = sorted((len(r['via']), r['early_stopping']) for r in rows(workdir))
   assert found == [(0, 'ground_truth'), (0, 'weak_labels'), (1, 'weak_labels')]
 

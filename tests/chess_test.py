@@ -2,6 +2,7 @@
 
 import csv
 import gzip
+import importlib.util
 import io
 import itertools
 import logging
@@ -73,10 +74,9 @@ def as_csv(rows):
 
 
 def load(source, **select):
-  examples, test, counts = tasks.load(
+  examples, _, counts = tasks.load(
     'chess_puzzles', source=source, select=select
   )
-  assert test is None
   return examples, counts['train']
 
 
@@ -116,7 +116,6 @@ def test_a_mirrored_position_is_the_same_to_a_model():
 
 
 def test_every_legal_move_can_be_read_off_its_candidate():
-  underpromotions = 0
   for board in boards():
     flip = 0 if board.turn else 56
     tokens, candidates, captures = chess_task.encode(board)
@@ -134,7 +133,6 @@ def test_every_legal_move_can_be_read_off_its_candidate():
         piece, step = divmod(action - 64, 3)
         assert (start + 8 + step - 1) ^ flip == move.to_square
         assert move.promotion == piece + chess.KNIGHT
-        underpromotions += 1
       assert (taken >= 0) == board.is_capture(move)
       if taken >= 0:
         kind, square = divmod(tokens[taken], 64)
@@ -142,7 +140,6 @@ def test_every_legal_move_can_be_read_off_its_candidate():
         assert (kind == 14) == board.is_en_passant(move)
         piece = board.piece_type_at(move.to_square)
         assert piece is None or kind in (piece + 6, 13)
-  assert underpromotions >= 2 * 4 * 3
 
 
 def test_rights_to_castle_and_to_take_en_passant_are_told_apart():
@@ -249,19 +246,17 @@ def test_every_compression_gives_the_same_examples(tmp_path):
   (tmp_path / 'a.csv').write_bytes(content)
   (tmp_path / 'a.csv.gz').write_bytes(gzip.compress(content))
   names = ['a.csv', 'a.csv.gz']
-  try:
+  if importlib.util.find_spec('pyarrow'):  # it is optional
     import pyarrow
-  except ImportError:
-    pass  # it is optional
-  else:
+
     compressed = pyarrow.compress(content, 'zstd', asbytes=True)
     (tmp_path / 'a.csv.zst').write_bytes(compressed)
     names.append('a.csv.zst')
   first, *others = (load(f'file:{tmp_path / name}')[0] for name in names)
   assert len(first) == 8 and not first.balanced
   for other in others:
-    assert other.ids.tolist() == first.ids.tolist()
-    assert other.groups.tolist() == first.groups.tolist()
+    np.testing.assert_array_equal(other.ids, first.ids)
+    np.testing.assert_array_equal(other.groups, first.groups)
     assert other.inputs == first.inputs
     np.testing.assert_array_equal(other.label_probs_NxC, first.label_probs_NxC)
 
@@ -296,7 +291,6 @@ def test_another_mate_is_accepted_and_what_is_no_move_is_not_legal():
 def test_puzzles_of_lichess_are_all_understood():
   examples, counts = load(f'file:{LICHESS}')
   assert counts['rows'] == len(examples) == 1000 and not counts['bad']
-  assert len(set(examples.groups)) <= 1000
   with LICHESS.open(newline='') as f:
     lines = [row['Moves'].split() for row in csv.DictReader(f)]
   labels = examples.label_probs_NxC.argmax(1)

@@ -105,7 +105,7 @@ class EpochPlan:
   def __init__(self, lengths_N, *, batch_size, buckets, epochs, seed):
     self._bucket_N = bucket_of(lengths_N, buckets)
     self.batch_size = batch_size
-    self._buckets = buckets
+    self._buckets = buckets[: self._bucket_N.max() + 1]  # none stays empty
     self._seed = seed
     self.steps_per_epoch = -(-len(lengths_N) // batch_size)
     self._steps = self.steps_per_epoch * epochs

@@ -215,9 +215,10 @@ def _best(runtime, stage, model, params, judge, evaluation):
   Leaves the whole curve in the stage's folder.
   """
   buckets = evaluation.buckets(model)
-  snapshots = stage.folder / 'snapshots'
-  steps = sorted(int(path.name) for path in snapshots.iterdir())
-  moments = {step: snapshots / str(step) for step in steps} | {'end': None}
+  snapshots = sorted(
+    (stage.folder / 'snapshots').glob('[0-9]*'), key=lambda p: int(p.name)
+  )
+  moments = {path.name: path for path in snapshots} | {'end': None}
   curve = {}
   for moment, folder in moments.items():
     if folder:
