@@ -15,10 +15,10 @@ import itertools
 from configs import base
 
 MODELS = {
-  'xs': dict(learning_rate=3e-3),
-  's': dict(learning_rate=2e-3),
-  'm': dict(learning_rate=1e-3),
-  'l': dict(learning_rate=5e-4),
+  'xs': dict(learning_rate=1e-3),
+  's': dict(learning_rate=3e-4),
+  'm': dict(learning_rate=3e-4),
+  'l': dict(learning_rate=1e-4),
 }
 
 
@@ -35,7 +35,7 @@ def get_config(arg=None):
   c.data.select = dict(min_rating=0, max_rating=0, themes=())
   c.data.max_length = 33  # tokens of a board: 32 pieces and en passant
   c.data.num_buckets = 4
-  c.data.splits.update(weak=1250, transfer=1250, validation=500, test=2000)
+  c.data.splits.update(weak=1350, transfer=1350, validation=500, test=2000)
   c.weak_labels = 'hard'  # as in the paper
   if args.loss != 'all':
     c.losses = (args.loss,)
@@ -69,3 +69,9 @@ def debug(c):
     c.models[key].weights = 'random:board-xs'
     c.models[key].num_layers = 2 if key == 'm' else 1
     c.models[key].train.epochs = 2
+
+
+def sweep():
+  """The supervisor's best move or all it says; with the confidence loss too."""
+  for weak_labels in ('hard', 'soft'):
+    yield {'weak_labels': weak_labels, 'losses': ('xent', 'logconf')}

@@ -14,23 +14,26 @@ from ml_collections import config_dict
 
 from configs import base
 
-# Peak learning rates; larger models want smaller ones.
+# Positions in proportion to size, about 1.7 a parameter, as compute-optimal
+# training asks for; the share of self-play is the same for all. Larger models
+# want smaller learning rates.
 MODELS = {
-  'board-xs': 4e-3,
-  'board-s': 3e-3,
-  'board-m': 2e-3,
-  'board-l': 1e-3,
+  'board-xs': dict(positions=(23_000, 17_000), learning_rate=4e-3),
+  'board-s': dict(positions=(70_000, 54_000), learning_rate=3e-3),
+  'board-m': dict(positions=(264_000, 200_000), learning_rate=2e-3),
+  'board-l': dict(positions=(920_000, 700_000), learning_rate=1e-3),
 }
 
 
 def get_config(arg=None):
   args = base.parse_arg(arg, model='board-s')
+  fields = base.choose(MODELS, args.model, field='model')
   c = config_dict.ConfigDict()
   c.data = config_dict.ConfigDict(
     {
-      'games': ('',),  # sources, as file:games.pgn.gz; see tasks/sources.py
+      'games': ('', ''),  # self-play and people's: sources, as file:a.pgn.gz
       'min_elo': 1800,  # of the player to move, as in the paper
-      'positions': (1_500_000,),  # of each source, drawn by seed
+      'positions': fields['positions'],  # of each source, drawn by seed
       'validation': 4000,  # positions, of games that are not trained on
       'exclude': '',  # source of puzzles: their positions are left out
       'puzzles': '',  # source of puzzles to measure the model on
@@ -41,7 +44,7 @@ def get_config(arg=None):
   c.model = base.model(
     args.model,
     weights=f'random:{args.model}',
-    learning_rate=base.choose(MODELS, args.model, field='model'),
+    learning_rate=fields['learning_rate'],
     epochs=1,
     batch_size=128,
   )

@@ -98,8 +98,9 @@ def choose(
 def play_game(
   engine: stockfish.Engine, rng: random.Random
 ) -> tuple[list[str], list[str], list[tuple[int, str]]]:
-  """Moves of a game, and the engine's own first choice before each of them;
-  plies where a puzzle may stand, with the likely answer."""
+  """Moves of a game, and before each of them the engine's own choices, the best
+  first, with their win chances in percent, as 'e2e4:52 d2d4:51'; plies where a
+  puzzle may stand, with the likely answer."""
   players = [
     {
       'sight': rng.choice((1, 1, 2, 3)),
@@ -122,7 +123,9 @@ def play_game(
     if best.score < -RESIGN:
       break
     before = best.win_chance
-    choices.append(best.moves[0])
+    choices.append(
+      ' '.join(f'{x.moves[0]}:{100 * x.win_chance:.0f}' for x in depths[-1])
+    )
     moves.append(choose(rng, depths, **players[board.ply() % 2]))
     board.push_uci(moves[-1])
   return moves, choices, found
@@ -213,7 +216,7 @@ def make_game(
   return {
     'game': number,
     'moves': ' '.join(moves),
-    'choices': ' '.join(choices),
+    'choices': choices,
     'found': len(found),
     'easy': num_easy,
     'rows': rows,
@@ -272,15 +275,17 @@ def make_blocks(args):
       )
 
 
-def seen_positions(paths: list[str]):
-  """Yields the positions of all games in files of one game a line."""
+def seen_positions(paths: list[str], wanted: set[str]):
+  """Yields those of the wanted positions that stand in files of games."""
+  occupied = {chess.Board(f'{epd} 0 1').occupied for epd in wanted}
   for path in paths:
     with gzip.open(path, 'rt') as lines:
       for line in lines:
         board = chess.Board()
         for move in json.loads(line)['moves'].split():
-          yield board.epd()
-          board.push_uci(move)
+          if board.occupied in occupied and board.epd() in wanted:
+            yield board.epd()
+          board.push(chess.Move.from_uci(move))
 
 
 def merge(args):
@@ -295,7 +300,7 @@ def merge(args):
   unique = {}  # by position, without the move counters
   for row in rows:
     unique.setdefault(check_chess_puzzles.puzzle_board(row).epd(), row)
-  for position in seen_positions(args.without):
+  for position in seen_positions(args.without, set(unique)):
     unique.pop(position, None)
   unique = unique.values()
   easy = [row['PuzzleId'] for row in unique if row['RuleSolves']]
@@ -314,7 +319,8 @@ def merge(args):
   print(
     f'{len(games)} games, {found} positions found ({found_easy:.1%} by rule),'
     f' {len(rows)} confirmed, {len(rows) - len(unique)} double or seen;'
-    f' {len(kept)} kept ({len(easy) / len(kept):.1%} by rule), {len(data):,} bytes'
+    f' {len(kept)} kept ({len(easy) / len(kept):.1%} by rule),'
+    f' {len(data):,} bytes'
   )
 
 
@@ -327,7 +333,7 @@ def write_games(args):
       {
         'GameId': f'{args.seed}.{game["game"]}',
         'moves': game['moves'],
-        'choices': game['choices'],
+        'choices': ' '.join(x.partition(':')[0] for x in game['choices']),
       }
     )
     for game in games
