@@ -226,6 +226,7 @@ def test_duplicates_once_and_contradictions_never(tmp_path):
   assert pool.label_probs_NxC.tolist() == [[0, 1], [0, 1]]
   assert counts['train'] == {
     'rows': 6,
+    'bad': 0,
     'examples': 6,
     'duplicates': 3,
     'conflicting': 1,

@@ -37,11 +37,7 @@ KILLS = {
   ),
   'weak labels are written': (
     exists('stages/labels-*/weak_labels.npz'),
-    'ceiling-*',
-  ),
-  'parameters appear, whole or not': (
-    exists('stages/ceiling-*/params*'),
-    'ceiling-*',
+    'student-*',
   ),
   'the middle of a student': (
     resumed('student-*', 6),
@@ -50,6 +46,10 @@ KILLS = {
   'between params and DONE': (
     exists('stages/student-*/params'),
     'student-*',
+  ),
+  'parameters appear, whole or not': (
+    exists('stages/ceiling-*/params*'),
+    'ceiling-*',
   ),
 }
 
