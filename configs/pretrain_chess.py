@@ -2,7 +2,8 @@
 
   python experiments/pretrain.py \
       --config=configs/pretrain_chess.py:model=board-s \
-      --config.data.games="('file:games.pgn.gz',)" --workdir=runs/pretrain
+      --config.data.games="('file:selfplay.jsonl.gz','file:people.pgn.gz')" \
+      --workdir=runs/pretrain
 
 Sources are rows with `moves` in UCI: jsonl, csv, or PGN. Of people's games the
 next move is what was played, if the player is strong enough; games that carry

@@ -2,13 +2,15 @@
 
   python experiments/pretrain.py \
       --config=configs/pretrain_chess.py:model=board-s \
-      --config.data.games="('file:games.pgn.gz',)" --workdir=runs/pretrain
+      --config.data.games="('file:selfplay.jsonl.gz','file:people.pgn.gz')" \
+      --workdir=runs/pretrain
 
 Leaves WORKDIR/<model>/{config.json, model.safetensors, result.json}: a folder
 that `weights` of any config can name. The same command again resumes.
 """
 
 import hashlib
+import itertools
 import json
 import pathlib
 import random
@@ -39,6 +41,7 @@ from w2s_jax import pretrained  # noqa: E402
 from w2s_jax import sharding  # noqa: E402
 from w2s_jax import tasks  # noqa: E402
 from w2s_jax import train  # noqa: E402
+from w2s_jax import weak_labels  # noqa: E402
 from w2s_jax.tasks import chess as chess_task  # noqa: E402
 from w2s_jax.tasks import sources  # noqa: E402
 
@@ -117,19 +120,22 @@ def main(argv):
     'validation_accuracy': accuracy(validation),
   }
   if config.data.puzzles:
-    result['puzzle_accuracy'] = accuracy(puzzle_rows(config.data))
+    result['puzzle_accuracy'] = accuracy(puzzle_rows(config.data, model))
   (folder / 'result.json').write_text(json.dumps(result, indent=2) + '\n')
   console.print(result)
 
 
-def puzzle_rows(data):
+def puzzle_rows(data, model):
   puzzles, _, _ = tasks.load('chess_puzzles', source=data.puzzles)
   chosen = random.Random(data.seed).sample(range(len(puzzles)), len(puzzles))
   puzzles = puzzles.take(np.array(chosen[: data.num_puzzles]))
-  encoded = [
-    as_arrays(chess_task.encode(chess.Board(p.fen))) for p in puzzles.inputs
-  ]
-  return heads.move_rows(encoded, puzzles.label_probs_NxC)
+  rows, _ = model.network.rows(
+    model.tokenizer,
+    puzzles.inputs,
+    weak_labels.ground_truth(puzzles),
+    max_length=BUCKETS[-1],
+  )
+  return rows
 
 
 def load_positions(data, workdir, console):
@@ -139,12 +145,8 @@ def load_positions(data, workdir, console):
   path = workdir / f'positions-{key}.npz'
   if not path.exists():
     console.print('Encoding positions ...')
-    workdir.mkdir(parents=True, exist_ok=True)
     arrays = pack(draw_positions(data))
-    partial = path.with_name(f'{path.name}.{random.getrandbits(32):x}.partial')
-    with partial.open('wb') as f:
-      np.savez(f, **arrays)
-    partial.replace(path)
+    weak_labels.save_arrays(path, **arrays)
   with path.open('rb') as f, np.load(f) as arrays:
     return unpack(dict(arrays), data.validation)
 
@@ -208,7 +210,8 @@ def pack(positions):
   arrays = {'labels': np.array(labels, np.int16)}
   for name in chess_task.Encoded._fields:
     rows = [getattr(row, name) for row in encoded]
-    arrays[name] = np.concatenate(rows)
+    values = itertools.chain.from_iterable(rows)
+    arrays[name] = np.fromiter(values, np.int16)
     arrays[f'{name}_lengths'] = np.array([len(row) for row in rows], np.int32)
   return arrays
 
@@ -228,10 +231,6 @@ def unpack(arrays, num_validation):
     return heads.move_rows(encoded[part], labels)
 
   return rows(slice(num_validation, None)), rows(slice(num_validation))
-
-
-def as_arrays(encoded):
-  return chess_task.Encoded(*(np.array(x, np.int16) for x in encoded))
 
 
 if __name__ == '__main__':

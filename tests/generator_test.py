@@ -12,12 +12,12 @@ from w2s_jax import batching
 from w2s_jax import checkpoint
 from w2s_jax import heads
 from w2s_jax import logger
-from w2s_jax import models
 from w2s_jax import predict
 from w2s_jax import study
 from w2s_jax import train
 from w2s_jax.tasks import chess as chess_task
 import heads_test
+import models_test
 import pretrained_test
 import tiny
 import tiny_chess
@@ -152,14 +152,8 @@ def test_folder_of_a_language_model_has_no_head(tmp_path):
   tensors = pretrained_test.random_tensors('gpt2')
   folder = pretrained_test.write_folder(tmp_path / 'gpt2', 'gpt2', tensors)
   heads_test.CHARACTERS.save(folder)
-  model = models.build(
-    name='gpt2',
+  model = models_test.build(
     weights=str(folder),
-    num_layers=-1,
-    head_init='zero',
-    head_tokens=('0', '1'),
-    dropout=0.0,
-    dtype='float32',
     inputs='position',
     num_classes=chess_task.NUM_CLASSES,
   )

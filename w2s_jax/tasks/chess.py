@@ -85,8 +85,10 @@ class Encoded(NamedTuple):
   captures: list[int]  # place of what the move takes in tokens, -1 for nothing
 
 
-def encode(board: chess.Board) -> Encoded:
-  """A position as the models read it."""
+def encode(
+  board: chess.Board, moves: list[chess.Move] | None = None
+) -> Encoded:
+  """A position as the models read it; `moves` are its legal ones, if known."""
   flip = _flip(board)
   tokens = []
   for square, piece in board.piece_map().items():
@@ -101,7 +103,7 @@ def encode(board: chess.Board) -> Encoded:
   tokens.sort()
   place = {token % 64: i for i, token in enumerate(tokens)}
   candidates, captures = [], []
-  for move in legal_moves(board):
+  for move in legal_moves(board) if moves is None else moves:
     start, end = move.from_square ^ flip, move.to_square ^ flip
     action = end
     if move.promotion in _UNDERPROMOTIONS:
@@ -134,9 +136,11 @@ def positions_of_game(
     elo = [_elo(row['WhiteElo']), _elo(row['BlackElo'])]
   board, positions = chess.Board(), []
   for ply, (move, target) in enumerate(zip(moves, targets, strict=True)):
-    if elo[ply % 2] >= min_elo and board.epd() not in excluded:
-      label = legal_moves(board).index(board.parse_uci(target))
-      positions.append((encode(board), label))
+    seen = excluded and board.epd() in excluded
+    if elo[ply % 2] >= min_elo and not seen:
+      legal = legal_moves(board)
+      label = legal.index(board.parse_uci(target))
+      positions.append((encode(board, legal), label))
     board.push_uci(move)
   return positions
 
