@@ -2,27 +2,26 @@
 
   python experiments/pretrain.py \
       --config=configs/pretrain_chess.py:model=board-s \
-      --config.data.games="('file:selfplay.jsonl.gz','file:people.pgn.gz')" \
-      --workdir=runs/pretrain
+      --config.data.games="('file:games.jsonl.gz',)" --workdir=runs/pretrain
 
 Sources are rows with `moves` in UCI: jsonl, csv, or PGN. Of people's games the
 next move is what was played, if the player is strong enough; games that carry
 an engine's `choices`, as those of experiments/make_chess_puzzles.py do, teach
-these.
+these. In most positions several moves are about as good, and which of them was
+chosen teaches little: where the games tell these `gaps`, few such are taken.
 """
 
 from ml_collections import config_dict
 
 from configs import base
 
-# Positions in proportion to size, about 1.7 a parameter, as compute-optimal
-# training asks for; the share of self-play is the same for all. Larger models
-# want smaller learning rates.
+# Positions in proportion to size, as compute-optimal training asks for. Larger
+# models want smaller learning rates.
 MODELS = {
-  'board-xs': dict(positions=(23_000, 17_000), learning_rate=4e-3),
-  'board-s': dict(positions=(70_000, 54_000), learning_rate=3e-3),
-  'board-m': dict(positions=(264_000, 200_000), learning_rate=2e-3),
-  'board-l': dict(positions=(920_000, 700_000), learning_rate=1e-3),
+  'board-xs': dict(positions=45_000, learning_rate=4e-3),
+  'board-s': dict(positions=150_000, learning_rate=3e-3),
+  'board-m': dict(positions=450_000, learning_rate=2e-3),
+  'board-l': dict(positions=1_500_000, learning_rate=1e-3),
 }
 
 
@@ -32,9 +31,11 @@ def get_config(arg=None):
   c = config_dict.ConfigDict()
   c.data = config_dict.ConfigDict(
     {
-      'games': ('', ''),  # self-play and people's: sources, as file:a.pgn.gz
+      'games': ('',),  # sources, as file:a.pgn.gz
+      'positions': (fields['positions'],),  # of each source, drawn by seed
       'min_elo': 1800,  # of the player to move, as in the paper
-      'positions': fields['positions'],  # of each source, drawn by seed
+      'min_gap': 20,  # first choice over second, as win chance in percent
+      'quiet': 0.1,  # share taken of the positions with a smaller one
       'validation': 4000,  # positions, of games that are not trained on
       'exclude': '',  # source of puzzles: their positions are left out
       'puzzles': '',  # source of puzzles to measure the model on

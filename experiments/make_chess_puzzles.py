@@ -24,7 +24,7 @@ slip, Moves[1] the answer), and
   GameId, GameMoves: the game, and its moves up to FEN.
 
 `games` writes whole games to pretrain on: moves, and before each the engine's
-own choice.
+own choice, and by how much it is better than its second one.
 
 Needs `apt-get install stockfish` (made with 15.1) and `pip install chess`.
 """
@@ -34,6 +34,7 @@ import contextlib
 import csv
 import gzip
 import io
+import itertools
 import json
 import math
 import multiprocessing
@@ -325,22 +326,32 @@ def merge(args):
 
 
 def write_games(args):
-  """Writes the games of all files of a seed, one a line."""
+  """Writes the games of all files of a seed, one a line.
+
+  Before each of the moves, `choices` has the engine's own and `gaps` what it is
+  better than its second one, as win chance in percent.
+  """
   paths = sorted(pathlib.Path(args.out).glob(f'seed{args.seed}_*.jsonl'))
-  games = [game for path in paths for game in read_block(path)]
-  lines = [
-    json.dumps(
-      {
-        'GameId': f'{args.seed}.{game["game"]}',
-        'moves': game['moves'],
-        'choices': ' '.join(x.partition(':')[0] for x in game['choices']),
-      }
-    )
-    for game in games
-  ]
-  data = gzip.compress('\n'.join(lines).encode(), 9, mtime=0)
+  num_games = 0
+  text = io.StringIO()
+  for game in itertools.chain.from_iterable(map(read_block, paths)):
+    lines = [
+      [choice.split(':') for choice in choices.split()]
+      for choices in game['choices']
+    ]
+    chances = [[int(chance) for _, chance in line] for line in lines]
+    row = {
+      'GameId': f'{args.seed}.{game["game"]}',
+      'moves': game['moves'],
+      'choices': ' '.join(line[0][0] for line in lines),
+      # A single legal move teaches nothing.
+      'gaps': ' '.join(str(x[0] - x[1] if len(x) > 1 else 0) for x in chances),
+    }
+    text.write(json.dumps(row) + '\n')
+    num_games += 1
+  data = gzip.compress(text.getvalue().encode(), 9, mtime=0)
   pathlib.Path(args.file).write_bytes(data)
-  print(f'{len(games)} games, {len(data):,} bytes')
+  print(f'{num_games} games, {len(data):,} bytes')
 
 
 def main():

@@ -12,54 +12,39 @@ that `weights` of any config can name. The same command again resumes.
 import hashlib
 import itertools
 import json
-import pathlib
 import random
-import sys
 
-from absl import app
-from absl import flags
-from absl import logging
 import chess
-from ml_collections import config_flags
 import numpy as np
 import rich.console
 
-ROOT = pathlib.Path(__file__).resolve().parents[1]
-sys.path.insert(0, str(ROOT))  # configs/ and w2s_jax/ of this checkout
+import launch
 
-import jax  # noqa: E402
+from w2s_jax import batching
+from w2s_jax import checkpoint
+from w2s_jax import heads
+from w2s_jax import logger as logger_lib
+from w2s_jax import metrics
+from w2s_jax import models
+from w2s_jax import predict
+from w2s_jax import pretrained
+from w2s_jax import sharding
+from w2s_jax import tasks
+from w2s_jax import train
+from w2s_jax import weak_labels
+from w2s_jax.tasks import chess as chess_task
+from w2s_jax.tasks import sources
 
-from w2s_jax import assets  # noqa: E402
-from w2s_jax import batching  # noqa: E402
-from w2s_jax import checkpoint  # noqa: E402
-from w2s_jax import heads  # noqa: E402
-from w2s_jax import logger as logger_lib  # noqa: E402
-from w2s_jax import metrics  # noqa: E402
-from w2s_jax import models  # noqa: E402
-from w2s_jax import predict  # noqa: E402
-from w2s_jax import pretrained  # noqa: E402
-from w2s_jax import sharding  # noqa: E402
-from w2s_jax import tasks  # noqa: E402
-from w2s_jax import train  # noqa: E402
-from w2s_jax import weak_labels  # noqa: E402
-from w2s_jax.tasks import chess as chess_task  # noqa: E402
-from w2s_jax.tasks import sources  # noqa: E402
-
-CONFIG = config_flags.DEFINE_config_file('config', lock_config=True)
-WORKDIR = flags.DEFINE_string('workdir', None, 'Folder; rerun to resume.')
-# The widest board model row, in tokens, and buckets that fit games.
-BUCKETS = (16, 24, 28, 33)
+BUCKETS = (16, 24, 28, 33)  # tokens, in which the positions of games fit well
+# Rarely has a position more moves. Those are left out, as room for them would
+# be kept in all.
+MAX_MOVES = 64
 
 
-def main(argv):
-  del argv
-  logging.set_verbosity(logging.WARNING)
-  jax.config.update(
-    'jax_compilation_cache_dir', str(assets.cache_dir() / 'xla')
-  )
-  config = CONFIG.value
+def main():
+  config = launch.CONFIG.value
   console = rich.console.Console(width=100)
-  workdir = checkpoint.absolute(WORKDIR.value)
+  workdir = checkpoint.absolute(launch.WORKDIR.value)
   mesh = sharding.make_mesh(**config.mesh)
   fields = {k: v for k, v in config.model.items() if k != 'train'}
   model = models.build(
@@ -173,12 +158,17 @@ def draw_positions(data):
   shares = np.diff(
     data.validation * np.arange(len(data.games) + 1) // len(data.games)
   )
+  select = dict(
+    min_elo=data.min_elo,
+    keep=lambda gap: gap >= data.min_gap or rng.random() < data.quiet,
+    excluded=excluded,
+  )
   for i, (source, limit) in enumerate(zip(data.games, data.positions)):
     games = list(sources.read(source, 'train'))
     rng.shuffle(games)
     games = iter(games)
-    held_out += take_positions(games, shares[i], data.min_elo, excluded)
-    training += take_positions(games, limit, data.min_elo, excluded)
+    held_out += take_positions(games, shares[i], select)
+    training += take_positions(games, limit, select)
   if len(held_out) < data.validation or not training:
     raise ValueError(
       f'data.games have too few positions: {len(held_out)} of data.validation='
@@ -188,19 +178,18 @@ def draw_positions(data):
   return held_out + training
 
 
-def take_positions(games, count, min_elo, excluded):
+def take_positions(games, count, select):
   """Goes through an iterator of games until there are `count` positions."""
   positions = []
   while len(positions) < count and (game := next(games, None)):
     origin, row = game
     try:
-      positions += chess_task.positions_of_game(
-        row, min_elo=min_elo, excluded=excluded
-      )
+      found = chess_task.positions_of_game(row, **select)
     except KeyError as error:
       raise ValueError(f'{origin}: no column {error.args[0]!r}.') from error
     except ValueError as error:
       raise ValueError(f'{origin}: {error}.') from error
+    positions += [x for x in found if len(x[0].movers) <= MAX_MOVES]
   return positions[:count]
 
 
@@ -234,5 +223,4 @@ def unpack(arrays, num_validation):
 
 
 if __name__ == '__main__':
-  flags.mark_flags_as_required(['config', 'workdir'])
-  app.run(main)
+  launch.run(main)

@@ -115,24 +115,19 @@ def test_a_mirrored_position_is_the_same_to_a_model():
     assert chess_task.encode(board) == chess_task.encode(board.mirror())
 
 
-def test_every_legal_move_can_be_read_off_its_candidate():
+def test_every_legal_move_can_be_read_off():
   for board in boards():
     flip = 0 if board.turn else 56
-    tokens, candidates, captures = chess_task.encode(board)
+    tokens, *columns = chess_task.encode(board)
     assert len(tokens) <= 33 and max(tokens) < chess_task.VOCAB_SIZE
-    assert len(set(candidates)) == len(candidates) == board.legal_moves.count()
     moves = chess_task.legal_moves(board)
-    for move, candidate, taken in zip(moves, candidates, captures, strict=True):
-      place, action = divmod(candidate, chess_task.NUM_ACTIONS)
-      start = tokens[place] % 64
-      assert start ^ flip == move.from_square
-      if action < 64:
-        assert action ^ flip == move.to_square
-        assert move.promotion in (None, chess.QUEEN)
-      else:
-        piece, step = divmod(action - 64, 3)
-        assert (start + 8 + step - 1) ^ flip == move.to_square
-        assert move.promotion == piece + chess.KNIGHT
+    assert len(moves) == board.legal_moves.count()
+    read = []
+    for move, mover, arrival, taken in zip(moves, *columns, strict=True):
+      start, (kind, end) = tokens[mover] % 64, divmod(arrival, 64)
+      before = board.piece_type_at(start ^ flip)
+      promotion = None if kind + 1 == before else kind + 1
+      read.append(chess.Move(start ^ flip, end ^ flip, promotion))
       assert (taken >= 0) == board.is_capture(move)
       if taken >= 0:
         kind, square = divmod(tokens[taken], 64)
@@ -140,6 +135,7 @@ def test_every_legal_move_can_be_read_off_its_candidate():
         assert (kind == 14) == board.is_en_passant(move)
         piece = board.piece_type_at(move.to_square)
         assert piece is None or kind in (piece + 6, 13)
+    assert read == moves
 
 
 def test_rights_to_castle_and_to_take_en_passant_are_told_apart():
@@ -152,7 +148,7 @@ def test_rights_to_castle_and_to_take_en_passant_are_told_apart():
   assert len(seen) == len(rights) == 16
   allowed, not_allowed = (encode(EN_PASSANT.format(x)) for x in ('f6', '-'))
   assert len(allowed.tokens) == len(not_allowed.tokens) + 1
-  assert len(allowed.candidates) == len(not_allowed.candidates) + 1
+  assert len(allowed.movers) == len(not_allowed.movers) + 1
   nobody_can_take = (
     'rnbqkbnr/pppppppp/8/8/4P3/8/PPPP1PPP/RNBQKBNR b KQkq {} 0 1'
   )

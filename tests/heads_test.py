@@ -82,44 +82,66 @@ def test_scorer_gives_all_probability_to_legal_moves():
 
 
 @pytest.mark.parametrize(
-  'fen, uci',
+  'fen, uci, captured, attackers, attacked',
   [
-    ('4k3/8/8/3q4/4P3/8/8/4K2R w K - 0 1', 'e1g1'),
-    ('4k2r/8/8/4p3/3Q4/8/8/4K3 b k - 0 1', 'h8h1'),
-    ('3nk3/2P5/8/8/8/8/8/4K3 w - - 0 1', 'c7c8r'),
+    # A rook leaves the line that it guarded, and it is in its own way no more.
+    ('4k3/8/8/8/R6r/8/8/4K3 w - - 0 1', 'a4g4', '', 'h4', 'h4'),
+    # Pawn takes pawn beside the king; the queen behind it guards what arrives.
+    ('4k3/3p4/4P3/8/6Q1/8/8/4K3 w - - 0 1', 'e6d7', 'd7', 'e8 g4', 'e8'),
+    # A knight, not a queen, forks king and bishop.
+    ('4k3/2P5/3b4/8/8/8/8/4K3 w - - 0 1', 'c7c8n', '', '', 'd6'),
+    # Black is seen from its own side.
+    ('4k3/8/8/3q4/4P3/8/8/4K2R b K - 0 1', 'd5e4', 'e4', '', 'e1 e8 h1'),
   ],
 )
-def test_scorer_reads_the_action_of_the_piece_that_moves(fen, uci):
-  """A quiet move has its piece's score for where it goes."""
+def test_score_is_of_the_pieces_a_move_concerns(
+  fen, uci, captured, attackers, attacked
+):
   model, params = scorer()
   board = chess.Board(fen)
-  flip = 0 if board.turn else 56
   encoded = chess_task.encode(board)
-  legal = chess_task.legal_moves(board)
-  move = chess.Move.from_uci(uci)
+  move = chess_task.legal_moves(board).index(chess.Move.from_uci(uci))
   tokens_1xL = np.array([encoded.tokens], np.int32)
   length_1 = np.array([len(encoded.tokens)])
-  logits_1xC = model.apply(
-    {'params': params},
-    tokens_1xL,
-    length_1,
-    np.array([encoded.candidates]),
-    np.array([encoded.captures]),
-  )
+  moves = [np.array([column]) for column in encoded[1:]]
+  logits_1xC = model.apply({'params': params}, tokens_1xL, length_1, *moves)
   x_1xLxD = transformer.Transformer(BOARD).apply(
     {'params': params['transformer']}, tokens_1xL, length_1
   )
-  squares = [token % 64 for token in encoded.tokens]
-  mover = squares.index(move.from_square ^ flip)
-  action = move.to_square ^ flip
-  if move.promotion:  # straight ahead, to a rook
-    action = 64 + 3 * 2 + 1
-  dense = params['head_action']
-  expected = (
-    x_1xLxD[0, mover] @ dense['kernel'][:, action] + dense['bias'][action]
+  flip = 0 if board.turn else 56
+  places = {token % 64: i for i, token in enumerate(encoded.tokens)}
+  hidden_D = params['head_arrival']['embedding'][encoded.arrivals[move]]
+  for role, names in {
+    'mover': uci[:2],
+    'capture': captured,
+    'attacked_by': attackers,
+    'attacks': attacked,
+  }.items():
+    for name in names.split():
+      x_D = x_1xLxD[0, places[chess.parse_square(name) ^ flip]]
+      dense = params[f'head_{role}']
+      hidden_D = hidden_D + x_D @ dense['kernel'] + dense['bias']
+  dense = params['head_score']
+  expected_1 = np.maximum(hidden_D, 0) @ dense['kernel'] + dense['bias']
+  np.testing.assert_allclose(logits_1xC[0, move], expected_1[0], rtol=1e-4)
+
+
+def test_room_for_more_moves_changes_nothing():
+  model, params = scorer()
+  batch = batch_of(model, tokenizers.Board(), PUZZLES, TRUTH, length=40)
+  assert batch['movers'].shape == (33, 64)
+  inputs = [batch[name] for name in model.INPUTS]
+  wider = [np.pad(x, ((0, 0), (0, 64)), constant_values=-1) for x in inputs[2:]]
+  narrow_BxC, wide_BxC = (
+    model.apply({'params': params}, *inputs[:2], *moves)
+    for moves in (inputs[2:], wider)
   )
-  found = logits_1xC[0, legal.index(move)]
-  np.testing.assert_allclose(found, expected, atol=1e-4)
+  assert narrow_BxC.shape == (33, chess_task.NUM_CLASSES)
+  np.testing.assert_allclose(narrow_BxC[:-1], wide_BxC[:-1], rtol=1e-5)
+  queens = chess.Board('3Q4/k6Q/8/Q7/8/7Q/8/K3Q3 w - - 0 1')
+  assert 64 < queens.legal_moves.count() <= 128
+  rows = heads.move_rows([chess_task.encode(queens)], None)
+  assert rows.extra['movers'].shape == (1, 128)
 
 
 def test_scorer_learns_nothing_of_what_is_no_legal_move():

@@ -17,6 +17,7 @@ LAYERS = (
   ('heads',),
   ('batching', 'decoding', 'pretrained', 'optimizer', 'logger'),
   ('transformer', 'losses', 'tokenizers'),
+  ('boards',),
   ('tasks', 'sharding', 'metrics'),
   ('assets',),
 )

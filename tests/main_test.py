@@ -73,8 +73,8 @@ def test_mistake_ends_with_one_line(flag, attempts):
 
 def test_sweep_takes_every_point_with_the_arguments_of_the_config():
   code = """
-import sys, main
-main.parse_flags(sys.argv)
+import sys, launch, main
+launch.parse_flags(sys.argv)
 for c in main.points():
   print(c.models.weak.name, c.models.strong.name, c.losses, c.seeds)
 """

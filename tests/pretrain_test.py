@@ -40,11 +40,19 @@ def random_games(count, *, seed):
 
 
 def write_jsonl(path, games):
-  """As the games of the puzzle maker: an engine's choices beside the moves."""
+  """As the games of the puzzle maker: an engine's choices beside the moves.
+
+  This one chooses the first legal move, which can be learned in a few steps.
+  """
   with path.open('w') as f:
     for game in games:
+      board, choices = chess.Board(), []
+      for move in game.move_stack:
+        choices.append(str(chess_task.legal_moves(board)[0]))
+        board.push(move)
       moves = ' '.join(map(str, game.move_stack))
-      f.write(json.dumps({'moves': moves, 'choices': moves}) + '\n')
+      row = {'moves': moves, 'choices': ' '.join(choices)}
+      f.write(json.dumps(row) + '\n')
   return f'file:{path}'
 
 
@@ -74,8 +82,8 @@ def folder(tmp_path_factory):
   return folder
 
 
-def run(folder):
-  """experiments/pretrain.py in a process of its own."""
+def start(folder, **changes):
+  """experiments/pretrain.py in a process of its own, to its end."""
   values = {
     'data.games': (f'file:{folder}/games.jsonl', f'file:{folder}/games.pgn'),
     'data.positions': (120, 18),
@@ -86,8 +94,9 @@ def run(folder):
     'model.train.batch_size': 16,
     'eval_batch_size': 16,
     'checkpoint_every': 3,
+    **changes,
   }
-  done = subprocess.run(
+  return subprocess.run(
     [
       sys.executable,
       'experiments/pretrain.py',
@@ -101,6 +110,10 @@ def run(folder):
     text=True,
     timeout=300,
   )
+
+
+def run(folder):
+  done = start(folder)
   assert done.returncode == 0, done.stderr
   return folder / 'runs' / 'board-xs'
 
@@ -229,6 +242,36 @@ def test_validation_positions_are_of_other_games(tmp_path):
   assert pretrain.draw_positions(fields) != drawn
 
 
+def test_positions_with_a_clear_best_move_and_some_of_the_others(tmp_path):
+  games = random_games(200, seed=4)
+  lines = []
+  for number, game in enumerate(games):
+    moves = ' '.join(map(str, game.move_stack))
+    gaps = [20 if ply == number % PLIES else 19 for ply in range(PLIES)]
+    gaps = ' '.join(map(str, gaps))
+    lines.append(json.dumps({'moves': moves, 'choices': moves, 'gaps': gaps}))
+  path = tmp_path / 'games.jsonl'
+  path.write_text('\n'.join(lines))
+  counts = {
+    quiet: len(
+      pretrain.draw_positions(
+        data(games=(f'file:{path}',), positions=(9999,), quiet=quiet)
+      )
+    )
+    for quiet in (0.0, 0.1, 1.0)
+  }
+  assert counts[0.0] == 200 and counts[1.0] == 200 * PLIES
+  assert 250 < counts[0.1] < 350  # 300 are expected, within 10
+
+
+def test_positions_with_more_moves_than_fit_are_left_out(tmp_path, monkeypatch):
+  monkeypatch.setattr(pretrain, 'MAX_MOVES', 20)  # as many as at the start
+  games = (write_jsonl(tmp_path / 'games.jsonl', random_games(9, seed=5)),)
+  drawn = pretrain.draw_positions(data(games=games, positions=(999,)))
+  counts = [len(encoded.movers) for encoded, _ in drawn]
+  assert len(counts) >= 9 and max(counts) == 20
+
+
 def test_mistakes_name_the_file_or_the_field(tmp_path):
   games = random_games(1, seed=3)
   pgn = write_pgn(tmp_path / 'games.pgn', games)
@@ -249,6 +292,13 @@ def test_mistakes_name_the_file_or_the_field(tmp_path):
   for says, fields in mistakes.items():
     with pytest.raises(ValueError, match=says):
       pretrain.draw_positions(fields)
+
+
+def test_mistake_ends_with_one_line(folder):
+  done = start(folder, **{'data.exclude': 'file:no.csv'})
+  assert done.returncode == 1
+  (line,) = done.stderr.splitlines()
+  assert line.startswith('error: ') and 'no.csv' in line
 
 
 def moves_of(positions, epds):
@@ -281,8 +331,16 @@ def test_positions_of_a_game_and_what_is_to_be_played():
   chosen = {'choices': 'd2d4 c7c5 g1f3'}
   assert moves_of(positions(chosen, 1800), epds) == ['d2d4', 'c7c5', 'g1f3']
   assert moves_of(positions({}, excluded=epds[1:2]), epds[::2]) == moves[::2]
+  gaps = {'gaps': '30 20 19'}
+  found = chess_task.positions_of_game(
+    {'moves': ' '.join(moves), **gaps}, keep=lambda gap: gap >= 20
+  )
+  assert moves_of(found, epds[:2]) == moves[:2]
   with pytest.raises(KeyError, match='WhiteElo'):
     positions({}, 1800)
+  for wrong in ('1 2', '1 2 3 4', '1 2 x'):
+    with pytest.raises(ValueError):
+      positions({'gaps': wrong})
   for wrong in ('d2d4 c7c5', 'd2d4 c7c5 g1g3', 'd2d4 c7c5 0000'):
     with pytest.raises(ValueError):
       positions({'choices': wrong})

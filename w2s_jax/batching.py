@@ -10,7 +10,7 @@ process:
   label_probs_BxC  float32, where there are labels
   weight_B      float32, 0 in padding rows
 
-and what else the head of the model reads, such as candidates_BxC.
+and what else the head of the model reads, such as movers_BxM.
 """
 
 import dataclasses

@@ -16,7 +16,7 @@ and, on the host,
 
 To add one: its class here, and its line in `choose`.
 
-Shapes as in transformer.py; A actions of a piece on a board, T tokens of a
+Shapes as in transformer.py; C classes, M candidate moves, T tokens of a
 completion, R the rows of a loss: of the batch, or its B * T tokens.
 """
 
@@ -26,6 +26,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from w2s_jax import batching
+from w2s_jax import boards
 from w2s_jax import decoding
 from w2s_jax import transformer
 from w2s_jax.tasks import chess
@@ -71,55 +72,51 @@ class Classifier(nn.Module):
 
 
 class MoveScorer(nn.Module):
-  """What each piece on a board could do, read off at the row's legal moves.
+  """A score for each legal move, from the states of the pieces it concerns.
 
-  A logit is the mover's score for an action, such as its target square, and
-  where it takes a piece, a product of the two pieces' states. Logits_BxC are
-  float32, of the classes of tasks/chess.py; those beyond the legal moves have
-  probability 0.
+  These are the one that moves, the one it takes, and those that it will attack
+  and be attacked by where it arrives. Logits_BxC are float32, of the classes of
+  tasks/chess.py; those that are no legal moves have probability 0.
   """
 
   config: transformer.TransformerConfig
   num_classes: int = chess.NUM_CLASSES
 
-  INPUTS = ('tokens', 'length', 'candidates', 'captures')
+  INPUTS = ('tokens', 'length', 'movers', 'arrivals', 'captures')
 
   @nn.compact
   def __call__(
     self,
     tokens_BxL,
     length_B,
-    candidates_BxC,
-    captures_BxC,
+    movers_BxM,
+    arrivals_BxM,
+    captures_BxM,
     deterministic=True,
   ):
-    batch_size, num_tokens = tokens_BxL.shape
+    num_tokens, embed_dim = tokens_BxL.shape[1], self.config.embed_dim
     trunk = transformer.Transformer(self.config, name='transformer')
     x_BxLxD = trunk(tokens_BxL, length_B, deterministic).astype(jnp.float32)
-
-    def dense(features, name):
-      return nn.Dense(features, precision=_EXACT, name=f'head_{name}')(x_BxLxD)
-
-    def at(scores, place_BxC):
-      scores_BxS = scores.reshape(batch_size, -1)
-      return jnp.take_along_axis(scores_BxS, jnp.maximum(place_BxC, 0), axis=1)
-
-    embed_dim = self.config.embed_dim
-    takes_BxLxL = jnp.einsum(
-      'bld,bmd->blm',
-      dense(embed_dim, 'taker') * embed_dim**-0.5,
-      dense(embed_dim, 'taken'),
-      precision=_EXACT,
+    attacked_BxMxL, attacks_BxMxL = boards.attacks_after(
+      tokens_BxL, length_B, movers_BxM, arrivals_BxM
     )
-    mover_BxC = candidates_BxC // chess.NUM_ACTIONS
-    logits_BxC = at(dense(chess.NUM_ACTIONS, 'action'), candidates_BxC)
-    logits_BxC += jnp.where(
-      captures_BxC >= 0,
-      at(takes_BxLxL, mover_BxC * num_tokens + captures_BxC),
-      0.0,
-    )
+    roles = {
+      'mover': nn.one_hot(movers_BxM, num_tokens),
+      'capture': nn.one_hot(captures_BxM, num_tokens),
+      'attacked_by': attacked_BxMxL,
+      'attacks': attacks_BxMxL,
+    }
+    arrival = nn.Embed(chess.VOCAB_SIZE, embed_dim, name='head_arrival')
+    hidden_BxMxD = arrival(jnp.maximum(arrivals_BxM, 0))
+    for name, pieces_BxMxL in roles.items():
+      state = nn.Dense(embed_dim, precision=_EXACT, name=f'head_{name}')
+      hidden_BxMxD += jnp.matmul(pieces_BxMxL, state(x_BxLxD), precision=_EXACT)
+    score = nn.Dense(1, precision=_EXACT, name='head_score')
+    logits_BxM = score(nn.relu(hidden_BxMxD))[:, :, 0]
     lowest = jnp.finfo(jnp.float32).min
-    return jnp.where(candidates_BxC >= 0, logits_BxC, lowest)
+    logits_BxM = jnp.where(movers_BxM >= 0, logits_BxM, lowest)
+    absent = self.num_classes - logits_BxM.shape[1]
+    return jnp.pad(logits_BxM, ((0, 0), (0, absent)), constant_values=lowest)
 
   def targets(self, batch):
     # What is no legal move, a text for example, has no place on a board.
@@ -141,12 +138,15 @@ class MoveScorer(nn.Module):
 
 
 def move_rows(encoded, label_probs_NxC):
-  """Rows for a MoveScorer of a list of chess.Encoded."""
+  """Rows for a MoveScorer of a list of chess.Encoded.
+
+  Its arrays hold as many moves as the position that has most, rounded up.
+  """
+  most = max(len(row.movers) for row in encoded)
+  width = min(64 * -(-most // 64), chess.MAX_LEGAL)
   extra = {
-    name: batching.Padded(
-      [getattr(row, name) for row in encoded], chess.NUM_CLASSES
-    )
-    for name in ('candidates', 'captures')
+    name: batching.Padded([getattr(row, name) for row in encoded], width)
+    for name in ('movers', 'arrivals', 'captures')
   }
   return batching.Rows([row.tokens for row in encoded], label_probs_NxC, extra)
 
@@ -295,7 +295,8 @@ def dummy_inputs(head, length=1):
   arrays = {
     'tokens': np.zeros((1, length), np.int32),
     'length': np.ones(1, np.int32),
-    'candidates': np.zeros((1, 1), np.int32),
+    'movers': np.zeros((1, 1), np.int32),
+    'arrivals': np.zeros((1, 1), np.int32),
     'captures': np.zeros((1, 1), np.int32),
     'completion': np.zeros((1, 1), np.int32),
   }

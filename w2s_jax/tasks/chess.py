@@ -6,6 +6,7 @@ line is only checked. The classes of a row are its legal moves, in the order of
 `legal_moves`, and a last one for an answer that is no legal move.
 """
 
+from collections.abc import Callable, Container
 import functools
 from typing import NamedTuple
 
@@ -19,18 +20,13 @@ NUM_CLASSES = MAX_LEGAL + 1
 NOT_LEGAL = MAX_LEGAL  # the class of an answer that is no legal move
 MAX_COMPLETION = 9  # tokens, if each is a character at least: ' Qa1xb2#\n'
 
-# A token is a kind of piece on a square, seen from the side to move.
+# A token is a kind of piece on a square, 64 * kind + square, seen from the side
+# to move. Kinds are the piece types of python-chess less one, and these.
 _ROOK_THAT_MAY_CASTLE = 6
 _THEIRS = 7  # added to the kinds of the side not to move
-_EN_PASSANT = 14
-VOCAB_SIZE = 64 * (_EN_PASSANT + 1)
-
-# What a piece can do: go to a square, or become less than a queen.
-_UNDERPROMOTIONS = {
-  piece: 64 + 3 * i
-  for i, piece in enumerate((chess.KNIGHT, chess.BISHOP, chess.ROOK))
-}
-NUM_ACTIONS = 64 + 9
+EN_PASSANT = 14
+NUM_KINDS = EN_PASSANT + 1
+VOCAB_SIZE = 64 * NUM_KINDS
 
 
 class Position(NamedTuple):
@@ -78,11 +74,12 @@ def _flip(board: chess.Board) -> int:
 
 
 class Encoded(NamedTuple):
-  """A position as numbers; the candidates are its legal moves, in order."""
+  """A position as numbers; the moves are its legal ones, in order."""
 
   tokens: list[int]  # one a piece, at most 33
-  candidates: list[int]  # place of the piece in tokens * NUM_ACTIONS + action
-  captures: list[int]  # place of what the move takes in tokens, -1 for nothing
+  movers: list[int]  # of each move: place in tokens of the piece that moves,
+  arrivals: list[int]  # the token that it becomes,
+  captures: list[int]  # and place of what it takes, -1 for nothing
 
 
 def encode(
@@ -99,34 +96,63 @@ def encode(
       kind += _THEIRS
     tokens.append(64 * kind + (square ^ flip))
   if board.has_legal_en_passant():
-    tokens.append(64 * _EN_PASSANT + (board.ep_square ^ flip))
+    tokens.append(64 * EN_PASSANT + (board.ep_square ^ flip))
   tokens.sort()
   place = {token % 64: i for i, token in enumerate(tokens)}
-  candidates, captures = [], []
+  movers, arrivals, captures = [], [], []
   for move in legal_moves(board) if moves is None else moves:
-    start, end = move.from_square ^ flip, move.to_square ^ flip
-    action = end
-    if move.promotion in _UNDERPROMOTIONS:
-      action = _UNDERPROMOTIONS[move.promotion] + end % 8 - start % 8 + 1
-    candidates.append(place[start] * NUM_ACTIONS + action)
+    end = move.to_square ^ flip
+    piece = move.promotion or board.piece_type_at(move.from_square)
+    movers.append(place[move.from_square ^ flip])
+    arrivals.append(64 * (piece - 1) + end)
     captures.append(place[end] if board.is_capture(move) else -1)
-  return Encoded(tokens, candidates, captures)
+  return Encoded(tokens, movers, arrivals, captures)
+
+
+@functools.cache
+def reaches() -> np.ndarray:
+  """Bool [VOCAB_SIZE, 64]: squares a token attacks on an empty board."""
+  reaches_VxS = np.zeros((VOCAB_SIZE, 64), bool)
+  for token, reaches_S in enumerate(reaches_VxS[: 64 * EN_PASSANT]):
+    kind, square = divmod(token, 64)
+    theirs, kind = divmod(kind, _THEIRS)
+    piece = chess.ROOK if kind == _ROOK_THAT_MAY_CASTLE else kind + 1
+    board = chess.BaseBoard.empty()
+    board.set_piece_at(square, chess.Piece(piece, color=not theirs))
+    reaches_S[list(board.attacks(square))] = True
+  return reaches_VxS
+
+
+@functools.cache
+def between() -> np.ndarray:
+  """Bool [64, 64, 64]: the third square is on the line between the others."""
+  between_SxSxS = np.zeros((64, 64, 64), bool)
+  for start, end in np.ndindex(64, 64):
+    squares = chess.SquareSet.between(start, end)
+    between_SxSxS[start, end, list(squares)] = True
+  return between_SxSxS
 
 
 def positions_of_game(
-  row: dict, *, min_elo: int, excluded: set[str]
+  row: dict,
+  *,
+  min_elo: int = 0,
+  keep: Callable[[int], bool] = lambda gap: True,
+  excluded: Container[str] = (),
 ) -> list[tuple[Encoded, int]]:
   """Positions of a game and the move to make in each.
 
   Args:
     row: with `moves`, and either an engine's `choices` before each of them or
-      the players' `WhiteElo` and `BlackElo`.
+      the players' `WhiteElo` and `BlackElo`. With `gaps` it says for each
+      position how much better the first choice is than the second.
     min_elo: of the player to move; 0 takes all players.
+    keep: whether to take a position with such a gap.
     excluded: EPDs of positions to leave out.
 
   Raises:
     KeyError: a column that is needed is missing.
-    ValueError: a move is not legal.
+    ValueError: a move is not legal, or a gap no whole number.
   """
   moves = row['moves'].split()
   targets, elo = moves, [min_elo, min_elo]
@@ -134,10 +160,13 @@ def positions_of_game(
     targets = row['choices'].split()
   elif min_elo:
     elo = [_elo(row['WhiteElo']), _elo(row['BlackElo'])]
+  taken = [elo[ply % 2] >= min_elo for ply in range(len(moves))]
+  if 'gaps' in row:
+    gaps = map(int, row['gaps'].split())
+    taken = [keep(gap) and x for gap, x in zip(gaps, taken, strict=True)]
   board, positions = chess.Board(), []
-  for ply, (move, target) in enumerate(zip(moves, targets, strict=True)):
-    seen = excluded and board.epd() in excluded
-    if elo[ply % 2] >= min_elo and not seen:
+  for move, target, take in zip(moves, targets, taken, strict=True):
+    if take and not (excluded and board.epd() in excluded):
       legal = legal_moves(board)
       label = legal.index(board.parse_uci(target))
       positions.append((encode(board, legal), label))
