@@ -238,6 +238,18 @@ def test_hf_reads_a_data_set(tmp_path, monkeypatch):
     list(sources.read(f'hf:{folder}', 'test'))
 
 
+def test_hf_reads_a_folder_of_a_data_set(tmp_path, monkeypatch):
+  datasets = pytest.importorskip('datasets')
+  monkeypatch.setattr(datasets.config, 'HF_DATASETS_CACHE', tmp_path / 'cache')
+  for folder, rows in (('one', ROWS[:1]), ('two', ROWS[1:])):
+    (tmp_path / 'data' / folder).mkdir(parents=True)
+    lines = (json.dumps(row) + '\n' for row in rows)
+    (tmp_path / 'data' / folder / 'train.jsonl').write_text(''.join(lines))
+  for name in ('data:two/', 'data@main:two/'):
+    found = list(sources.read(f'hf:{tmp_path}/{name}', 'train'))
+    assert [row for _, row in found] == ROWS[1:]
+
+
 def test_hf_without_the_library_says_what_to_install():
   if importlib.util.find_spec('datasets'):
     pytest.skip('the datasets library is installed')

@@ -12,10 +12,10 @@ import logging
 
 import numpy as np
 
-from w2s_jax.tasks import chess, nlp, sources
+from w2s_jax.tasks import chess, nlp, reward, sources
 from w2s_jax.tasks import task as task_lib
 
-TASKS = {**nlp.TASKS, **chess.TASKS}
+TASKS = {**nlp.TASKS, **chess.TASKS, **reward.TASKS}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -25,8 +25,8 @@ class Examples:
   Attributes:
     ids: [N] str, a hash of the inputs: stable across runs, orders and sources.
     groups: [N] str, a hash of what related rows share; a group is never cut.
-    inputs: N texts, or N chess.Position.
-    label_probs_NxC: float32 ground truth, one-hot.
+    inputs: N texts, N chess.Position or N reward.Pair.
+    label_probs_NxC: float32 ground truth: one-hot, or the share of votes.
     balanced: whether splits hold equally many rows of each class.
   """
 
@@ -80,6 +80,11 @@ def load(
     )
   task = TASKS[name]
   source, select = source or task.source, select or {}
+  if not source:
+    raise ValueError(
+      f'data.source is empty, and task {name!r} has no source of its own: give '
+      'one, such as file:PATH.'
+    )
   if not sources.has_splits(source):
     pool, counts = _load_splits(name, source, task.train[:1], select)
     return pool, None, {'train': counts}
@@ -128,7 +133,7 @@ def _load_splits(
   if counts['duplicates'] or counts['conflicting']:
     logging.warning(
       '%s %s: of %d examples, %d repeat others and are dropped, as are %d '
-      'texts with contradicting labels.',
+      'inputs with contradicting labels.',
       source,
       '+'.join(splits),
       counts['examples'],
@@ -136,13 +141,15 @@ def _load_splits(
       counts['conflicting'],
     )
   inputs, groups, labels = zip(*kept.values(), strict=True)
+  one_hot = np.eye(TASKS[name].num_classes)
+  probs = [
+    label if isinstance(label, tuple) else one_hot[label] for (label,) in labels
+  ]
   examples = Examples(
     ids=np.array(list(kept)),
     groups=np.array(groups),
     inputs=list(inputs),
-    label_probs_NxC=np.eye(TASKS[name].num_classes, dtype=np.float32)[
-      [label for (label,) in labels]
-    ],
+    label_probs_NxC=np.array(probs, np.float32),
     balanced=TASKS[name].balanced,
   )
   return examples, dict(counts)
@@ -163,15 +170,28 @@ def _convert(name: str, row: dict, origin: str, select: dict) -> list[tuple]:
     kind = task_lib.BadRow if bad else ValueError
     raise kind(f'{origin}: {error}.') from error
   for *_, label in converted:
-    if label == -1:
-      raise ValueError(
-        f'{origin}: label -1 means that this split has hidden labels.'
-      )
-    if not 0 <= label < task.num_classes:
-      raise ValueError(
-        f'{origin}: label {label} is not in 0..{task.num_classes - 1}.'
-      )
+    _check_label(label, task.num_classes, origin)
   return converted
+
+
+def _check_label(label, num_classes: int, origin: str):
+  """Raises ValueError for what is neither a class nor their probabilities."""
+  if isinstance(label, tuple):
+    if (
+      len(label) != num_classes
+      or not all(0 <= prob <= 1 for prob in label)
+      or abs(sum(label) - 1) > 1e-5
+    ):
+      raise ValueError(
+        f'{origin}: label {label} is not {num_classes} probabilities that sum '
+        'to 1.'
+      )
+  elif label == -1:
+    raise ValueError(
+      f'{origin}: label -1 means that this split has hidden labels.'
+    )
+  elif not 0 <= label < num_classes:
+    raise ValueError(f'{origin}: label {label} is not in 0..{num_classes - 1}.')
 
 
 def _hash(inputs) -> str:

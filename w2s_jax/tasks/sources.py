@@ -6,7 +6,8 @@ A source is one string:
                         `{split}` in PATH becomes the name of the split.
     asset:NAME/PATH     such a file inside a package of assets.py
     tfds:NAME/CONFIG    TensorFlow Datasets, read without TensorFlow
-    hf:ORG/NAME:CONFIG  the Hugging Face `datasets` library
+    hf:ORG/NAME:CONFIG  the Hugging Face `datasets` library; FOLDER/ may stand
+                        for CONFIG, and @REVISION behind NAME
     synthetic:          made-up reviews, for debugging and tests
 
 Every row comes with its origin, such as 'train.jsonl.gz:17', for error texts.
@@ -209,9 +210,13 @@ def _decode(value):
 
 def _read_hf(name: str, split: str) -> Rows:
   datasets = _import('datasets', needed_for=f'hf:{name}')
-  folder, _, config = name.partition(':')
+  path, _, part = name.partition(':')
+  path, _, revision = path.partition('@')
+  which = {'data_dir': part} if part.endswith('/') else {'name': part or None}
   try:
-    rows = datasets.load_dataset(folder, config or None, split=split)
+    rows = datasets.load_dataset(
+      path, split=split, revision=revision or None, **which
+    )
   except Exception as error:  # Hub, network, cache, file and split errors.
     reason = str(error).strip().split('\n')[0].rstrip('.')
     raise ValueError(

@@ -13,13 +13,14 @@ class Task:
   """How a data set becomes examples.
 
   Attributes:
-    source: the default source, see sources.py.
+    source: the default source, see sources.py; '' where there is none.
     train: upstream splits behind the weak half, transfer half and validation.
     test: upstream splits, with labels, behind the test set; () where there are
       none, and the test set is held out of `train`.
-    convert: from a row to (inputs, group key, label) triples. Raises KeyError
-      for a missing column and ValueError for a bad value.
-    num_classes: the labels are 0 .. num_classes - 1.
+    convert: from a row to (inputs, group key, label) triples; a label is a
+      class, or a tuple of the probabilities of all classes. Raises KeyError for
+      a missing column and ValueError for a bad value.
+    num_classes: the classes are 0 .. num_classes - 1.
     inputs: their kind, which decides what models can read them.
     balanced: whether splits hold equally many rows of each class.
     measure: further metrics of predictions, (inputs, probs_NxC,
