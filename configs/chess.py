@@ -7,30 +7,22 @@ learns either from the weakest model's labels (naive) or through the sizes in
 between (bootstrapping, paper section 4.3.1), on fresh puzzles at each step.
 
 Arguments, after a colon: naive (every pair of the ladder), bootstrap (only the
-chains from the smallest model, and what they are compared with), lichess (rates
-for Lichess's puzzles, whose file is set as --config.data.source), loss=, debug.
+chains from the smallest model, and what they are compared with), loss=, debug.
+Lichess's puzzles: --config.data.source=file:lichess_db_puzzle.csv.zst
 
 Learning rates were fixed on the accuracy of models trained on true labels, on
 1,000 of our puzzles (standard error 1.5 points), 5 epochs of 1,350, seed 0:
-  board-xs: 3e-4 32.9 %, 1e-3 35.0 %, 3e-3 32.6 %
-  board-s: 3e-4 34.8 %, 1e-3 33.9 %, 2e-3 32.0 %
-  board-l: 3e-5 39.6 %, 1e-4 41.7 % (earlier runs: 3e-4 40.6 %, 1e-3 37.6 %)
-board-m was not searched. On 500 of Lichess's puzzles (2.2 points), ceilings at
-these rates and at the higher ones below: s 32.2 and 41.2 %, m 40.6 and 46.8 %,
-l 42.8 and 46.0 %, xs as weak supervisor 36.6 and 36.6 %.
+  board-xs: 3e-4 63.6 %, 1e-3 64.0 %, 3e-3 61.3 % (untrained 56.9 %)
+  board-s: 3e-4 72.2 %, 1e-3 71.5 %, 3e-3 68.2 % (untrained 68.3 %)
+  board-l: 1e-4 81.1 %, 3e-4 77.8 % (untrained 79.8 %)
+board-m was not searched.
 """
 
 import itertools
 
 from configs import base
 
-# Peak learning rates for our puzzles and for those of Lichess.
-MODELS = {
-  'xs': (1e-3, 3e-3),
-  's': (3e-4, 2e-3),
-  'm': (3e-4, 1e-3),
-  'l': (1e-4, 4e-4),
-}
+MODELS = {'xs': 1e-3, 's': 3e-4, 'm': 3e-4, 'l': 1e-4}  # peak learning rates
 
 
 def get_config(arg=None):
@@ -39,7 +31,6 @@ def get_config(arg=None):
     debug=False,
     naive=False,
     bootstrap=False,
-    lichess=False,
     loss='xent',  # or 'all' of base.py
   )
   c = base.get_config()
@@ -51,12 +42,12 @@ def get_config(arg=None):
   c.weak_labels = 'hard'  # as in the paper
   if args.loss != 'all':
     c.losses = (args.loss,)
-  for key, rates in MODELS.items():
+  for key, learning_rate in MODELS.items():
     c.models[key] = base.model(
       f'board-{key}',
       weights=f'asset:board-{key}',
       epochs=5,  # as in the paper
-      learning_rate=rates[args.lichess],
+      learning_rate=learning_rate,
     )
   pairs = ['>'.join(pair) for pair in itertools.combinations(MODELS, 2)]
   chains = ['>'.join(list(MODELS)[:n]) for n in range(3, len(MODELS) + 1)]

@@ -21,7 +21,7 @@ MODELS = {
   'board-xs': dict(positions=45_000, learning_rate=4e-3),
   'board-s': dict(positions=150_000, learning_rate=3e-3),
   'board-m': dict(positions=450_000, learning_rate=2e-3),
-  'board-l': dict(positions=1_500_000, learning_rate=1e-3),
+  'board-l': dict(positions=2_000_000, learning_rate=1e-3),  # or all there are
 }
 
 
