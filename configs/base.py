@@ -23,6 +23,10 @@ def get_config():
   # is its end; 'weak_labels' asks its supervisor; 'ground_truth' is cheating.
   c.early_stopping = 'none'
   c.losses = ('xent', 'logconf')  # one student each; see w2s_jax/losses.py
+  # Whether a student and its ceiling first learn to write the texts of the
+  # transfer set, labels unseen (paper section 5.2.2); (False, True) compares.
+  c.generative = (False,)
+  c.generative_train = fine_tuning(learning_rate=1e-4, epochs=1, batch_size=8)
   c.loss_args = config_dict.ConfigDict(
     {
       'logconf': {
@@ -72,16 +76,27 @@ def model(
       'head_tokens': ('0', '1'),
       'dropout': 0.0,
       'dtype': 'float32',  # of the trunk's computation; bfloat16 on TPU and GPU
-      'train': {
-        'epochs': epochs,
-        'batch_size': batch_size,
-        'learning_rate': learning_rate,
-        'warmup': 0.1,  # share of all steps
-        'decay': 'linear',  # or 'cosine', 'constant'; to 0
-        'weight_decay': 0.01,
-        'clip_norm': 1.0,
-        'freeze': freeze,  # regex on parameter paths; '' trains all
-      },
+      'train': fine_tuning(
+        learning_rate=learning_rate,
+        epochs=epochs,
+        batch_size=batch_size,
+        freeze=freeze,
+      ),
+    }
+  )
+
+
+def fine_tuning(*, learning_rate, epochs, batch_size, freeze=''):
+  return config_dict.ConfigDict(
+    {
+      'epochs': epochs,
+      'batch_size': batch_size,
+      'learning_rate': learning_rate,
+      'warmup': 0.1,  # share of all steps
+      'decay': 'linear',  # or 'cosine', 'constant'; to 0
+      'weight_decay': 0.01,
+      'clip_norm': 1.0,
+      'freeze': freeze,  # regex on parameter paths; '' trains all
     }
   )
 

@@ -55,14 +55,8 @@ def main():
     f'{len(training):,} positions, {len(validation):,} for validation; '
     f'{model.name} has {model.num_parameters:,} parameters'
   )
-  recipe = config.model.train.to_dict()
-  epochs, batch_size = recipe.pop('epochs'), recipe.pop('batch_size')
-  plan = batching.EpochPlan(
-    training.lengths_N,
-    batch_size=batch_size,
-    buckets=BUCKETS,
-    epochs=epochs,
-    seed=config.seed,
+  prepared = train.prepare(
+    training, config.model.train.to_dict(), buckets=BUCKETS, seed=config.seed
   )
   folder = workdir / model.name
   logger = logger_lib.Logger(
@@ -71,18 +65,12 @@ def main():
   params = train.fit(
     model=model.network,
     params=model.init(mesh, config.seed),
-    rows=training,
-    plan=plan,
-    freeze=recipe.pop('freeze'),
-    recipe=train.Recipe(
-      loss='xent', loss_args=(), total_steps=len(plan), **recipe
-    ),
-    seed=config.seed,
     mesh=mesh,
     folder=folder,
     checkpoint_every=config.checkpoint_every,
     logger=logger,
     name=model.name,
+    **prepared,
   )
   pretrained.save_board(folder, model.network.config, params)
 
@@ -100,8 +88,8 @@ def main():
 
   result = {
     'parameters': model.num_parameters,
-    'positions': len(training) * epochs,
-    'steps': len(plan),
+    'positions': len(training) * config.model.train.epochs,
+    'steps': len(prepared['plan']),
     'validation_accuracy': accuracy(validation),
   }
   if config.data.puzzles:

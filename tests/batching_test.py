@@ -113,5 +113,5 @@ def test_padding_ratio_counts_padding_rows_too():
   rows = make_rows()
   plan = make_plan(rows, epochs=1)
   slots = sum(8 * length for _, length in plan)
-  got = batching.padding_ratio(rows.lengths_N, plan)
+  got = batching.padding_ratio(rows, plan)
   assert got == pytest.approx(slots / rows.lengths_N.sum())

@@ -1,4 +1,4 @@
-"""What the figures of a ladder show, read off their axes."""
+"""What the figures of made-up results show, read off their axes."""
 
 import itertools
 
@@ -11,7 +11,16 @@ from w2s_jax import figures
 MODELS = {'board-xs': 2e4, 'board-s': 1.5e5, 'board-m': 9e5, 'board-l': 5e6}
 
 
-def _group(weak, strong, via=(), loss='xent', *, pgr=0.5, task='chess'):
+def _group(
+  weak,
+  strong,
+  via=(),
+  loss='xent',
+  *,
+  pgr=0.5,
+  task='chess',
+  generative=False,
+):
   curve_K = np.array([0.6, 0.8]), np.array([0.5, 0.7]), np.array([200, 400])
   group = {
     'task': task,
@@ -23,6 +32,7 @@ def _group(weak, strong, via=(), loss='xent', *, pgr=0.5, task='chess'):
     'loss': loss,
     'weak_labels': 'soft',
     'early_stopping': 'none',
+    'generative': generative,
     'n_classes': 2,
     'pgr': pgr,
     'pgr_low': None if pgr is None else -np.inf,
@@ -33,8 +43,11 @@ def _group(weak, strong, via=(), loss='xent', *, pgr=0.5, task='chess'):
   names = list(MODELS)
   for role, accuracy in {
     'weak': 0.5 + 0.1 * names.index(weak),
-    'student': 0.52 + 0.1 * names.index(strong) + 0.01 * len(via),
-    'ceiling': 0.55 + 0.1 * names.index(strong),
+    'student': 0.52
+    + 0.1 * names.index(strong)
+    + 0.01 * len(via)
+    + 0.02 * generative,
+    'ceiling': 0.55 + 0.1 * names.index(strong) + 0.03 * generative,
     'zero_shot': 0.5,
   }.items():
     group[f'{role}_accuracy'], group[f'{role}_accuracy_se'] = accuracy, 0.01
@@ -42,14 +55,15 @@ def _group(weak, strong, via=(), loss='xent', *, pgr=0.5, task='chess'):
   return group
 
 
-def _ladder(losses=('xent',)):
+def _ladder(losses=('xent',), generative=(False,)):
   """Every pair, naive and bootstrapped through all that is in between."""
   names = list(MODELS)
   return [
-    _group(names[weak], names[strong], via, loss)
+    _group(names[weak], names[strong], via, loss, generative=after)
     for weak, strong in itertools.combinations(range(4), 2)
     for via in dict.fromkeys([(), tuple(names[weak + 1 : strong])])
     for loss in losses
+    for after in generative
   ]
 
 
@@ -70,6 +84,8 @@ def test_methods_and_sizes():
   assert figures.method(_group('board-xs', 'board-s')) == 'xent'
   group = _group('board-xs', 'board-l', ('board-s', 'board-m'), 'logconf')
   assert figures.method(group) == 'logconf via board-s, board-m'
+  group.update(early_stopping='weak_labels', generative=True, via=())
+  assert figures.method(group) == 'logconf stopped + generative'
   assert list(figures.sizes(_ladder()[::-1])) == list(MODELS)
 
 
@@ -159,7 +175,7 @@ def test_bars_and_curves_have_a_colour_of_their_own():
   groups = [_group(*ends, w, x) for w in ways for x in ('xent', 'logconf')]
   drawn = figures.draw(groups)
   axes = drawn['accuracy_and_pgr.png'][0].axes[0]
-  labels = [label.get_text() for label in axes.get_yticklabels()]
+  labels = _labels(axes)
   assert labels == [
     *('zero-shot', 'weak supervisor'),
     *map(figures.method, groups),
@@ -172,10 +188,144 @@ def test_bars_and_curves_have_a_colour_of_their_own():
   ]
 
 
-@pytest.mark.parametrize('losses', [('xent',), ('xent', 'logconf')])
-def test_no_text_lies_on_another(losses):
-  for figure, _ in figures.draw(_ladder(losses)).values():
+def _labels(axes):
+  return [label.get_text() for label in axes.get_yticklabels()]
+
+
+def test_each_ceiling_has_a_bar_and_a_curve():
+  ends = 'board-xs', 'board-l'
+  groups = [_group(*ends, generative=after) for after in (False, True)]
+  drawn = figures.draw(groups)
+  (axes,) = drawn['accuracy_and_pgr.png'][0].axes
+  assert _labels(axes) == [
+    *('zero-shot', 'weak supervisor', 'xent', 'xent + generative'),
+    *('strong ceiling', 'strong ceiling + generative'),
+  ]
+  widths = [bar.get_width() for bar in axes.patches]
+  assert widths == pytest.approx([50, 50, 82, 84, 85, 88])
+  hatched = [bool(bar.get_hatch()) for bar in axes.patches]
+  assert hatched == [False, False, False, True, False, True]
+  (axes,) = drawn['calibration.png'][0].axes
+  styles = {x.get_label(): x.get_linestyle() for x in axes.get_lines()}
+  assert styles['strong ceiling (ECE 0.100)'] == '-'
+  assert styles['strong ceiling\n+ generative (ECE 0.100)'] == '--'
+  # Where all students learned to write, so did the only ceiling.
+  (axes,) = figures.draw(groups[1:])['accuracy_and_pgr.png'][0].axes
+  assert _labels(axes)[2:] == [
+    'xent + generative',
+    'strong ceiling + generative',
+  ]
+  assert [bool(bar.get_hatch()) for bar in axes.patches] == 2 * [False] + [
+    True
+  ] * 2
+
+
+def test_lines_by_size_mix_no_methods():
+  hard = [group | {'weak_labels': 'hard'} for group in _ladder()]
+  drawn = figures.draw(_ladder(generative=(False, True)) + hard)
+  panels = drawn['accuracy_by_size.png'][0].axes
+  assert [axes.get_title(loc='left') for axes in panels] == [
+    *('chess   xent', 'chess   xent + generative', 'chess   xent hard')
+  ]
+  for axes, ceilings in zip(panels, [[65, 75, 85], [68, 78, 88]]):
+    assert ceilings in [
+      pytest.approx(line.get_ydata()) for line in axes.get_lines()
+    ]
+
+
+def test_generative_needs_the_same_student_with_and_without():
+  ends = 'board-xs', 'board-l'
+  alike = [_group(*ends), _group(*ends, generative=True)]
+  assert 'generative.png' in figures.draw(alike)
+  for others in (
+    alike[:1],
+    alike[1:],
+    [alike[0], _group(*ends, loss='logconf', generative=True)],
+    [alike[0], _group(*ends, ['board-s'], generative=True)],
+    [alike[0], _group('board-s', 'board-l', generative=True)],
+    [alike[0], _group(*ends, task='boolq', generative=True)],
+    [alike[0], alike[1] | {'weak_labels': 'hard'}],
+    [alike[0], alike[1] | {'early_stopping': 'weak_labels'}],
+  ):
+    assert 'generative.png' not in figures.draw(others)
+
+
+def _marks(axes, shape):
+  """{(x, y): hollow or full} of the marks of such a shape."""
+  return {
+    (round(x, 2), round(y, 2)): line.get_fillstyle()
+    for line in axes.get_lines()
+    if line.get_marker() == shape
+    for x, y in zip(line.get_xdata(), line.get_ydata())
+  }
+
+
+def test_generative_shows_pgr_and_what_it_comes_from():
+  ends = 'board-xs', 'board-l'
+  groups = [
+    _group(*ends, pgr=0.5),
+    _group(*ends, pgr=3.0, generative=True),
+    _group(*ends, ['board-s'], pgr=None),
+    _group('board-s', 'board-m'),  # there is no such with
+    _group(*ends, ['board-s'], pgr=0.25, generative=True),
+    _group(*ends, task='boolq', pgr=None, generative=True),
+    _group(*ends, task='boolq', pgr=None),
+  ]
+  figure, caption = figures.draw(groups)['generative.png']
+  left, right, other, _ = figure.axes
+  assert (left.get_title(loc='left'), other.get_title(loc='left')) == (
+    'chess',
+    'boolq',
+  )
+  pair = 'board-xs → board-l\n'
+  assert _labels(left) == [f'{pair}xent', f'{pair}xent via board-s']
+  assert _marks(left, 'o') == {
+    (0.5, -0.18): 'none',
+    (3.0, 0.18): 'full',
+    (0.25, 1.18): 'full',
+  }
+  texts = {round(t.get_position()[1], 2): t.get_text() for t in left.texts}
+  assert texts == {
+    -0.18: '0.50 [-inf, 0.70]',
+    0.18: '3.00 [-inf, 3.20]',
+    0.82: 'undefined',
+    1.18: '0.25 [-inf, 0.45]',
+  }
+  low, high = left.get_xlim()  # finite, though intervals are not
+  assert -1 < low < 0 and 3 < high < 4
+  assert {text.get_text() for text in other.texts} == {'undefined'}
+  assert _marks(right, 'o') == {
+    (82, -0.18): 'none',
+    (84, 0.18): 'full',
+    (83, 0.82): 'none',
+    (85, 1.18): 'full',
+  }
+  assert set(_marks(right, 's')) == {
+    *((85, -0.18), (88, 0.18), (85, 0.82), (88, 1.18))
+  }
+  weak = _marks(right, 'D')
+  assert {x for x, _ in weak} == {50} and len(weak) == 4
+  legend = [text.get_text() for text in right.get_legend().texts]
+  assert legend == [
+    *('weak', 'student', 'ceiling'),
+    *('student + generative', 'ceiling + generative'),
+  ]
+  assert 'hollow' in caption
+
+
+@pytest.mark.parametrize(
+  'losses, generative',
+  [
+    (('xent',), (False,)),
+    (('xent', 'logconf'), (False, True)),
+  ],
+)
+def test_no_text_lies_on_another_or_is_cut(losses, generative):
+  for figure, _ in figures.draw(_ladder(losses, generative)).values():
     figure.draw_without_rendering()
+    drawn, (width, height) = figure.get_tightbbox(), figure.get_size_inches()
+    assert min(drawn.x0, drawn.y0) >= 0
+    assert drawn.x1 <= width and drawn.y1 <= height
     for axes in figure.axes:
       upright = [*axes.texts, *axes.get_yticklabels()]
       if not any(tick.get_rotation() for tick in axes.get_xticklabels()):

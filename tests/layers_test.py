@@ -11,8 +11,8 @@ import tiny
 # Imports point strictly downward.
 LAYERS = (
   ('study', 'report'),
-  ('stages', 'figures'),
-  ('train', 'predict', 'weak_labels'),
+  ('stages', 'page'),
+  ('train', 'predict', 'weak_labels', 'figures'),
   ('models', 'checkpoint'),
   ('heads',),
   ('batching', 'decoding', 'pretrained', 'optimizer', 'logger'),

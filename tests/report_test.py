@@ -51,15 +51,24 @@ def _row(workdir, rates, **key):
 
   The key names all of a row's key but via, which is () where it is left out.
   """
-  key = {'via': (), 'weak_labels': 'soft', 'early_stopping': 'none', **key}
+  key = {
+    'via': (),
+    'weak_labels': 'soft',
+    'early_stopping': 'none',
+    'generative': False,
+    **key,
+  }
   labels_N = np.random.default_rng(0).random(600) < 0.5
   labels_NxC = _one_hot(labels_N)
   row, probs = dict(key, stages={}, n_test=600, seconds=12.5), {}
+  row.update(rows=1000, rows_cut=0)
   row['weak_parameters'] = SIZES[key['weak_model']]
   row['strong_parameters'] = SIZES[key['strong_model']]
   for i, (role, rate) in enumerate(rates.items()):
-    # All but the student serve every method.
+    # The weak model and zero-shot serve every method, a ceiling most.
     method = [key['loss'], *key['via']] if role == 'student' else []
+    if role in ('student', 'ceiling') and key['generative']:
+      method.append('generative')
     rng = np.random.default_rng([key['seed'], i, len(''.join(method))])
     probs[role] = _predict(rate, rng, labels_N)
     models = [key['weak_model']] * (role in ('weak', 'student'))
@@ -80,7 +89,15 @@ def _row(workdir, rates, **key):
   return row
 
 
-def _make(workdir, *, losses=('logconf', 'xent'), seeds=(0, 1), rates=RATES):
+def _make(
+  workdir,
+  *,
+  losses=('logconf', 'xent'),
+  seeds=(0, 1),
+  rates=RATES,
+  generative=(False,),
+  **optional,
+):
   rows = [
     _row(
       workdir,
@@ -90,15 +107,19 @@ def _make(workdir, *, losses=('logconf', 'xent'), seeds=(0, 1), rates=RATES):
       strong_model='minilm-l6',
       loss=loss,
       seed=seed,
+      generative=after,
     )
     for loss in losses
+    for after in generative
     for seed in seeds
   ]
+  for row in rows:
+    row.update(optional)
   _write_rows(workdir, rows)
   return rows
 
 
-def _make_ladder(workdir, *, seeds=(0,), **optional):
+def _make_ladder(workdir, *, seeds=(0,), generative=(False,), **optional):
   """Every pair of four models, and each bootstrapped through all in between."""
   models = 'board-xs', 'board-s', 'board-m', 'board-l'
   rows = []
@@ -112,9 +133,10 @@ def _make_ladder(workdir, *, seeds=(0,), **optional):
       rows += [
         _row(
           workdir,
-          {role: rates[role] for role in report.ROLES},
-          **dict(key, task='chess', loss='xent', seed=seed),
+          {role: rates[role] for role in figures.ROLES},
+          **dict(key, task='chess', loss='xent', seed=seed, generative=after),
         )
+        for after in generative
         for seed in seeds
       ]
   for row in rows:
@@ -146,11 +168,11 @@ def test_aggregate_equals_metrics_of_the_predictions(tmp_path):
     600,
   )
   rows = [row for row in rows if row['loss'] == 'xent']
-  correct = [_correct(tmp_path, rows, role) for role in report.ROLES[:3]]
+  correct = [_correct(tmp_path, rows, role) for role in figures.ROLES[:3]]
   pgr = metrics.pgr_interval(*correct)
   assert group['pgr'] == pgr.value and group['pgr_low'] == pgr.low
   assert group['pgr_high'] == pgr.high and group['pgr_status'] == 'ok'
-  for role, value in zip(report.ROLES, correct):
+  for role, value in zip(figures.ROLES, correct):
     mean, se = metrics.mean_and_se(value)
     assert group[f'{role}_accuracy'] == mean
     assert group[f'{role}_accuracy_se'] == se
@@ -171,7 +193,7 @@ def test_markdown_shows_these_numbers(tmp_path):
         *(
           f'{100 * group[f"{r}_accuracy"]:.1f} '
           f'±{100 * group[f"{r}_accuracy_se"]:.1f}'
-          for r in report.ROLES
+          for r in figures.ROLES
         ),
         f'{group["pgr"]:.2f} [{group["pgr_low"]:.2f}, {group["pgr_high"]:.2f}]',
       ]
@@ -263,11 +285,65 @@ def test_ways_between_the_same_two_models_are_told_apart(tmp_path):
   assert 'board-xs (20,000), board-s (150,000), board-m (900,000)' in text
 
 
-def test_without_bootstrapping_nothing_is_said_of_it(tmp_path):
+def test_what_was_not_done_is_not_mentioned(tmp_path):
   _make(tmp_path)
-  report.write(tmp_path)
+  text = _console(report.write(tmp_path))
+  text += (tmp_path / 'report.md').read_text()
+  for words in ('bootstrapping', ' via ', 'generative', 'max_length'):
+    assert words not in text
+
+
+def test_generative_fine_tuning_is_told_apart(tmp_path):
+  _make(tmp_path, losses=('xent',), generative=(False, True))
+  groups = report.write(tmp_path)
+  without, after = groups
+  assert without['seeds'] == after['seeds'] == [0, 1]
+  assert without['weak_accuracy'] == after['weak_accuracy']
+  assert without['zero_shot_accuracy'] == after['zero_shot_accuracy']
+  assert without['student_accuracy'] != after['student_accuracy']
+  assert without['ceiling_accuracy'] != after['ceiling_accuracy']
   text = (tmp_path / 'report.md').read_text()
-  assert 'bootstrapping' not in text and ' via ' not in text
+  for group, mark in (without, ''), (after, ' + generative'):
+    assert f'| minilm-l1 → minilm-l6 | xent{mark} | ' in text
+    for role, name in (
+      ('student', f'student of minilm-l1, xent{mark}'),
+      ('ceiling', f'ceiling{mark}'),
+    ):
+      shown = ' | '.join(
+        f'{group[f"{role}_{metric}"]:.3f}' for metric in ('auroc', 'nll', 'ece')
+      )
+      assert text.count(f'| {name} | {shown} |') == 1
+  assert text.count('| zero-shot |') == 3  # two headers, one line of a model
+  assert 'section 5.2.2' in text and 'figures/generative.png' in text
+  assert (tmp_path / 'figures' / 'generative.png').exists()
+  assert re.search(r'  xent \+ generative +\d+\.\d ±', _console(groups))
+
+
+@pytest.mark.parametrize(
+  'task, lost', [('rotten_tomatoes', 'end'), ('hh_rlhf', 'beginning')]
+)
+def test_rows_that_were_cut_are_counted(tmp_path, task, lost):
+  rows = _make(tmp_path, task=task, rows=1500, rows_cut=7)
+  rows[0]['rows_cut'] = 1207  # of four
+  _write_rows(tmp_path, rows)
+  shown = _console(report.write(tmp_path))
+  sentence = (
+    f'{task}: 1,228 of 6,000 training rows of students were longer than '
+    f'data.max_length and lost their {lost}.'
+  )
+  assert sentence in ' '.join(shown.split())
+  assert max(map(len, shown.splitlines())) <= 100
+  for name in ('report.md', 'report.html'):
+    assert sentence in (tmp_path / name).read_text()
+
+
+def test_tasks_without_rows_cut_are_not_mentioned(tmp_path):
+  whole = _make(tmp_path, losses=('xent',), seeds=(0,))
+  cut = _make(tmp_path, losses=('xent',), seeds=(0,), task='shp', rows_cut=1)
+  shown = _console(report.aggregate(tmp_path, whole))
+  assert 'max_length' not in shown
+  shown = _console(report.aggregate(tmp_path, whole + cut))
+  assert 'shp: 1 of 1,000' in shown and 'rotten_tomatoes:' not in shown
 
 
 def test_ladder_adds_figures(tmp_path):
@@ -295,7 +371,7 @@ def test_accepted_and_legal_are_shown_where_measured(tmp_path):
   assert re.search(r'\| ceiling \| .* \| 0.345 \| – \|', text)
   assert 'mates at once' in text
   for row in rows:
-    for role in report.ROLES:
+    for role in figures.ROLES:
       row[f'{role}_auroc'] = None  # more than two classes
       row.pop(f'{role}_legal', None)
       row.pop(f'{role}_accepted_accuracy', None)

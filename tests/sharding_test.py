@@ -109,7 +109,7 @@ def test_what_does_not_divide_is_named():
   mesh = make(2, 2, 2)
   with pytest.raises(ValueError, match='mesh.fsdp=2.*mlp/up/kernel.*9'):
     sharding.parameter_sharding(mesh, 'layer_0/mlp/up/kernel', (9, 8))
-  sizes = dict(batch_size=8, num_heads=4, name='models.strong')
+  sizes = dict(batch_size=8, num_heads=4, name='models.strong.train')
   sharding.check_divides(mesh, **sizes)
   with pytest.raises(ValueError, match='models.strong.train.batch_size=6'):
     sharding.check_divides(mesh, **sizes | {'batch_size': 6})

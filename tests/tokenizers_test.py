@@ -51,30 +51,34 @@ def test_stored_padding_and_truncation_are_dropped(tmp_path):
   tokenizer.save(tmp_path)
   saved = json.loads((tmp_path / 'tokenizer.json').read_text())
   assert saved['padding'] is None and saved['truncation'] is None
-  ids, num_cut = tokenizer.encode(['good bad Goodly 1'], max_length=128)
+  ids, cut = tokenizer.encode(['good bad Goodly 1'], max_length=128)
   assert as_lists(ids) == [[2, 6, 7, 6, 8, 5, 3]]
   assert ids[0].dtype == np.int32
-  assert num_cut == 0
+  assert sum(cut) == 0
 
 
 def test_cuts_the_end_and_keeps_special_tokens(tmp_path):
   tokenizer = loaded(bert_like(), tmp_path)
   texts = ['good bad good', 'good bad', 'bad ' * 50, '']
-  ids, num_cut = tokenizer.encode(texts, max_length=4)
+  ids, cut = tokenizer.encode(texts, max_length=4)
   assert as_lists(ids) == [[2, 6, 7, 3], [2, 6, 7, 3], [2, 7, 7, 3], [2, 3]]
-  assert num_cut == 2
+  assert sum(cut) == 2
+  assert cut == [True, False, True, False]
   assert as_lists(tokenizer.encode(['good bad good'], max_length=9)[0]) == [
     [2, 6, 7, 6, 3]
   ]
+  ends, same = tokenizer.encode(texts, max_length=4, keep='end')
+  assert as_lists(ends) == [[2, 7, 6, 3], [2, 6, 7, 3], [2, 7, 7, 3], [2, 3]]
+  assert same == cut
   with pytest.raises(ValueError, match='max_length=2 has no room'):
     tokenizer.encode(texts, max_length=2)
 
 
 def test_a_text_without_tokens_is_one_special_token(tmp_path):
   tokenizer = loaded(gpt2_like(), tmp_path)
-  ids, num_cut = tokenizer.encode(['', 'ab'], max_length=1)
+  ids, cut = tokenizer.encode(['', 'ab'], max_length=1)
   assert as_lists(ids)[0] == [256]
-  assert len(ids[1]) == 1 and num_cut == 1
+  assert len(ids[1]) == 1 and sum(cut) == 1
   assert tokenizer.vocab_size == 257
 
 
@@ -90,14 +94,14 @@ def test_token_id(tmp_path):
 def test_save_round_trips(make, tmp_path):
   tokenizer = loaded(make(), tmp_path)
   texts = ['good 0', 'bad ' * 9, '', 'naïve ☃']
-  ids, num_cut = tokenizer.encode(texts, max_length=6)
+  ids, cut = tokenizer.encode(texts, max_length=6)
   (tmp_path / 'copy').mkdir()
   (tmp_path / 'again').mkdir()
   tokenizer.save(tmp_path / 'copy')
   copy = tokenizers.load(tmp_path / 'copy')
   copy.save(tmp_path / 'again')
-  copied_ids, copied_num_cut = copy.encode(texts, max_length=6)
-  assert as_lists(copied_ids) == as_lists(ids) and copied_num_cut == num_cut
+  copied_ids, copied_cut = copy.encode(texts, max_length=6)
+  assert as_lists(copied_ids) == as_lists(ids) and copied_cut == cut
   first, second = (
     (tmp_path / name / 'tokenizer.json').read_text()
     for name in ('copy', 'again')
@@ -134,10 +138,12 @@ def test_characters(tmp_path):
 def test_word_hash(tmp_path):
   tokenizer = tokenizers.word_hash(50)
   texts = ['a b  a\nc', '', 'x ' * 9]
-  ids, num_cut = tokenizer.encode(texts, max_length=4)
-  assert [len(row) for row in ids] == [4, 1, 4] and num_cut == 1
+  ids, cut = tokenizer.encode(texts, max_length=4)
+  assert [len(row) for row in ids] == [4, 1, 4] and sum(cut) == 1
   assert ids[0][0] == ids[0][2] == tokenizer.token_id('a')
-  assert ids[1].tolist() == [0]
+  assert ids[1].tolist() == [tokenizer.end_id()] == [0]
+  ends, _ = tokenizer.encode(['a b c'], max_length=2, keep='end')
+  assert ends[0].tolist() == [tokenizer.token_id('b'), tokenizer.token_id('c')]
   assert all(row.dtype == np.int32 for row in ids)
   many, _ = tokenizer.encode([str(i) for i in range(2000)], max_length=1)
   assert {int(row[0]) for row in many} == set(range(1, tokenizer.vocab_size))

@@ -10,7 +10,8 @@ process:
   label_probs_BxC  float32, where there are labels
   weight_B      float32, 0 in padding rows
 
-and what else the head of the model reads, such as movers_BxM.
+and what else the head of the model reads, such as movers_BxM. Where rows are
+pairs of texts it is tokens_Bx2xL and length_Bx2.
 """
 
 import dataclasses
@@ -25,7 +26,7 @@ import numpy as np
 class Rows:
   """N tokenized rows and what they are trained towards."""
 
-  tokens: list  # N int32 arrays [length]
+  tokens: list  # N int32 arrays [length], or N pairs of them
   label_probs_NxC: Any = None
   extra: dict = dataclasses.field(default_factory=dict)  # name -> [N, ...]
 
@@ -33,8 +34,18 @@ class Rows:
     return len(self.tokens)
 
   @functools.cached_property
+  def lengths(self):
+    """Tokens of each row, int32 [N], or of each text of a pair, [N, 2]."""
+    lengths = [
+      [len(text) for text in row] if isinstance(row, tuple) else len(row)
+      for row in self.tokens
+    ]
+    return np.array(lengths, np.int32)
+
+  @functools.cached_property
   def lengths_N(self):
-    return np.array([len(row) for row in self.tokens], np.int32)
+    """What a row has to be padded to at least."""
+    return self.lengths.reshape(len(self), -1).max(1)
 
 
 class Padded:
@@ -136,18 +147,21 @@ class EpochPlan:
 
 def assemble(rows, index, length, *, batch_size):
   """One batch from rows `index` (at most batch_size), padded to `length`."""
+  shape = batch_size, *rows.lengths.shape[1:]
   batch = {
     'id': np.full(batch_size, -1, np.int32),
-    'tokens': np.zeros((batch_size, length), np.int32),
-    'length': np.zeros(batch_size, np.int32),
+    'tokens': np.zeros((*shape, length), np.int32),
+    'length': np.zeros(shape, np.int32),
     'weight': np.zeros(batch_size, np.float32),
   }
   for slot, i in enumerate(index):
-    tokens = rows.tokens[i]
-    batch['tokens'][slot, : len(tokens)] = tokens
+    row = rows.tokens[i]
+    texts = row if isinstance(row, tuple) else (row,)
+    for padded_L, text in zip(batch['tokens'][slot].reshape(-1, length), texts):
+      padded_L[: len(text)] = text
   real = slice(0, len(index))
   batch['id'][real] = index
-  batch['length'][real] = rows.lengths_N[index]
+  batch['length'][real] = rows.lengths[index]
   arrays = dict(rows.extra)
   if rows.label_probs_NxC is not None:
     arrays['label_probs'] = rows.label_probs_NxC
@@ -176,7 +190,8 @@ def sorted_batches(rows, *, batch_size, buckets):
     yield assemble(rows, index, length, batch_size=batch_size)
 
 
-def padding_ratio(lengths_N, plan):
+def padding_ratio(rows, plan):
   """Token slots over real tokens in the batches of a plan; 1 is perfect."""
-  slots = sum(plan.batch_size * length for _, length in plan)
-  return slots / sum(int(lengths_N[index].sum()) for index, _ in plan)
+  texts = rows.lengths.size // len(rows)
+  slots = sum(plan.batch_size * texts * length for _, length in plan)
+  return slots / sum(int(rows.lengths[index].sum()) for index, _ in plan)

@@ -12,7 +12,8 @@ and, on the host,
   rows(tokenizer, inputs, labels, max_length): (Rows, rows cut); labels are
     weak_labels.Labels in the order of the inputs, or None;
   read(tokenizer, inputs, answers): (class probabilities [N, C] of the answers,
-    the texts [N] that were written, or None).
+    the texts [N] that were written, or None);
+  texts(inputs): what a language model can learn from them, see LanguageModel.
 
 To add one: its class here, and its line in `choose`.
 
@@ -24,6 +25,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 
 from w2s_jax import batching
 from w2s_jax import boards
@@ -45,16 +47,9 @@ class Classifier(nn.Module):
 
   @nn.compact
   def __call__(self, tokens_BxL, length_B, deterministic=True):
-    trunk = transformer.Transformer(self.config, name='transformer')
-    x_BxLxD = trunk(tokens_BxL, length_B, deterministic)
-    pooled_BxD = transformer.pool(x_BxLxD, length_B, self.config.pooling)
-    return nn.Dense(
-      self.num_classes,
-      use_bias=False,
-      kernel_init=nn.initializers.zeros,
-      precision=_EXACT,
-      name='head',
-    )(pooled_BxD)
+    return _pooled_scores(
+      self.config, self.num_classes, tokens_BxL, length_B, deterministic
+    )
 
   def targets(self, batch):
     return batch['label_probs'], batch['weight']
@@ -63,12 +58,127 @@ class Classifier(nn.Module):
     return nn.softmax(self(*inputs))
 
   def rows(self, tokenizer, inputs, labels, *, max_length):
-    tokens, cut = tokenizer.encode(inputs, max_length=max_length)
-    return batching.Rows(tokens, labels and labels.probs_NxC), cut
+    tokens, cut_N = tokenizer.encode(inputs, max_length=max_length)
+    return batching.Rows(tokens, labels and labels.probs_NxC), sum(cut_N)
 
   def read(self, tokenizer, inputs, answers):
     del tokenizer, inputs
     return answers, None
+
+  def texts(self, inputs):
+    return inputs
+
+
+def _pooled_scores(config, num_scores, tokens_BxL, length_B, deterministic):
+  """Float32 [B, num_scores]; its modules belong to the calling head."""
+  trunk = transformer.Transformer(config, name='transformer')
+  x_BxLxD = trunk(tokens_BxL, length_B, deterministic)
+  pooled_BxD = transformer.pool(x_BxLxD, length_B, config.pooling)
+  return nn.Dense(
+    num_scores,
+    use_bias=False,
+    kernel_init=nn.initializers.zeros,
+    precision=_EXACT,
+    name='head',
+  )(pooled_BxD)
+
+
+class RewardModel(nn.Module):
+  """A scalar for each of two texts: logits_Bx2 are the rewards of a pair.
+
+  So p(second preferred) = sigmoid(r2 - r1), as Bradley and Terry have it (paper
+  appendix A.3), and all that works on two classes works on pairs. Both texts go
+  through the trunk together, as rows of one batch.
+  """
+
+  config: transformer.TransformerConfig
+  num_classes: int = 2
+
+  INPUTS = ('tokens', 'length')
+
+  @nn.compact
+  def __call__(self, tokens_Bx2xL, length_Bx2, deterministic=True):
+    rewards_Rx1 = _pooled_scores(
+      self.config,
+      1,
+      tokens_Bx2xL.reshape(-1, tokens_Bx2xL.shape[-1]),
+      length_Bx2.reshape(-1),
+      deterministic,
+    )
+    return rewards_Rx1.reshape(length_Bx2.shape)
+
+  def targets(self, batch):
+    return batch['label_probs'], batch['weight']
+
+  def answer(self, *inputs):
+    return nn.softmax(self(*inputs))
+
+  def rows(self, tokenizer, inputs, labels, *, max_length):
+    """Long texts lose their beginning: what is judged stands at the end."""
+    tokens, cut = tokenizer.encode(
+      self.texts(inputs), max_length=max_length, keep='end'
+    )
+    pairs = list(zip(tokens[::2], tokens[1::2], strict=True))
+    cut_N = map(any, zip(cut[::2], cut[1::2]))
+    return batching.Rows(pairs, labels and labels.probs_NxC), sum(cut_N)
+
+  def read(self, tokenizer, inputs, answers):
+    del tokenizer, inputs
+    return answers, None
+
+  def texts(self, inputs):
+    return [text for pair in inputs for text in pair.texts]
+
+
+class LanguageModel(nn.Module):
+  """The next token of packed texts: unsupervised generative fine-tuning.
+
+  Logits_RxV are float32; the output is the token embedding.
+  """
+
+  config: transformer.TransformerConfig
+  num_classes: int = 0  # none but the vocabulary
+
+  INPUTS = ('tokens', 'length')
+
+  @nn.compact
+  def __call__(self, tokens_BxL, length_B, deterministic=True):
+    trunk = transformer.Transformer(self.config, name='transformer')
+    x_BxLxD = trunk(tokens_BxL, length_B, deterministic)
+    return transformer.next_token_logits(
+      x_BxLxD[:, :-1].reshape(-1, self.config.embed_dim),
+      trunk.variables['params'],
+    )
+
+  def targets(self, batch):
+    """Class indices, as probabilities over a vocabulary would fill memory."""
+    next_BxL = batch['tokens'][:, 1:]
+    place_L = jnp.arange(1, next_BxL.shape[1] + 1)
+    weight_BxL = place_L[None] < batch['length'][:, None]
+    return next_BxL.reshape(-1), weight_BxL.reshape(-1).astype(jnp.float32)
+
+  def answer(self, tokens_BxL, length_B):
+    """Nats of each row's tokens after the first, and their number: [B, 2]."""
+    batch = {'tokens': tokens_BxL, 'length': length_B}
+    labels_R, weight_R = self.targets(batch)
+    nats_R = optax.losses.softmax_cross_entropy_with_integer_labels(
+      self(tokens_BxL, length_B), labels_R
+    )
+    sums = jnp.stack([nats_R * weight_R, weight_R])
+    return sums.reshape(2, len(tokens_BxL), -1).sum(-1).T
+
+
+def pack(tokenizer, texts, *, max_length):
+  """Rows of max_length tokens, the last perhaps shorter, for a LanguageModel.
+
+  Texts stand one behind the other with an end token between them, so nothing
+  is cut and next to nothing padded.
+  """
+  end = np.array([tokenizer.end_id()], np.int32)
+  pieces = [x for text in tokenizer.encode_whole(texts) for x in (text, end)]
+  stream = np.concatenate(pieces)
+  starts = range(0, len(stream), max_length)
+  return batching.Rows([stream[i : i + max_length] for i in starts])
 
 
 class MoveScorer(nn.Module):
@@ -198,6 +308,9 @@ class Generator(nn.Module):
       num_tokens=completion_BxT.shape[1],
     )
 
+  def texts(self, inputs):
+    return [position.prompt for position in inputs]
+
   def rows(self, tokenizer, inputs, labels, *, max_length):
     """Prompts lose their beginning where they leave no room for an answer."""
     room = max_length - chess.MAX_COMPLETION
@@ -268,6 +381,8 @@ def choose(inputs, config, num_classes):
   heads = {
     ('text', 'encoder'): Classifier,
     ('text', 'decoder'): Classifier,
+    ('pair', 'encoder'): RewardModel,
+    ('pair', 'decoder'): RewardModel,
     ('position', 'board'): MoveScorer,
     ('position', 'decoder'): Generator,
   }
@@ -292,9 +407,10 @@ def parameter_shapes(head, length=1):
 
 def dummy_inputs(head, length=1):
   """One row of zeros, to trace a head with."""
+  texts = (1, 2) if isinstance(head, RewardModel) else (1,)
   arrays = {
-    'tokens': np.zeros((1, length), np.int32),
-    'length': np.ones(1, np.int32),
+    'tokens': np.zeros((*texts, length), np.int32),
+    'length': np.ones(texts, np.int32),
     'movers': np.zeros((1, 1), np.int32),
     'arrivals': np.zeros((1, 1), np.int32),
     'captures': np.zeros((1, 1), np.int32),

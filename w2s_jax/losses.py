@@ -15,11 +15,17 @@ from w2s_jax import sharding
 
 
 def xent(logits_BxC, labels_BxC, *, weight_B, step_fraction):
-  """Cross-entropy with soft labels: naive fine-tuning (paper section 4.1)."""
+  """Cross-entropy with soft labels: naive fine-tuning (paper section 4.1).
+
+  Those of a language model may be class indices: labels_B.
+  """
   del weight_B, step_fraction
-  return optax.losses.softmax_cross_entropy(
-    logits_BxC.astype(jnp.float32), labels_BxC
-  )
+  logits_BxC = logits_BxC.astype(jnp.float32)
+  if labels_BxC.ndim == 1:
+    return optax.losses.softmax_cross_entropy_with_integer_labels(
+      logits_BxC, labels_BxC
+    )
+  return optax.losses.softmax_cross_entropy(logits_BxC, labels_BxC)
 
 
 def logconf(

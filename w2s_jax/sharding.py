@@ -100,13 +100,13 @@ def check_divides(mesh, *, batch_size, num_heads, name):
   ways = mesh.shape['data'] * mesh.shape['fsdp']
   if batch_size % ways:
     raise ValueError(
-      f'{name}.train.batch_size={batch_size} does not divide over '
-      f'mesh.data * mesh.fsdp = {ways}.'
+      f'{name}.batch_size={batch_size} does not divide over mesh.data * '
+      f'mesh.fsdp = {ways}.'
     )
   if num_heads % mesh.shape['tensor']:
     raise ValueError(
       f'mesh.tensor={mesh.shape["tensor"]} does not divide the {num_heads} '
-      f'attention heads of {name}.'
+      f'attention heads of the model of {name}.'
     )
 
 

@@ -24,6 +24,7 @@ import numpy as np
 
 from w2s_jax import batching
 from w2s_jax import checkpoint
+from w2s_jax import heads
 from w2s_jax import logger as logger_lib
 from w2s_jax import metrics
 from w2s_jax import predict
@@ -149,16 +150,24 @@ def train_stage(
     started = time.monotonic()
     rows, cut = tokenize(model, inputs, evaluation.max_length, labels)
     buckets = evaluation.buckets(model)
-    plan = batching.EpochPlan(
-      rows.lengths_N,
-      batch_size=fine_tuning['batch_size'],
+    prepared = train.prepare(
+      rows,
+      fine_tuning,
       buckets=buckets,
-      epochs=fine_tuning['epochs'],
+      loss=loss,
+      loss_args=tuple(sorted(loss_args.items())),
       seed=seed,
     )
     params_folder = stage.folder / 'params'
     if not _agreed(params_folder.exists()):
-      params = _fit(runtime, stage, model, rows, plan, spec)
+      params = _fit(
+        runtime,
+        stage,
+        model.network,
+        model.init(runtime.mesh, seed),
+        prepared,
+        snapshots=_MOMENTS - 1 if judge else 0,
+      )
       if judge:
         params = _best(runtime, stage, model, params, judge, evaluation)
       checkpoint.save_params(params_folder, params)
@@ -170,10 +179,10 @@ def train_stage(
         (stage.folder / temporary).rmtree(missing_ok=True)
     return {
       'seconds': round(time.monotonic() - started, 1),
-      'steps': len(plan),
+      'steps': len(prepared['plan']),
       'rows': len(rows),
       'rows_cut': cut,
-      'padding_ratio': batching.padding_ratio(rows.lengths_N, plan),
+      'padding_ratio': batching.padding_ratio(rows, prepared['plan']),
       'params_sha256': checkpoint.digest(params_folder),
       **scores,
     }
@@ -181,31 +190,17 @@ def train_stage(
   return _once(runtime, f'{name}-seed{seed}', spec, build)
 
 
-def _fit(runtime, stage, model, rows, plan, spec):
-  """Trained parameters of a train stage's spec."""
-  recipe = dict(spec['fine_tuning'])
-  freeze = recipe.pop('freeze')
-  for decided_by_plan in ('epochs', 'batch_size'):
-    recipe.pop(decided_by_plan)
+def _fit(runtime, stage, network, params, prepared, *, snapshots=0):
   return train.fit(
-    model=model.network,
-    params=model.init(runtime.mesh, spec['seed']),
-    rows=rows,
-    plan=plan,
-    recipe=train.Recipe(
-      loss=spec['loss'],
-      loss_args=tuple(sorted(spec['loss_args'].items())),
-      total_steps=len(plan),
-      **recipe,
-    ),
-    freeze=freeze,
-    seed=spec['seed'],
+    model=network,
+    params=params,
     mesh=runtime.mesh,
     folder=stage.folder,
     checkpoint_every=runtime.checkpoint_every,
     logger=_logger(runtime, stage),
     name=stage.name,
-    snapshots=_MOMENTS - 1 if spec['judge'] else 0,
+    snapshots=snapshots,
+    **prepared,
   )
 
 
@@ -237,6 +232,84 @@ def _best(runtime, stage, model, params, judge, evaluation):
   if best == 'end':
     return params
   return checkpoint.load_params(moments[best], mesh=runtime.mesh)
+
+
+def generative_stage(
+  runtime,
+  *,
+  name,
+  model,
+  fine_tuning,
+  inputs,
+  evaluation,
+  seed,
+):
+  """The model after it has learned to write such inputs, labels unseen.
+
+  Unsupervised generative fine-tuning (paper section 5.2.2): language-model loss
+  on packed texts. The trunk goes on from there; a head starts as it would have.
+  """
+  spec = {
+    'kind': 'generative',
+    'model': {**model.identity, 'head': 'LanguageModel', 'num_classes': 0},
+    'fine_tuning': fine_tuning,
+    'seed': seed,
+    'rows': splits.fingerprint(inputs),
+    'evaluation': evaluation.spec(),
+  }
+  max_length = evaluation.max_length
+
+  def build(stage):
+    started = time.monotonic()
+    network = heads.LanguageModel(model.network.config)
+    packed, held_out = (
+      heads.pack(
+        model.tokenizer, model.network.texts(x.inputs), max_length=max_length
+      )
+      for x in (inputs, evaluation.splits['validation'])
+    )
+    buckets = (max_length,)
+    prepared = train.prepare(packed, fine_tuning, buckets=buckets, seed=seed)
+
+    def nats(params):
+      sums_Nx2 = predict.predict(
+        network,
+        params,
+        held_out,
+        batch_size=fine_tuning['batch_size'],
+        buckets=buckets,
+        mesh=runtime.mesh,
+      )
+      return float(np.divide(*sums_Nx2.astype(np.float64).sum(0)))
+
+    params_folder = stage.folder / 'params'
+    trunk = model.init(runtime.mesh, seed)['transformer']
+    params = {'transformer': trunk}
+    before = nats(params)
+    if not _agreed(params_folder.exists()):
+      params = _fit(runtime, stage, network, params, prepared)
+      checkpoint.save_params(params_folder, params)
+    params = checkpoint.load_params(params_folder, mesh=runtime.mesh)
+    if jax.process_index() == 0:
+      model.tokenizer.save(stage.folder)
+      (stage.folder / 'checkpoints').rmtree(missing_ok=True)
+    return {
+      'seconds': round(time.monotonic() - started, 1),
+      'steps': len(prepared['plan']),
+      'tokens': int(packed.lengths.sum()),
+      'validation_nats_before': before,  # a token
+      'validation_nats': nats(params),
+      'params_sha256': checkpoint.digest(params_folder),
+    }
+
+  stage = _once(runtime, f'{name}-seed{seed}', spec, build)
+
+  def init(mesh, seed):
+    trunk = checkpoint.load_params(stage.folder / 'params', mesh=mesh)
+    return {**model.init(mesh, seed), **trunk}
+
+  identity = {**model.identity, 'generative': stage.key}
+  return model._replace(init=init, identity=identity)
 
 
 def zero_shot_stage(runtime, *, model, evaluation):
@@ -372,8 +445,14 @@ def _once(runtime, name, spec, build):
     partial.write_text(json.dumps(summary))
     partial.replace(done)
   _barrier(f'{name}-done')
-  accuracy = summary.get('validation_accuracy')
-  detail = '' if accuracy is None else f'  validation {accuracy:.1%}'
+  detail = ''
+  if 'validation_accuracy' in summary:
+    detail = f'  validation {summary["validation_accuracy"]:.1%}'
+  if 'validation_nats' in summary:
+    detail = (
+      f'  {summary["validation_nats_before"]:.2f} -> '
+      f'{summary["validation_nats"]:.2f} nats a token'
+    )
   say('done', f'{time.monotonic() - started:.1f} s{detail}')
   return stage
 

@@ -28,7 +28,7 @@ from w2s_jax.tasks import splits
 # One row of results.jsonl for each of these.
 ROW_KEY = (
   *('task', 'weak_model', 'strong_model', 'via'),
-  *('loss', 'weak_labels', 'early_stopping', 'seed'),
+  *('loss', 'weak_labels', 'early_stopping', 'generative', 'seed'),
 )
 
 
@@ -53,6 +53,8 @@ def run(config, workdir, *, console):
     key: build_model(config.models[key], key, config.task, config.data, mesh)
     for key in dict.fromkeys(itertools.chain(*chains))
   }
+  if any(config.generative):
+    check_generative(config.generative_train, chains, ladder, mesh)
   runtime = stages.Runtime(
     workdir=checkpoint.absolute(workdir),
     mesh=mesh,
@@ -60,7 +62,9 @@ def run(config, workdir, *, console):
     eval_batch_size=config.eval_batch_size,
     checkpoint_every=config.checkpoint_every,
     tensorboard=config.tensorboard,
-    num_stages=count_stages(chains, config.losses, config.seeds),
+    num_stages=count_stages(
+      chains, config.losses, config.seeds, config.generative
+    ),
   )
   evaluation = stages.Evaluation(
     splits=evaluated,
@@ -77,7 +81,8 @@ def run(config, workdir, *, console):
   for seed in config.seeds:
     journey = Journey(runtime, config, ladder, evaluation, slices[seed], seed)
     rows = [
-      journey.result(chain, loss, zero_shot[chain[-1]])
+      journey.result(chain, loss, generative, zero_shot[chain[-1]])
+      for generative in config.generative
       for chain in chains
       for loss in config.losses
     ]
@@ -99,23 +104,26 @@ class Journey:
     self._slices = slices  # the weak half, then a transfer slice a step
     self._shared = dict(evaluation=evaluation, seed=seed)
     self._validation = evaluation.splits['validation']
-    for method in ('_weak', '_student', '_labels', '_ceiling'):
+    for method in ('_weak', '_student', '_labels', '_ceiling', '_model'):
       setattr(self, method, functools.cache(getattr(self, method)))
 
-  def _trained(self, chain, loss):
-    return self._student(chain, loss) if chain[1:] else self._weak(chain)
+  def _trained(self, chain, loss, generative):
+    if chain[1:]:
+      return self._student(chain, loss, generative)
+    return self._weak(chain)
 
   def _weak(self, chain):
     rows = self._slices[0]
     truth = weak_labels.ground_truth(rows)
-    return self._train('weak', chain[0], rows, truth)
+    return self._train('weak', self._ladder[chain[0]], chain[0], rows, truth)
 
-  def _student(self, chain, loss):
+  def _student(self, chain, loss, generative):
     """Trained on what its teacher says of a slice that is new to both."""
     *teachers, key = chain
-    supervisor = self._trained(chain[:-1], loss)
+    supervisor = self._trained(chain[:-1], loss, generative)
     return self._train(
       f'student-{loss}',
+      self._model(key, generative),
       key,
       self._slices[len(teachers)],
       self._labels(chain[:-1], supervisor),
@@ -124,10 +132,26 @@ class Journey:
       judge=self._judge(supervisor),
     )
 
-  def _ceiling(self, key):
+  def _ceiling(self, key, generative):
     """Trained on the truth of the first transfer slice."""
     rows = self._slices[1]
-    return self._train('ceiling', key, rows, weak_labels.ground_truth(rows))
+    truth = weak_labels.ground_truth(rows)
+    model = self._model(key, generative)
+    return self._train('ceiling', model, key, rows, truth)
+
+  def _model(self, key, generative):
+    """A model of the ladder, or what it is after it has learned to write."""
+    model = self._ladder[key]
+    if not generative:
+      return model
+    return stages.generative_stage(
+      self._runtime,
+      name=f'generative-{model.name}',
+      model=model,
+      fine_tuning=self._config.generative_train.to_dict(),
+      inputs=without_truth(self._slices[1]),
+      **self._shared,
+    )
 
   def _labels(self, chain, supervisor):
     """What the supervisor at the end of a chain says of the next slice."""
@@ -153,9 +177,8 @@ class Journey:
     return None
 
   def _train(
-    self, role, key, rows, labels, *, suffix='', loss='xent', judge=None
+    self, role, model, key, rows, labels, *, suffix='', loss='xent', judge=None
   ):
-    model = self._ladder[key]
     return stages.train_stage(
       self._runtime,
       name=f'{role}-{model.name}{suffix}',
@@ -169,7 +192,7 @@ class Journey:
       **self._shared,
     )
 
-  def result(self, chain, loss, zero_shot):
+  def result(self, chain, loss, generative, zero_shot):
     """One row of results: a student beside what it is to be held against."""
     weak, strong = self._ladder[chain[0]], self._ladder[chain[-1]]
     row = dict(
@@ -179,6 +202,7 @@ class Journey:
       via=[self._ladder[key].name for key in chain[1:-1]],
       weak_labels=self._config.weak_labels,
       early_stopping=self._config.early_stopping,
+      generative=generative,
       loss=loss,
       seed=self._shared['seed'],
       weak_parameters=weak.num_parameters,
@@ -187,15 +211,17 @@ class Journey:
     row |= compare(
       dict(
         weak=self._weak(chain[:1]),
-        student=self._student(chain, loss),
-        ceiling=self._ceiling(chain[-1]),
+        student=self._student(chain, loss, generative),
+        ceiling=self._ceiling(chain[-1], generative),
         zero_shot=zero_shot,
       )
     )
     transfer = self._slices[len(chain) - 1]
-    labels = self._labels(chain[:-1], self._trained(chain[:-1], loss))
+    supervisor = self._trained(chain[:-1], loss, generative)
     row['weak_label_accuracy'] = metrics.accuracy(
-      weak_labels.join(transfer.ids, labels).probs_NxC,
+      weak_labels.join(
+        transfer.ids, self._labels(chain[:-1], supervisor)
+      ).probs_NxC,
       transfer.label_probs_NxC,
     )
     return row
@@ -229,14 +255,17 @@ def parse_chains(students, ladder):
   return chains
 
 
-def count_stages(chains, loss_names, seeds):
+def count_stages(chains, loss_names, seeds, generative):
+  """Of a study; `generative` as in the config."""
   prefixes = {c[:n] for c in chains for n in range(1, len(c) + 1)}
   labelled = {c[:n] for c in chains for n in range(1, len(c))}
   alone = sum(len(c) == 1 for c in prefixes)
-  trained = alone + (len(prefixes) - alone) * len(loss_names)
-  labels = alone + (len(labelled) - alone) * len(loss_names)
+  students = (len(prefixes) + len(labelled) - 2 * alone) * len(loss_names)
   strong = len({c[-1] for c in chains})
-  return strong + len(seeds) * (trained + labels + strong)
+  learned_to_write = len({key for c in chains for key in c[1:]})
+  a_seed = 2 * alone + (students + strong) * len(generative)
+  a_seed += learned_to_write * sum(generative)
+  return strong + len(seeds) * a_seed
 
 
 def compare(trained):
@@ -264,7 +293,8 @@ def compare(trained):
     )
   )
   row['pgr'], row['pgr_status'] = pgr.value, pgr.status
-  row['seconds'] = trained['student'].summary()['seconds']
+  for name in ('seconds', 'rows', 'rows_cut'):
+    row[name] = trained['student'].summary()[name]
   row['stages'] = {role: s.folder.name for role, s in trained.items()}
   return row
 
@@ -317,6 +347,7 @@ def check_numbers(config):
   for key, model in config.models.items():
     for name in ('epochs', 'batch_size'):
       counts[f'models.{key}.train.{name}'] = model.train[name]
+      counts[f'generative_train.{name}'] = config.generative_train[name]
   for name, value in counts.items():
     if value < 1:
       raise ValueError(f'{name}={value} must be at least 1.')
@@ -343,22 +374,46 @@ def build_model(spec, key, task, data, mesh):
       inputs=task.inputs, num_classes=task.num_classes, **fields
     )
     shapes = heads.parameter_shapes(model.network, data.max_length)
-    optimizer.partition(shapes, freeze=spec.train.freeze)
-    optimizer.make_schedule(
-      peak=spec.train.learning_rate,
-      total_steps=1,
-      warmup=spec.train.warmup,
-      decay=spec.train.decay,
-    )
   except ValueError as e:
     raise ValueError(f'config.models.{key}: {e}') from e
-  sharding.check_divides(
-    mesh,
-    batch_size=spec.train.batch_size,
-    num_heads=model.network.config.num_heads,
-    name=f'models.{key}',
+  check_fine_tuning(
+    spec.train, shapes, model, mesh, field=f'models.{key}.train'
   )
   return model
+
+
+def check_fine_tuning(fields, shapes, model, mesh, *, field):
+  """The fields of a `train` config, for parameters of such shapes."""
+  try:
+    optimizer.partition(shapes, freeze=fields.freeze)
+    optimizer.make_schedule(
+      peak=fields.learning_rate,
+      total_steps=1,
+      warmup=fields.warmup,
+      decay=fields.decay,
+    )
+  except ValueError as e:
+    raise ValueError(f'config.{field}: {e}') from e
+  sharding.check_divides(
+    mesh,
+    batch_size=fields.batch_size,
+    num_heads=model.network.config.num_heads,
+    name=field,
+  )
+
+
+def check_generative(fields, chains, ladder, mesh):
+  """Students have to be decoders."""
+  for key in dict.fromkeys(key for chain in chains for key in chain[1:]):
+    model = ladder[key]
+    if not model.network.config.causal:
+      raise ValueError(
+        f'generative: {model.name} is no decoder and can not learn to write; '
+        f'give models.{key} other weights, or set generative=(False,).'
+      )
+    network = heads.LanguageModel(model.network.config)
+    shapes = heads.parameter_shapes(network, 2)
+    check_fine_tuning(fields, shapes, model, mesh, field='generative_train')
 
 
 def check_losses(names, loss_args, task):

@@ -25,12 +25,12 @@ class Tokenizer:
   def vocab_size(self):
     return self._backend.get_vocab_size()
 
-  def encode(self, texts, *, max_length):
-    """Returns (list of int32 ids_L, number of texts that were cut).
+  def encode(self, texts, *, max_length, keep='start'):
+    """Returns (list of int32 ids_L, list of bool: which texts were cut).
 
-    Cuts the end of the text, never the special tokens around it. A text
-    without tokens becomes one special token (id 0 where there is none), so
-    that every row has something to pool.
+    Cuts the end of the text, or with keep='end' its start, never the special
+    tokens around it. A text without tokens becomes one special token (id 0
+    where there is none), so that every row has something to pool.
 
     Raises:
       ValueError: max_length has no room for a token of the text.
@@ -41,12 +41,12 @@ class Tokenizer:
         f'max_length={max_length} has no room for text: the tokenizer adds '
         f'{num_special} special tokens.'
       )
-    self._backend.enable_truncation(max_length)
+    direction = {'start': 'right', 'end': 'left'}[keep]
+    self._backend.enable_truncation(max_length, direction=direction)
     encodings = self._backend.encode_batch_fast(texts)
     self._backend.no_truncation()
-    empty = [self._empty_id()]
-    ids = [np.array(e.ids or empty, np.int32) for e in encodings]
-    return ids, sum(bool(e.overflowing) for e in encodings)
+    ids = [np.array(e.ids or [self.end_id()], np.int32) for e in encodings]
+    return ids, [bool(e.overflowing) for e in encodings]
 
   def encode_whole(self, texts):
     """List of int32 ids_L: uncut, and without special tokens."""
@@ -75,7 +75,8 @@ class Tokenizer:
     path = epath.Path(folder) / 'tokenizer.json'
     path.write_text(self._backend.to_str(), encoding='utf-8')
 
-  def _empty_id(self):
+  def end_id(self):
+    """Of what stands for nothing, or between texts: the first special token."""
     added = self._backend.get_added_tokens_decoder()
     return min((i for i, token in added.items() if token.special), default=0)
 
@@ -84,18 +85,29 @@ class WordHash:
   """Words to hashed ids, with the interface of Tokenizer.
 
   For random models in tests and debugging: needs no vocabulary. Id 0 stands
-  for a text without words.
+  for a text without words, and between texts.
   """
 
   def __init__(self, vocab_size):
     self.vocab_size = vocab_size
 
-  def encode(self, texts, *, max_length):
-    """Returns (list of int32 ids_L, number of texts that were cut)."""
-    words = [text.split() for text in texts]
-    ids = [[self._hash(word) for word in row[:max_length]] for row in words]
-    num_cut = sum(len(row) > max_length for row in words)
-    return [np.array(row or [0], np.int32) for row in ids], num_cut
+  def encode(self, texts, *, max_length, keep='start'):
+    """Returns (list of int32 ids_L, list of bool: which texts were cut)."""
+    ids = self.encode_whole(texts)
+    cut = [len(row) > max_length for row in ids]
+    part = {'start': slice(max_length), 'end': slice(-max_length, None)}[keep]
+    empty = np.array([self.end_id()], np.int32)
+    return [row[part] if len(row) else empty for row in ids], cut
+
+  def encode_whole(self, texts):
+    """List of int32 ids_L: uncut."""
+    return [
+      np.array([self._hash(word) for word in text.split()], np.int32)
+      for text in texts
+    ]
+
+  def end_id(self):
+    return 0
 
   def token_id(self, text):
     """Id of one word.
@@ -119,6 +131,9 @@ class Characters:
   """A token for each ASCII character, for random models that write."""
 
   vocab_size = 128
+
+  def end_id(self):
+    return 0
 
   def encode_whole(self, texts):
     """List of int32 ids_L; other characters become question marks."""

@@ -69,7 +69,7 @@ def make_step(model, recipe, mesh):
 
   def train_step(state, frozen, batch, seed):
     dropout = jax.random.fold_in(jax.random.key(seed), state.step)
-    labels_RxK, weight_R = model.targets(batch)
+    labels, weight_R = model.targets(batch)  # [R, K], or class indices [R]
 
     def mean(x_R):
       return jnp.sum(x_R * weight_R) / jnp.maximum(jnp.sum(weight_R), 1)
@@ -83,12 +83,12 @@ def make_step(model, recipe, mesh):
       )
       loss_R = loss_fn(
         logits_RxK,
-        labels_RxK,
+        labels,
         weight_B=weight_R,
         step_fraction=state.step / recipe.total_steps,
       )
-      agree_R = jnp.argmax(logits_RxK, -1) == jnp.argmax(labels_RxK, -1)
-      return mean(loss_R), mean(agree_R)
+      label_R = labels if labels.ndim == 1 else jnp.argmax(labels, -1)
+      return mean(loss_R), mean(jnp.argmax(logits_RxK, -1) == label_R)
 
     (loss, agreement), grads = jax.value_and_grad(mean_loss, has_aux=True)(
       state.params
@@ -104,6 +104,23 @@ def make_step(model, recipe, mesh):
     return placed(TrainState(state.step + 1, params, opt_state)), metrics
 
   return jax.jit(init_state), jax.jit(train_step, donate_argnums=0)
+
+
+def prepare(rows, fine_tuning, *, buckets, loss='xent', loss_args=(), seed):
+  """Arguments of `fit` that follow from the `train` fields of a config."""
+  recipe = dict(fine_tuning)
+  freeze = recipe.pop('freeze')
+  plan = batching.EpochPlan(
+    rows.lengths_N,
+    batch_size=recipe.pop('batch_size'),
+    buckets=buckets,
+    epochs=recipe.pop('epochs'),
+    seed=seed,
+  )
+  recipe = Recipe(
+    loss=loss, loss_args=loss_args, total_steps=len(plan), **recipe
+  )
+  return dict(rows=rows, plan=plan, recipe=recipe, freeze=freeze, seed=seed)
 
 
 def fit(
