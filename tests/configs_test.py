@@ -73,6 +73,8 @@ def test_debug_needs_no_download(path):
   [
     ('nlp', '', 1, 2, 2),
     ('nlp', 'bootstrap', 5, 4, 4),
+    ('reward_modeling', '', 1, 2, 2),
+    ('reward_modeling', 'bootstrap', 5, 4, 4),
     ('chess', '', 8, 4, 4),
     ('chess', 'naive', 6, 4, 2),
     ('chess', 'bootstrap', 5, 4, 4),

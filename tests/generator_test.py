@@ -129,6 +129,7 @@ def chess_config(path):
   'fields, says',
   [
     ({'data.max_length': 129}, 'length 129 does not fit the 128 positions'),
+    ({'data.max_length': 9}, 'writer: max_length=9 has no room'),
     (
       {'models.writer.weights': 'random:tiny-encoder'},
       "models.writer: .*'encoder'.*'position'",

@@ -252,7 +252,7 @@ def move_rows(encoded, label_probs_NxC):
 
   Its arrays hold as many moves as the position that has most, rounded up.
   """
-  most = max(len(row.movers) for row in encoded)
+  most = max((len(row.movers) for row in encoded), default=0)
   width = min(64 * -(-most // 64), chess.MAX_LEGAL)
   extra = {
     name: batching.Padded([getattr(row, name) for row in encoded], width)

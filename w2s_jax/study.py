@@ -374,6 +374,8 @@ def build_model(spec, key, task, data, mesh):
       inputs=task.inputs, num_classes=task.num_classes, **fields
     )
     shapes = heads.parameter_shapes(model.network, data.max_length)
+    # Without any row: is there room for one?
+    model.network.rows(model.tokenizer, [], None, max_length=data.max_length)
   except ValueError as e:
     raise ValueError(f'config.models.{key}: {e}') from e
   check_fine_tuning(
@@ -393,7 +395,8 @@ def check_fine_tuning(fields, shapes, model, mesh, *, field):
       decay=fields.decay,
     )
   except ValueError as e:
-    raise ValueError(f'config.{field}: {e}') from e
+    owner = field.removesuffix('.train')
+    raise ValueError(f'config.{owner}: {e}') from e
   sharding.check_divides(
     mesh,
     batch_size=fields.batch_size,
@@ -441,7 +444,9 @@ def write_results(workdir, rows):
   old = []
   if path.exists():
     old = [json.loads(line) for line in path.read_text().splitlines()]
-  by_key = {json.dumps([row[k] for k in ROW_KEY]): row for row in [*old, *rows]}
+  by_key = {
+    json.dumps([row.get(k) for k in ROW_KEY]): row for row in [*old, *rows]
+  }
   lines = [json.dumps(by_key[key]) + '\n' for key in sorted(by_key)]
   partial = path.with_name('results.jsonl.partial')
   partial.write_text(''.join(lines))
