@@ -16,6 +16,9 @@ debug. For your own pairs set --config.data.source (w2s_jax/tasks/sources.py):
 With `generative` students and ceilings are compared with those that have first
 learned to write the texts of the transfer set (paper section 5.2.2); they have
 to be decoders, so set --config.models.strong.weights too.
+
+Halves are equal, as in the paper; the recipe of each model is that of
+configs/nlp.py, and no field was searched.
 """
 
 from configs import base
