@@ -37,11 +37,25 @@ from w2s_jax.tasks import chess
 _EXACT = jax.lax.Precision.HIGHEST
 
 
-class Classifier(nn.Module):
-  """Trunk, pooling and a bias-free linear head: float32 logits_BxC."""
+class _Chooser(nn.Module):
+  """What heads have in common whose logits are those of the classes."""
 
   config: transformer.TransformerConfig
   num_classes: int
+
+  def targets(self, batch):
+    return batch['label_probs'], batch['weight']
+
+  def answer(self, *inputs):
+    return nn.softmax(self(*inputs))
+
+  def read(self, tokenizer, inputs, answers):
+    del tokenizer, inputs
+    return answers, None
+
+
+class Classifier(_Chooser):
+  """Trunk, pooling and a bias-free linear head: float32 logits_BxC."""
 
   INPUTS = ('tokens', 'length')
 
@@ -51,19 +65,9 @@ class Classifier(nn.Module):
       self.config, self.num_classes, tokens_BxL, length_B, deterministic
     )
 
-  def targets(self, batch):
-    return batch['label_probs'], batch['weight']
-
-  def answer(self, *inputs):
-    return nn.softmax(self(*inputs))
-
   def rows(self, tokenizer, inputs, labels, *, max_length):
     tokens, cut_N = tokenizer.encode(inputs, max_length=max_length)
     return batching.Rows(tokens, labels and labels.probs_NxC), sum(cut_N)
-
-  def read(self, tokenizer, inputs, answers):
-    del tokenizer, inputs
-    return answers, None
 
   def texts(self, inputs):
     return inputs
@@ -83,7 +87,7 @@ def _pooled_scores(config, num_scores, tokens_BxL, length_B, deterministic):
   )(pooled_BxD)
 
 
-class RewardModel(nn.Module):
+class RewardModel(_Chooser):
   """A scalar for each of two texts: logits_Bx2 are the rewards of a pair.
 
   So p(second preferred) = sigmoid(r2 - r1), as Bradley and Terry have it (paper
@@ -91,7 +95,6 @@ class RewardModel(nn.Module):
   through the trunk together, as rows of one batch.
   """
 
-  config: transformer.TransformerConfig
   num_classes: int = 2
 
   INPUTS = ('tokens', 'length')
@@ -107,12 +110,6 @@ class RewardModel(nn.Module):
     )
     return rewards_Rx1.reshape(length_Bx2.shape)
 
-  def targets(self, batch):
-    return batch['label_probs'], batch['weight']
-
-  def answer(self, *inputs):
-    return nn.softmax(self(*inputs))
-
   def rows(self, tokenizer, inputs, labels, *, max_length):
     """Long texts lose their beginning: what is judged stands at the end."""
     tokens, cut = tokenizer.encode(
@@ -121,10 +118,6 @@ class RewardModel(nn.Module):
     pairs = list(zip(tokens[::2], tokens[1::2], strict=True))
     cut_N = map(any, zip(cut[::2], cut[1::2]))
     return batching.Rows(pairs, labels and labels.probs_NxC), sum(cut_N)
-
-  def read(self, tokenizer, inputs, answers):
-    del tokenizer, inputs
-    return answers, None
 
   def texts(self, inputs):
     return [text for pair in inputs for text in pair.texts]
@@ -181,7 +174,7 @@ def pack(tokenizer, texts, *, max_length):
   return batching.Rows([stream[i : i + max_length] for i in starts])
 
 
-class MoveScorer(nn.Module):
+class MoveScorer(_Chooser):
   """A score for each legal move, from the states of the pieces it concerns.
 
   These are the one that moves, the one it takes, and those that it will attack
@@ -189,7 +182,6 @@ class MoveScorer(nn.Module):
   tasks/chess.py; those that are no legal moves have probability 0.
   """
 
-  config: transformer.TransformerConfig
   num_classes: int = chess.NUM_CLASSES
 
   INPUTS = ('tokens', 'length', 'movers', 'arrivals', 'captures')
@@ -234,17 +226,10 @@ class MoveScorer(nn.Module):
     legal_B = jnp.argmax(label_probs_BxC, -1) != chess.NOT_LEGAL
     return legal_B[:, None] * label_probs_BxC, legal_B * batch['weight']
 
-  def answer(self, *inputs):
-    return nn.softmax(self(*inputs))
-
   def rows(self, tokenizer, inputs, labels, *, max_length):
     del max_length  # a board has at most 33 tokens
     label_probs_NxC = labels and labels.probs_NxC
     return move_rows(tokenizer.encode(inputs), label_probs_NxC), 0
-
-  def read(self, tokenizer, inputs, answers):
-    del tokenizer, inputs
-    return answers, None
 
 
 def move_rows(encoded, label_probs_NxC):
