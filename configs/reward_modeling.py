@@ -18,7 +18,7 @@ learned to write the texts of the transfer set (paper section 5.2.2); they have
 to be decoders, so set --config.models.strong.weights too.
 
 Halves are equal, as in the paper; the recipe of each model is that of
-configs/nlp.py, and no field was searched.
+configs/nlp.py, but nothing is frozen, and no field was searched.
 """
 
 from configs import base
@@ -60,6 +60,8 @@ def get_config(arg=None):
   c.models.strong = nlp.model(args.strong, field='strong')
   if args.bootstrap:
     nlp.bootstrap(c)
+  for key in c.models:
+    c.models[key].train.freeze = ''  # token tables learn too
   if args.generative:
     c.generative = (False, True)
   if args.debug:
@@ -84,7 +86,6 @@ def debug(c):
 def sweep():
   """With the confidence loss too, by supervisors of three sizes."""
   for weak in ('minilm-l0', 'minilm-l1', 'minilm-l2'):
-    yield {
-      'models': {'weak': nlp.model(weak, field='weak')},
-      'losses': ('xent', 'logconf'),
-    }
+    model = nlp.model(weak, field='weak')
+    model.train.freeze = ''
+    yield {'models': {'weak': model}, 'losses': ('xent', 'logconf')}
