@@ -101,6 +101,18 @@ def fine_tuning(*, learning_rate, epochs, batch_size, freeze=''):
   )
 
 
+def tiny_pair(c, preset):
+  """Random models of one layer and of two, for debugging."""
+  for key, layers in (('weak', 1), ('strong', 2)):
+    c.models[key] = model(
+      f'tiny-l{layers}',
+      weights=f'random:{preset}',
+      num_layers=layers,
+      learning_rate=3e-3,
+      epochs=4,
+    )
+
+
 def parse_arg(arg, **defaults):
   """'debug,task=sst2' -> ConfigDict; types follow the defaults, strictly.
 

@@ -98,14 +98,7 @@ def debug(c):
   c.data.max_length = 48
   c.data.num_buckets = 3
   c.data.splits.update(weak=256, transfer=1024, validation=64, test=512)
-  for key, layers in (('weak', 1), ('strong', 2)):
-    c.models[key] = base.model(
-      f'tiny-l{layers}',
-      weights='random:tiny-encoder',
-      num_layers=layers,
-      learning_rate=3e-3,
-      epochs=4,
-    )
+  base.tiny_pair(c, 'tiny-encoder')
 
 
 def sweep():

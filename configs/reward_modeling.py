@@ -56,12 +56,12 @@ def get_config(arg=None):
   c.data.splits.update(weak=1000, transfer=1000, validation=500, test=2000)
   if args.loss != 'all':
     c.losses = (args.loss,)
-  c.models.weak = nlp.model(args.weak, field='weak')
-  c.models.strong = nlp.model(args.strong, field='strong')
+  c.models.weak = model(args.weak, field='weak')
+  c.models.strong = model(args.strong, field='strong')
   if args.bootstrap:
     nlp.bootstrap(c)
-  for key in c.models:
-    c.models[key].train.freeze = ''  # token tables learn too
+    for fields in c.models.values():
+      fields.train.freeze = ''
   if args.generative:
     c.generative = (False, True)
   if args.debug:
@@ -69,23 +69,24 @@ def get_config(arg=None):
   return c
 
 
+def model(name, *, field):
+  """As for texts, but the token tables learn too."""
+  fields = nlp.model(name, field=field)
+  fields.train.freeze = ''
+  return fields
+
+
 def debug(c):
   """Random tiny decoders: seconds, no download."""
   c.data.splits.update(weak=128, transfer=128, validation=64, test=256)
-  for key, layers in (('weak', 1), ('strong', 2)):
-    c.models[key] = base.model(
-      f'tiny-l{layers}',
-      weights='random:tiny-decoder',
-      num_layers=layers,
-      learning_rate=3e-3,
-      epochs=4,
-    )
+  base.tiny_pair(c, 'tiny-decoder')
   c.generative_train.update(learning_rate=3e-3, batch_size=32)
 
 
 def sweep():
   """With the confidence loss too, by supervisors of three sizes."""
   for weak in ('minilm-l0', 'minilm-l1', 'minilm-l2'):
-    model = nlp.model(weak, field='weak')
-    model.train.freeze = ''
-    yield {'models': {'weak': model}, 'losses': ('xent', 'logconf')}
+    yield {
+      'models': {'weak': model(weak, field='weak')},
+      'losses': ('xent', 'logconf'),
+    }

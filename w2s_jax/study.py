@@ -344,10 +344,11 @@ def check_numbers(config):
     'eval_batch_size': config.eval_batch_size,
     'data.num_buckets': config.data.num_buckets,
   }
-  for key, model in config.models.items():
+  recipes = {f'models.{key}.train': m.train for key, m in config.models.items()}
+  recipes['generative_train'] = config.generative_train
+  for key, recipe in recipes.items():
     for name in ('epochs', 'batch_size'):
-      counts[f'models.{key}.train.{name}'] = model.train[name]
-      counts[f'generative_train.{name}'] = config.generative_train[name]
+      counts[f'{key}.{name}'] = recipe[name]
   for name, value in counts.items():
     if value < 1:
       raise ValueError(f'{name}={value} must be at least 1.')
