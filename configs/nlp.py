@@ -5,10 +5,15 @@
 Default: Rotten Tomatoes; a bag of MiniLM-L6's token embeddings, fine-tuned on
 1,000 true labels, supervises all six layers, fine-tuned on 1,000 weak labels.
 
-Arguments, after a colon: task=, weak=, strong=, loss=, bootstrap, debug. Other
-tasks, and your own rows: --config.data.source (w2s_jax/tasks/sources.py). With
-`bootstrap`, one layer supervises two, three and six, naively and through the
-sizes in between (paper section 4.3.1).
+Arguments, after a colon: task=, weak=, strong=, loss=, bootstrap, all, paper,
+debug. Other tasks, and your own rows: --config.data.source
+(w2s_jax/tasks/sources.py). With `bootstrap`, one layer supervises two, three
+and six, naively and through the sizes in between (paper section 4.3.1).
+
+`all` is every task whose data is there, `paper` those of the paper's 22: what
+is not there is named, with the way to get it. For a folder of folders, such as
+data/sst2/train.jsonl.gz, add '--config.data.source=file:data/{task}/'. Then
+data.max_length and data.splits are upper bounds of what TASKS says.
 
 How the recipe was fixed, before PGR was looked at: by accuracy on 1,000 rows of
 validation data (standard error 1.4 points), seed 0, batch 32, linear decay.
@@ -36,18 +41,57 @@ MODELS = {
   'minilm-l6': dict(num_layers=6, learning_rate=2e-4),
 }
 
-# Tokens kept of a row, and rows of the test set (what upstream has allows).
-TASKS = {
-  'rotten_tomatoes': (64, 2000),
-  'imdb': (256, 2000),
-  'sst2': (64, 800),
-  'cola': (48, 600),
-  'wic': (96, 600),
-  'boolq': (256, 500),
-  'boolq_question_only': (48, 2000),
-  'sciq': (64, 1000),
-  'openbookqa': (64, 800),
-  'synthetic': (48, 1000),
+# Tokens kept of a row; rows of the test set and of each half (what upstream
+# has allows them).
+PAPER = {
+  'boolq': (256, 500, 1000),
+  'cosmos_qa': (128, 1000, 1000),
+  'dream': (256, 1000, 1000),
+  'ethics_justice': (48, 1000, 1000),
+  'ethics_deontology': (48, 1000, 1000),
+  'ethics_virtue': (48, 1000, 1000),
+  'ethics_utilitarianism': (96, 1000, 1000),
+  'anli_r2': (128, 600, 1000),
+  'cola': (48, 600, 1000),
+  'sst2': (64, 800, 1000),
+  'hellaswag': (128, 1000, 1000),
+  'mc_taco': (96, 1000, 1000),
+  'openbookqa': (64, 800, 1000),
+  'paws': (96, 1000, 1000),
+  'quail': (256, 1000, 1000),
+  'piqa': (96, 1000, 1000),
+  'quartz': (128, 1000, 1000),
+  'sciq': (64, 1000, 1000),
+  'social_i_qa': (64, 1000, 1000),
+  'multirc': (256, 1000, 1000),
+  'wic': (96, 600, 1000),
+  'twitter_sentiment': (64, 2000, 1000),
+}
+TASKS = PAPER | {
+  'rotten_tomatoes': (64, 2000, 1000),
+  'imdb': (256, 2000, 1000),
+  'amazon_polarity': (128, 2000, 1000),
+  'anthropic_hh': (256, 1000, 1000),
+  'boolq_question_only': (48, 2000, 1000),
+  'ai2_arc_easy': (64, 1000, 1000),
+  'ai2_arc_challenge': (64, 1000, 800),
+  'clickbait': (48, 1000, 1000),
+  'comve': (48, 1000, 1000),
+  'creak': (48, 1000, 1000),
+  'customer_reviews': (64, 500, 800),
+  'ethics_commonsense': (128, 1000, 1000),
+  'rte': (128, 250, 900),
+  'subj': (64, 1000, 1000),
+  'tweet_eval_hate': (64, 1000, 1000),
+  'tweet_eval_irony': (64, 600, 1000),
+  'tweet_eval_offensive': (64, 400, 1000),
+  'tweet_eval_sentiment': (64, 1000, 1000),
+  'winogrande': (48, 500, 1000),
+  'synthetic': (48, 1000, 1000),
+}
+SUITES = {
+  'all': [name for name in TASKS if name != 'synthetic'],
+  'paper': list(PAPER),
 }
 
 
@@ -56,17 +100,28 @@ def get_config(arg=None):
     arg,
     debug=False,  # in place of task, weak and strong
     bootstrap=False,  # in place of weak and strong
+    all=False,  # in place of task
+    paper=False,  # in place of task
     task='rotten_tomatoes',
     weak='minilm-l0',
     strong='minilm-l6',
     loss='',  # '' is every loss of base.py
   )
   c = base.get_config()
-  c.task = args.task
-  c.data.max_length, num_test = base.choose(TASKS, args.task, field='task')
   c.data.num_buckets = 5
-  halves = dict(weak=1000, transfer=1000)  # equal, as in the paper
-  c.data.splits.update(**halves, validation=500, test=num_test)
+  if args.all or args.paper:
+    c.task = 'all' if args.all else 'paper'
+    c.data.update(max_length=256)
+    c.data.splits.update(weak=1000, transfer=1000, validation=500, test=2000)
+  else:
+    c.task = args.task
+    c.data.max_length, num_test, half = base.choose(
+      TASKS, args.task, field='task'
+    )
+    # Equal halves, as in the paper.
+    c.data.splits.update(
+      weak=half, transfer=half, validation=500, test=num_test
+    )
   c.models.weak = model(args.weak, field='weak')
   c.models.strong = model(args.strong, field='strong')
   if args.bootstrap:
@@ -92,9 +147,26 @@ def bootstrap(c):
   c.students = ('l1>l2', 'l1>l3', 'l1>l6', 'l1>l2>l3', 'l1>l2>l3>l6')
 
 
+def tasks(c):
+  """A point for each task of a suite; the sizes of `c` are upper bounds."""
+  if c.task not in SUITES:
+    yield {}
+  for name in SUITES.get(c.task, ()):
+    max_length, num_test, half = TASKS[name]
+    sizes = dict(weak=half, transfer=half, test=num_test)
+    yield {
+      'task': name,
+      'data': {
+        'max_length': min(max_length, c.data.max_length),
+        'splits': {k: min(n, c.data.splits[k]) for k, n in sizes.items()},
+      },
+    }
+
+
 def debug(c):
   """Random tiny models on generated sentences: seconds, no download."""
-  c.task = 'synthetic'
+  if c.task not in SUITES:
+    c.task = 'synthetic'
   c.data.max_length = 48
   c.data.num_buckets = 3
   c.data.splits.update(weak=256, transfer=1024, validation=64, test=512)

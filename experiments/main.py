@@ -43,7 +43,7 @@ def main():
   console = rich.console.Console(quiet=not primary)
   if not console.is_terminal:
     console.width = 100
-  for config in points():
+  for config in with_data(points(), console):
     study.run(config, workdir, console=console)
   if primary:
     console.print(report.console_table(report.write(workdir)))
@@ -51,16 +51,56 @@ def main():
 
 
 def points():
-  """The config, or each point of its file's sweep()."""
-  config = launch.CONFIG.value
-  if not SWEEP.value:
-    return [config]
-  configs = []
-  file = config_flags.get_config_filename(flags.FLAGS['config'])
-  path = file.partition(':')[0]
-  for overrides in runpy.run_path(path)['sweep']():
-    configs.append(config.copy_and_resolve_references())
-    configs[-1].update(overrides)
+  """The config, or each point of its file's sweep(), for each of its tasks."""
+  path = config_flags.get_config_filename(flags.FLAGS['config'])
+  file = runpy.run_path(path.partition(':')[0])
+  sweep = file['sweep']() if SWEEP.value else [{}]
+  tasks = file.get('tasks', lambda config: [{}])
+  configs = [at(launch.CONFIG.value, point) for point in sweep]
+  return [at(config, point) for config in configs for point in tasks(config)]
+
+
+def at(config, point):
+  """A copy of a config with the fields of a point."""
+  config = config.copy_and_resolve_references()
+  config.update(point)
+  return config
+
+
+def with_data(configs, console):
+  """Those of several tasks whose data is there and enough.
+
+  Of the others it says why they are left out, and how to get their data.
+  """
+  if len({c.task for c in configs}) == 1:
+    return configs  # a mistake with the only task is the user's to see
+
+  from w2s_jax import checks
+  from w2s_jax import study
+
+  left_out = {}
+  for config in configs:
+    if config.task not in left_out:
+      chains = checks.parse_chains(config.students, config.models)
+      try:
+        study.load_splits(
+          config.task,
+          config.data,
+          seeds=config.seeds,
+          num_transfer=max(map(len, chains)) - 1,
+        )
+        left_out[config.task] = ''
+      except (ValueError, FileNotFoundError, ImportError) as e:
+        left_out[config.task] = str(e)
+  for task, reason in left_out.items():
+    if reason:
+      console.print(
+        f'Left out {task}: {reason}', highlight=False, soft_wrap=True
+      )
+  configs = [c for c in configs if not left_out[c.task]]
+  if not configs:
+    raise ValueError('data.source has the data of none of the tasks.')
+  console.print(f'{len(configs)} studies to run.')
   return configs
 
 

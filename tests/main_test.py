@@ -1,12 +1,14 @@
 """What a user who made a mistake sees: one line, before anything is trained."""
 
 from concurrent import futures
+import json
 import subprocess
 import sys
 
 import pytest
 
 import tiny
+import tiny_rows
 
 # Flags with a mistake, and what the one line says of it.
 MISTAKES = {
@@ -71,21 +73,85 @@ def test_mistake_ends_with_one_line(flag, attempts):
   assert not list(workdir.iterdir()), 'something was done before'
 
 
-def test_sweep_takes_every_point_with_the_arguments_of_the_config():
-  code = """
-import sys, launch, main
-launch.parse_flags(sys.argv)
-for c in main.points():
-  print(c.models.weak.name, c.models.strong.name, c.losses, c.seeds)
-"""
-  config = f'--config={tiny.ROOT}/configs/nlp.py:loss=xent'
-  flags = [config, '--config.seeds=7', '--sweep', '--workdir=unused']
-  printed = subprocess.run(
-    [sys.executable, '-c', code, *flags],
+def run_code(code, *flags):
+  """Lines that Python code prints after main.py has parsed its flags."""
+  code = f'import sys, launch, main\nlaunch.parse_flags(sys.argv)\n{code}'
+  return subprocess.run(
+    [sys.executable, '-c', code, *flags, '--workdir=unused'],
     cwd=tiny.ROOT / 'experiments',
+    env=tiny.environment(),
     check=True,
     capture_output=True,
     text=True,
   ).stdout.splitlines()
+
+
+def points(*flags):
+  """A line of what matters for each config that would be run."""
+  code = """
+for c in main.points():
+  print(c.task, c.models.weak.name, c.models.strong.name, c.losses, c.seeds,
+        c.data.max_length, c.data.splits.weak, c.data.splits.test)
+"""
+  return run_code(code, *flags)
+
+
+def test_sweep_takes_every_point_with_the_arguments_of_the_config():
+  config = f'--config={tiny.ROOT}/configs/nlp.py:loss=xent'
+  printed = points(config, '--config.seeds=7', '--sweep')
   assert len(printed) == 10
-  assert printed[0] == "minilm-l0 minilm-l1 ('xent',) (7,)"
+  assert printed[0] == (
+    "rotten_tomatoes minilm-l0 minilm-l1 ('xent',) (7,) 64 1000 2000"
+  )
+
+
+def test_a_suite_is_a_point_for_each_task_with_sizes_as_bounds():
+  config = f'--config={tiny.ROOT}/configs/nlp.py:paper,loss=xent'
+  printed = points(config, '--config.data.splits.weak=50')
+  assert len(printed) == 22
+  assert printed[0].startswith('boolq minilm-l0 minilm-l6')
+  assert printed[0].endswith(' 256 50 500')
+  assert printed[3].endswith(' 48 50 1000')
+  assert len(points(config, '--sweep')) == 220
+
+
+def test_a_suite_says_what_is_not_there_and_runs_the_rest(tmp_path):
+  for name, n in {'sst2': 300, 'quartz': 200, 'cola': 20}.items():
+    (tmp_path / name).mkdir()
+    rows = ''.join(json.dumps(row) + '\n' for row in tiny_rows.rows(name, n))
+    (tmp_path / name / 'train.jsonl').write_text(rows)
+    split = 'test' if name == 'quartz' else 'validation'
+    (tmp_path / name / f'{split}.jsonl').write_text(rows)
+  code = """
+import rich.console
+console = rich.console.Console(width=100)
+for c in main.with_data(main.points(), console):
+  print('runs', c.task)
+"""
+  lines = run_code(
+    code,
+    f'--config={tiny.ROOT}/configs/nlp.py:paper',
+    f'--config.data.source=file:{tmp_path}/{{task}}/',
+    *(f'--config.data.splits.{name}=40' for name in ('weak', 'transfer')),
+    *(f'--config.data.splits.{name}=32' for name in ('validation', 'test')),
+  )
+  assert [line for line in lines if line.startswith('runs')] == [
+    'runs sst2',
+    'runs quartz',
+  ]
+  reasons = dict(
+    line.removeprefix('Left out ').split(': ', 1)
+    for line in lines
+    if line.startswith('Left out ')
+  )
+  assert len(reasons) == 20
+  assert 'data.splits.test = 32 needs' in reasons['cola']
+  assert 'tfds build anli/r2' in reasons['anli_r2']
+  assert 'python -m w2s_jax.tasks.prepare dream FOLDER' in reasons['dream']
+  with pytest.raises(subprocess.CalledProcessError) as error:
+    run_code(
+      code,
+      f'--config={tiny.ROOT}/configs/nlp.py:paper',
+      f'--config.data.source=file:{tmp_path}/none/{{task}}/',
+    )
+  assert 'the data of none of the tasks' in error.value.stderr

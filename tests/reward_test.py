@@ -274,9 +274,27 @@ def test_no_verdict_is_a_bad_row():
     _convert('helpsteer3', {**row['helpsteer3'], 'individual_preference': []})
 
 
-def test_a_task_without_a_source_asks_for_one():
-  with pytest.raises(ValueError, match="'pandalm' has no source of its own"):
+def test_what_is_not_prepared_says_how_to_get_it(tmp_path, monkeypatch):
+  pytest.importorskip('tensorflow_datasets')
+  monkeypatch.setenv('TFDS_DATA_DIR', str(tmp_path))
+  with pytest.raises(ValueError, match='testset-v1.json.*prepare pandalm'):
     tasks.load('pandalm')
+
+
+def test_turns_and_votes_in_columns_are_the_same():
+  """As TFDS has lists of several columns."""
+  rows = _row('Because.', 'No idea.', second=True)
+
+  def in_columns(cells):
+    return {name: [cell[name] for cell in cells] for name in cells[0]}
+
+  for name, columns in {
+    'ultrafeedback': ('chosen', 'rejected'),
+    'helpsteer2': ('three_most_similar_preferences',),
+    'helpsteer3': ('context', 'individual_preference'),
+  }.items():
+    other = {c: in_columns(rows[name][c]) for c in columns}
+    assert _convert(name, rows[name] | other) == _convert(name, rows[name])
 
 
 def test_soft_labels_duplicates_and_contradictions(tmp_path):

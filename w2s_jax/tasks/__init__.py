@@ -12,7 +12,7 @@ import logging
 
 import numpy as np
 
-from w2s_jax.tasks import chess, nlp, reward, sources
+from w2s_jax.tasks import chess, nlp, reward, sources, tfds_builder
 from w2s_jax.tasks import task as task_lib
 
 TASKS = {**nlp.TASKS, **chess.TASKS, **reward.TASKS}
@@ -59,13 +59,16 @@ def load(
   Args:
     name: a key of `TASKS`.
     source: where the rows are, see sources.py; '' for the task's own source.
+      `{task}` in it becomes the name of the task.
     select: further arguments of the task's conversion.
 
   Returns:
     The training pool; the upstream test set, or None where it is to be held out
-    of the pool (the source is a single pool, or the task has no labelled test
-    split); and counts of rows read, examples made from them, and bad rows,
-    duplicates and contradicting duplicates dropped, for 'train' and 'test'.
+    of the pool (the source is a single pool or has the test split only, or the
+    task has no labelled test split); and counts of rows read, examples made
+    from them, and bad rows, duplicates, contradicting duplicates, candidates in
+    excess of their question's balance and rows of a test set's inputs in other
+    groups dropped, for 'train' and 'test'.
 
   Raises:
     ValueError: unknown task; a row without a needed column, a text or a valid
@@ -85,14 +88,73 @@ def load(
       f'data.source is empty, and task {name!r} has no source of its own: give '
       'one, such as file:PATH.'
     )
-  if not sources.has_splits(source):
-    pool, counts = _load_splits(name, source, task.train[:1], select)
+  source = source.replace('{task}', name)
+  train, test = _choose_splits(name, source)
+  pool, counts = _load_splits(name, source, train, select)
+  if not test:
     return pool, None, {'train': counts}
-  train, train_counts = _load_splits(name, source, task.train, select)
-  if not task.test:
-    return train, None, {'train': train_counts}
-  test, test_counts = _load_splits(name, source, task.test, select)
-  return train, test, {'train': train_counts, 'test': test_counts}
+  test_pool, test_counts = _load_splits(name, source, test, select)
+  # What shares a group with a test row is left to whoever picks the test rows.
+  in_test = np.isin(pool.ids, test_pool.ids)
+  in_test &= ~np.isin(pool.groups, test_pool.groups)
+  if in_test.any():
+    pool, counts = pool.take(~in_test), {**counts, 'in_test': in_test.sum()}
+  return pool, test_pool, {'train': counts, 'test': test_counts}
+
+
+def how_to_get(name: str) -> str:
+  """In one line: the command or the files that the rows of a task want."""
+  source = TASKS[name].source
+  kind, _, where = source.partition(':')
+  ways = {
+    'tfds': f'run `tfds build {where} --file_format=array_record` (this needs '
+    f'TensorFlow) for data.source={source}',
+    'hf': f'`pip install datasets` for data.source={source}',
+    'asset': f'set data.source={source}',
+  }
+  if where.startswith('w2s/'):
+    del ways['tfds']
+  found = [ways[kind]] if kind in ways else []
+  for data_set in {name, where.removeprefix('w2s/')}:
+    if data_set in tfds_builder.DATA_SETS:
+      found.append(tfds_builder.how_to_get(data_set))
+      break
+  files = ', '.join((*TASKS[name].train, *TASKS[name].test))
+  found = found or [f'put {files}, as .jsonl or the like, into the folder']
+  return f'To get it, {"; or ".join(found)}.'
+
+
+def _choose_splits(name: str, source: str) -> tuple[list[str], list[str]]:
+  """Names of the splits for training and, where they are apart, testing."""
+  task = TASKS[name]
+  try:
+    there = sources.split_names(source)
+  except (FileNotFoundError, ValueError) as error:
+    if not source.startswith(('file:', 'tfds:w2s/')):
+      raise
+    raise type(error)(f'{error} {how_to_get(name)}') from error
+  if there is None:  # One pool; a name means nothing to it.
+    return list(task.train[:1]), []
+
+  def find(names):
+    known = [[n for n in each.split('|') if n in there] for each in names]
+    return [each[0] for each in known if each]
+
+  train, test = find(task.train), find(task.test)
+  if len(train) == len(task.train) and len(test) == len(task.test):
+    return train, test
+  if not train and test:
+    logging.warning(
+      '%s has no split %s: all comes from %s.',
+      source,
+      task.train[0],
+      '+'.join(test),
+    )
+    return test, []
+  raise FileNotFoundError(
+    f'{source} has the splits {", ".join(there) or "(none)"}; task {name!r} '
+    f'needs {", ".join((*task.train, *task.test))}.'
+  )
 
 
 def _load_splits(
@@ -127,7 +189,10 @@ def _load_splits(
       first_bad,
     )
   if not kept:
-    raise ValueError(f'data.source = {source!r} has no rows for task {name!r}.')
+    why = f'; all are bad, the first at {first_bad}' if first_bad else '.'
+    raise ValueError(
+      f'data.source = {source!r} has no rows for task {name!r}{why}'
+    )
   counts['conflicting'] = len(found) - len(kept)
   counts['duplicates'] = counts['examples'] - len(found)
   if counts['duplicates'] or counts['conflicting']:
@@ -140,6 +205,10 @@ def _load_splits(
       counts['duplicates'],
       counts['conflicting'],
     )
+  if TASKS[name].question:
+    even = _even(kept, TASKS[name].question)
+    counts['uneven'] = len(kept) - len(even)
+    kept = even
   inputs, groups, labels = zip(*kept.values(), strict=True)
   one_hot = np.eye(TASKS[name].num_classes)
   probs = [
@@ -153,6 +222,19 @@ def _load_splits(
     balanced=TASKS[name].balanced,
   )
   return examples, dict(counts)
+
+
+def _even(kept: dict, question) -> dict:
+  """As many right as wrong answers of each question, by their hashes."""
+  answers = collections.defaultdict(lambda: ([], []))
+  for id_ in sorted(kept):
+    inputs, _, (label,) = kept[id_]
+    answers[question(inputs)][label].append(id_)
+  chosen = set()
+  for wrong, right in answers.values():
+    for ids in (wrong, right):
+      chosen.update(ids[: min(len(wrong), len(right))])
+  return {id_: row for id_, row in kept.items() if id_ in chosen}
 
 
 def _convert(name: str, row: dict, origin: str, select: dict) -> list[tuple]:

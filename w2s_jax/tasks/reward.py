@@ -97,18 +97,27 @@ def _mean(votes: list[float]) -> float:
   return sum(votes) / len(votes)
 
 
-def _hh_rlhf(row: dict) -> Converted:
-  """Two dialogues that part with their last answers.
+def dialogues(row: dict) -> tuple[str, str, str]:
+  """(start, better end, worse end) of two dialogues that part at their ends.
 
-  The data set has some dialogues at several of their turns, one row each, so
-  the group is how a dialogue opens.
+  Raises:
+    task.BadRow: they part before their last answers.
   """
   prompt, cue, better = _text(row['chosen']).rpartition(_CUE)
   same, _, worse = _text(row['rejected']).rpartition(_CUE)
   if not cue or prompt != same:
     raise task.BadRow('the dialogues part before their last answers')
-  opening = prompt.partition(_CUE)[0]
-  return _pair(prompt + cue, better, worse, 0, group=opening)
+  return prompt, _text(better), _text(worse)
+
+
+def opening(prompt: str) -> str:
+  """Some dialogues are there at several of their turns, one row each."""
+  return prompt.partition(_CUE)[0]
+
+
+def _hh_rlhf(row: dict) -> Converted:
+  prompt, better, worse = dialogues(row)
+  return _pair(prompt + _CUE, better, worse, 0, group=opening(prompt))
 
 
 def _shp(row: dict) -> Converted:
@@ -117,9 +126,23 @@ def _shp(row: dict) -> Converted:
   return _pair(_ask(row['history']), *answers, share)
 
 
+def _turns(turns) -> list[tuple[str, str]]:
+  """(role, content) of each; TFDS has a list of either."""
+  if isinstance(turns, dict):
+    return list(zip(turns['role'], turns['content'], strict=True))
+  return [(turn['role'], turn['content']) for turn in turns]
+
+
+def _votes(votes, key: str) -> list[dict]:
+  """One dict a vote; TFDS has a list of each column instead."""
+  if isinstance(votes, dict):
+    return [{key: vote} for vote in votes[key]]
+  return votes
+
+
 def _ultrafeedback(row: dict) -> Converted:
   """The chosen answer has the best score, which the other may share: a tie."""
-  better, worse = (row[name][-1]['content'] for name in ('chosen', 'rejected'))
+  better, worse = (_turns(row[name])[-1][1] for name in ('chosen', 'rejected'))
   scores = row.get('score_chosen'), row.get('score_rejected')
   tie = scores[0] is not None and scores[0] == scores[1]
   return _pair(_ask(row['prompt']), better, worse, 0.5 if tie else 0)
@@ -145,7 +168,7 @@ def _helpsteer2(row: dict) -> Converted:
   """The votes are those that upstream's overall preference is made of."""
   votes = [
     _vote(vote, 'strength', _STRENGTHS)
-    for vote in row['three_most_similar_preferences']
+    for vote in _votes(row['three_most_similar_preferences'], 'strength')
   ]
   answers = row['response_1'], row['response_2']
   return _pair(_ask(row['prompt']), *answers, _mean(votes))
@@ -153,12 +176,13 @@ def _helpsteer2(row: dict) -> Converted:
 
 def _helpsteer3(row: dict) -> Converted:
   turns = (
-    f'{turn["role"].replace("user", "human").title()}: {_text(turn["content"])}'
-    for turn in row['context']
+    f'{role.replace("user", "human").title()}: {_text(content)}'
+    for role, content in _turns(row['context'])
   )
   prompt = '\n\n'.join(turns) + _CUE
   votes = [
-    _vote(vote, 'score', _STRENGTHS) for vote in row['individual_preference']
+    _vote(vote, 'score', _STRENGTHS)
+    for vote in _votes(row['individual_preference'], 'score')
   ]
   return _pair(prompt, row['response1'], row['response2'], _mean(votes))
 
@@ -230,6 +254,6 @@ TASKS = {
   'helpsteer3': _task(
     _helpsteer3, 'hf:nvidia/HelpSteer3:preference', test=('validation',)
   ),
-  'alpaca_eval': _task(_alpaca_eval),
-  'pandalm': _task(_pandalm),
+  'alpaca_eval': _task(_alpaca_eval, 'tfds:w2s/alpaca_eval', ('train|eval',)),
+  'pandalm': _task(_pandalm, 'tfds:w2s/pandalm', ('train|test',)),
 }

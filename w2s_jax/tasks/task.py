@@ -14,12 +14,15 @@ class Task:
 
   Attributes:
     source: the default source, see sources.py; '' where there is none.
-    train: upstream splits behind the weak half, transfer half and validation.
+    train: upstream splits behind the weak half, transfer half and validation;
+      'a|b' is the first of these names that the source knows.
     test: upstream splits, with labels, behind the test set; () where there are
       none, and the test set is held out of `train`.
     convert: from a row to (inputs, group key, label) triples; a label is a
       class, or a tuple of the probabilities of all classes. Raises KeyError for
       a missing column and ValueError for a bad value.
+    question: from inputs to what they ask, less the answer that they hold: as
+      many right as wrong answers of each question are kept.
     num_classes: the classes are 0 .. num_classes - 1.
     inputs: their kind, which decides what models can read them.
     balanced: whether splits hold equally many rows of each class.
@@ -31,6 +34,7 @@ class Task:
   train: tuple[str, ...]
   test: tuple[str, ...]
   convert: Callable[..., list[tuple]]
+  question: Callable[[str], str] | None = None
   num_classes: int = 2
   inputs: str = 'text'
   balanced: bool = True
