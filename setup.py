@@ -11,6 +11,7 @@ VERSION = re.search(
 ).group(1)
 
 TEST = [
+  'gguf>=0.19',
   'ipykernel>=6',
   'nbclient>=0.10',
   'nbformat>=5.10',
@@ -51,7 +52,8 @@ setuptools.setup(
   ],
   extras_require={
     'gcs': ['gcsfs>=2024.2'],
-    'hf': ['datasets>=3.0'],
+    'gguf': ['gguf>=0.19'],  # weights in GGUF files: asset:smollm2-135m
+    'hf': ['datasets>=3.0', 'huggingface_hub>=0.25'],
     'parquet': ['pyarrow>=15'],  # reads .zst, too
     'tensorboard': ['tensorboardX>=2.6'],
     'test': TEST,

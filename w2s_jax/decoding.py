@@ -15,10 +15,9 @@ from w2s_jax import transformer
 
 def empty_cache(config, *, batch_size, width):
   """Of a trunk, with room for `width` tokens a row."""
-  head_width = config.embed_dim // config.num_heads
-  shape = batch_size, config.num_heads, width, head_width
-  zeros_BxHxMxK = sharding.constrain_batch(jnp.zeros(shape, config.dtype))
-  layer = {'attention': {'key': zeros_BxHxMxK, 'value': zeros_BxHxMxK}}
+  shape = batch_size, config.kv_heads, width, config.head_width
+  zeros_BxGxMxK = sharding.constrain_batch(jnp.zeros(shape, config.dtype))
+  layer = {'attention': {'key': zeros_BxGxMxK, 'value': zeros_BxGxMxK}}
   return {f'layer_{i}': layer for i in range(config.num_layers)}
 
 
@@ -43,7 +42,7 @@ def greedy(config, params, tokens_BxL, length_B, *, num_tokens):
       mutable='cache',
     )
     x_BxD = jnp.take_along_axis(x_BxLxD, last_B[:, None, None], axis=1)[:, 0]
-    logits_BxV = transformer.next_token_logits(x_BxD, params)
+    logits_BxV = transformer.next_token_logits(x_BxD, params, config)
     return written.get('cache', {}), jnp.argmax(logits_BxV, axis=-1)
 
   def step(carry, t):

@@ -1,7 +1,7 @@
 """One transformer in Flax Linen, used as pure functions.
 
-The same trunk is a BERT-style encoder, a GPT-2 decoder or an encoder of chess
-boards, by its config.
+The same trunk is a BERT-style encoder, a decoder (GPT-2, GPT-NeoX, Llama,
+Mistral, Qwen, Gemma) or an encoder of chess boards, by its config.
 Sequences are padded on the right; what is padding follows from `length_B`
 alone, never from a token id.
 
@@ -9,222 +9,206 @@ A decoder also continues texts: with `first_B` it takes new tokens from that
 place of each row on, and finds the keys and values of those before them in the
 Flax collection 'cache', see decoding.py.
 
-Shapes: B batch, L length, T = B * L tokens, D embed, H heads, K head width,
-M width of the cache, F hidden width of the MLP, V vocabulary, P positions, R
-states of any kind.
+Shapes: B batch, L length, T = B * L tokens, D embed, H heads, G heads of keys
+and values, K head width, M positions that have keys, F hidden width of the MLP,
+V vocabulary, P positions, X angles of a rotary embedding, R states of any kind.
 """
 
-import dataclasses
 import functools
-from typing import Literal
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+import numpy as np
 
+from w2s_jax import architectures
 from w2s_jax import boards
 from w2s_jax import sharding
 from w2s_jax.tasks import chess
+
+PRESETS = architectures.PRESETS
+TransformerConfig = architectures.TransformerConfig
 
 _ACTIVATIONS = {
   'relu': nn.relu,
   'gelu': functools.partial(nn.gelu, approximate=False),
   'gelu_tanh': functools.partial(nn.gelu, approximate=True),
-}
-
-
-@dataclasses.dataclass(frozen=True)
-class TransformerConfig:
-  """Everything that defines a trunk.
-
-  With norm='post' (BERT) the embeddings are normalised and nothing follows the
-  last layer; with norm='pre' (GPT-2) it is the other way round.
-  """
-
-  vocab_size: int
-  max_positions: int  # 0: no position table, as tokens say where they stand
-  embed_dim: int
-  num_layers: int
-  num_heads: int
-  mlp_dim: int
-  causal: bool
-  norm: Literal['pre', 'post']
-  activation: Literal['gelu', 'gelu_tanh', 'relu']
-  norm_eps: float
-  pooling: Literal['mean', 'last']  # over the real tokens
-  reads: Literal['text', 'board'] = 'text'
-  type_vocab_size: int = 0
-  dropout: float = 0.0  # on the embeddings and on each residual branch
-  dtype: str = 'float32'  # of the activations; parameters are float32
-
-
-def _encoder(**sizes):
-  return TransformerConfig(
-    causal=False,
-    norm='post',
-    activation='gelu',
-    norm_eps=1e-12,
-    pooling='mean',
-    type_vocab_size=2,
-    **sizes,
-  )
-
-
-def _decoder(**sizes):
-  return TransformerConfig(
-    causal=True,
-    norm='pre',
-    activation='gelu_tanh',
-    norm_eps=1e-5,
-    pooling='last',
-    **sizes,
-  )
-
-
-def _gpt2(embed_dim, num_layers, num_heads):
-  return _decoder(
-    vocab_size=50257,
-    max_positions=1024,
-    embed_dim=embed_dim,
-    num_layers=num_layers,
-    num_heads=num_heads,
-    mlp_dim=4 * embed_dim,
-  )
-
-
-def _board(embed_dim, num_layers, num_heads):
-  return TransformerConfig(
-    vocab_size=chess.VOCAB_SIZE,
-    max_positions=0,
-    embed_dim=embed_dim,
-    num_layers=num_layers,
-    num_heads=num_heads,
-    mlp_dim=4 * embed_dim,
-    causal=False,
-    norm='pre',
-    activation='relu',
-    norm_eps=1e-5,
-    pooling='mean',
-    reads='board',
-  )
-
-
-_TINY = dict(
-  vocab_size=1024,
-  max_positions=128,
-  embed_dim=32,
-  num_layers=2,
-  num_heads=4,
-  mlp_dim=64,
-)
-
-PRESETS = {
-  'minilm-l6': _encoder(
-    vocab_size=30522,
-    max_positions=512,
-    embed_dim=384,
-    num_layers=6,
-    num_heads=12,
-    mlp_dim=1536,
-  ),
-  'bert-base': _encoder(
-    vocab_size=30522,
-    max_positions=512,
-    embed_dim=768,
-    num_layers=12,
-    num_heads=12,
-    mlp_dim=3072,
-  ),
-  'gpt2': _gpt2(embed_dim=768, num_layers=12, num_heads=12),
-  'gpt2-medium': _gpt2(embed_dim=1024, num_layers=24, num_heads=16),
-  'gpt2-large': _gpt2(embed_dim=1280, num_layers=36, num_heads=20),
-  'gpt2-xl': _gpt2(embed_dim=1600, num_layers=48, num_heads=25),
-  'board-xs': _board(embed_dim=16, num_layers=2, num_heads=2),
-  'board-s': _board(embed_dim=32, num_layers=3, num_heads=4),
-  'board-m': _board(embed_dim=64, num_layers=4, num_heads=4),
-  'board-l': _board(embed_dim=128, num_layers=4, num_heads=4),
-  'tiny-encoder': _encoder(**_TINY),
-  'tiny-decoder': _decoder(**_TINY),
+  'silu': nn.silu,
 }
 
 
 def _dense(config, features, name):
+  qkv = name in ('query', 'key', 'value')
   return nn.Dense(
     features,
+    use_bias=config.biases == 'all' or (config.biases == 'qkv' and qkv),
     kernel_init=nn.initializers.normal(0.02),
     dtype=config.dtype,
+    param_dtype=config.param_dtype,
     name=name,
   )
 
 
+class RmsNorm(nn.Module):
+  """Over the last axis, in float32."""
+
+  config: TransformerConfig
+
+  @nn.compact
+  def __call__(self, x):
+    offset = self.config.norm_offset
+    start = nn.initializers.constant(1.0 - offset)
+    shape = x.shape[-1:]
+    scale_D = self.param('scale', start, shape, self.config.param_dtype)
+    scale = jnp.expand_dims(scale_D, range(x.ndim - 1)).astype(jnp.float32)
+    x = x.astype(jnp.float32)
+    mean_square = jnp.mean(x**2, axis=-1, keepdims=True)
+    x *= jax.lax.rsqrt(mean_square + self.config.norm_eps)
+    return (x * (offset + scale)).astype(self.config.dtype)
+
+
 def _norm(config, name):
+  if config.norm_kind == 'rms':
+    return RmsNorm(config, name=name)
   # Statistics are float32 in Flax whatever the dtype.
-  return nn.LayerNorm(epsilon=config.norm_eps, dtype=config.dtype, name=name)
+  return nn.LayerNorm(
+    epsilon=config.norm_eps,
+    dtype=config.dtype,
+    param_dtype=config.param_dtype,
+    name=name,
+  )
 
 
-def attention_mask(length_B, num_positions, *, causal):
-  """Which keys a query may see: bool, broadcastable to BxHxLxL.
+def attention_mask(position_BxL, length_B, num_keys, *, causal, window):
+  """Which of M keys a query may see: bool, broadcastable to BxHxLxM.
 
   A decoder needs no lengths: padding is on the right, so no real token sees
   any of it.
   """
-  position_L = jnp.arange(num_positions)
-  if causal:
-    return (position_L[None, :] <= position_L[:, None])[None, None]
-  return (position_L[None, :] < length_B[:, None])[:, None, None]
+  key_1x1xM = jnp.arange(num_keys)[None, None]
+  if not causal:
+    return (key_1x1xM < length_B[:, None, None])[:, None]
+  query_BxLx1 = position_BxL[:, :, None]
+  mask_BxLxM = key_1x1xM <= query_BxLx1
+  if window:
+    mask_BxLxM &= key_1x1xM > query_BxLx1 - window
+  return mask_BxLxM[:, None]
 
 
-def _cache_mask(first_B, num_new, width):
-  """As attention_mask, of new tokens from first_B on over a whole cache."""
-  query_BxL = first_B[:, None] + jnp.arange(num_new)[None]
-  key_M = jnp.arange(width)
-  return (key_M[None, None] <= query_BxL[:, :, None])[:, None]
+def rotary_frequencies(config, *, window):
+  """Radians a position of each pair of features that turns: [X].
+
+  Args:
+    window: of a layer with a window, or without one.
+  """
+  width = int(config.head_width * config.rotary_fraction)
+  exponent_X = np.arange(0, width, 2) / width
+  if window and config.window_rope_base:
+    return config.window_rope_base**-exponent_X
+  frequency_X = config.rope_base**-exponent_X
+  if not config.rope_scaling:
+    return frequency_X
+  factor, *bounds = config.rope_scaling
+  if not bounds:
+    return frequency_X / factor
+  # Llama 3.1: what turns fast enough stays, what turns too slowly to have been
+  # seen whole is slowed down, and between the two it is mixed.
+  low, high, trained = bounds
+  turns_X = trained * frequency_X / (2 * np.pi)
+  kept_X = np.clip((turns_X - low) / (high - low), 0, 1)
+  return frequency_X * (kept_X + (1 - kept_X) / factor)
+
+
+def _rotate(x_BxHxLxK, position_BxL, frequency_X):
+  """Turns feature i of a head with feature i + X, in float32."""
+  frequency_1x1xX = frequency_X.astype(np.float32)[None, None]
+  angle_BxLxX = position_BxL[:, :, None] * frequency_1x1xX
+  cos, sin = jnp.cos(angle_BxLxX)[:, None], jnp.sin(angle_BxLxX)[:, None]
+  size = len(frequency_X)
+  first, second, rest = jnp.split(x_BxHxLxK, (size, 2 * size), axis=-1)
+  turned = first * cos - second * sin, second * cos + first * sin
+  turned = [x.astype(rest.dtype) for x in turned]
+  return jnp.concatenate([*turned, rest], axis=-1)
 
 
 class Attention(nn.Module):
   """Multi-head self-attention with a float32 softmax."""
 
   config: TransformerConfig
+  window: bool
 
   @nn.compact
-  def __call__(self, x_TxD, mask_BxHxLxL, shape, first_B):
-    batch_size, num_positions = shape
-    embed_dim, num_heads = self.config.embed_dim, self.config.num_heads
+  def __call__(self, x_TxD, length_B, first_B, shape):
+    config = self.config
+    position_BxL = jnp.arange(shape[1])[None]
+    if first_B is not None:
+      position_BxL += first_B[:, None]
+    q_BxHxLxK = self._heads('query', config.num_heads, x_TxD, shape)
+    k_BxGxLxK = self._heads('key', config.kv_heads, x_TxD, shape)
+    v_BxGxMxK = self._heads('value', config.kv_heads, x_TxD, shape)
+    if config.rotary_fraction:
+      frequency_X = rotary_frequencies(config, window=self.window)
+      q_BxHxLxK = _rotate(q_BxHxLxK, position_BxL, frequency_X)
+      k_BxGxLxK = _rotate(k_BxGxLxK, position_BxL, frequency_X)
+    k_BxGxMxK = k_BxGxLxK
+    if first_B is not None:
+      k_BxGxMxK = self._remember('key', k_BxGxLxK, first_B)
+      v_BxGxMxK = self._remember('value', v_BxGxMxK, first_B)
+    mask_BxHxLxM = attention_mask(
+      position_BxL,
+      length_B,
+      k_BxGxMxK.shape[2],
+      causal=config.causal,
+      window=self.window and config.window,
+    )
+    out_BxHxLxK = self._attend(q_BxHxLxK, k_BxGxMxK, v_BxGxMxK, mask_BxHxLxM)
+    out_TxD = out_BxHxLxK.transpose(0, 2, 1, 3).reshape(len(x_TxD), -1)
+    return _dense(config, config.embed_dim, 'out')(out_TxD)
 
-    def heads(name):
-      x = _dense(self.config, embed_dim, name)(x_TxD)
-      x_BxLxHxK = x.reshape(batch_size, num_positions, num_heads, -1)
-      return x_BxLxHxK.transpose(0, 2, 1, 3)
+  def _heads(self, name, num_heads, x_TxD, shape):
+    """Queries, keys or values: [B, number, L, K]."""
+    x = _dense(self.config, num_heads * self.config.head_width, name)(x_TxD)
+    x_BxLxHxK = x.reshape(*shape, num_heads, -1)
+    if self.config.qk_norm and name != 'value':
+      x_BxLxHxK = RmsNorm(self.config, name=f'{name}_norm')(x_BxLxHxK)
+    return x_BxLxHxK.transpose(0, 2, 1, 3)
 
-    q_BxHxLxK, k_BxHxLxK, v_BxHxLxK = map(heads, ('query', 'key', 'value'))
-    if first_B is not None:  # M positions of the cache in place of the L
-      k_BxHxLxK = self._remember('key', k_BxHxLxK, first_B)
-      v_BxHxLxK = self._remember('value', v_BxHxLxK, first_B)
-      mask_BxHxLxL = _cache_mask(first_B, num_positions, k_BxHxLxK.shape[2])
-    scores_BxHxLxL = jnp.einsum(
-      'bhqk,bhmk->bhqm',
-      q_BxHxLxK * q_BxHxLxK.shape[-1] ** -0.5,
-      k_BxHxLxK,
+  def _attend(self, q_BxHxLxK, k_BxGxMxK, v_BxGxMxK, mask_BxHxLxM):
+    config, shape = self.config, q_BxHxLxK.shape
+    width = config.query_scalar or shape[-1]
+    # Heads that share keys and values stand side by side, so that they can be
+    # taken for one head with more queries.
+    grouped = (shape[0], config.kv_heads, -1, shape[-1])
+    scores_BxGxQxM = jnp.einsum(
+      'bgqk,bgmk->bgqm',
+      (q_BxHxLxK * width**-0.5).reshape(grouped),
+      k_BxGxMxK,
       preferred_element_type=jnp.float32,
     )
+    scores_BxHxLxM = scores_BxGxQxM.reshape(*shape[:3], -1)
+    scores_BxHxLxM = _cap(scores_BxHxLxM, config.attention_cap)
     # Finite, so that a padding row (length 0, no key at all) is no NaN.
     lowest = jnp.finfo(jnp.float32).min
-    scores_BxHxLxL = jnp.where(mask_BxHxLxL, scores_BxHxLxL, lowest)
-    weights_BxHxLxL = nn.softmax(scores_BxHxLxL).astype(v_BxHxLxK.dtype)
-    out_BxHxLxK = jnp.einsum('bhqm,bhmk->bhqk', weights_BxHxLxL, v_BxHxLxK)
-    out_TxD = out_BxHxLxK.transpose(0, 2, 1, 3).reshape(-1, embed_dim)
-    return _dense(self.config, embed_dim, 'out')(out_TxD)
+    scores_BxHxLxM = jnp.where(mask_BxHxLxM, scores_BxHxLxM, lowest)
+    weights_BxHxLxM = nn.softmax(scores_BxHxLxM).astype(v_BxGxMxK.dtype)
+    weights_BxGxQxM = weights_BxHxLxM.reshape(scores_BxGxQxM.shape)
+    out = jnp.einsum('bgqm,bgmk->bgqk', weights_BxGxQxM, v_BxGxMxK)
+    return out.reshape(shape)
 
-  def _remember(self, name, new_BxHxLxK, first_B):
+  def _remember(self, name, new_BxGxLxK, first_B):
     """Puts what is new into the cache, from first_B on; returns all of it."""
 
-    def write(past_HxMxK, new_HxLxK, first):
-      return jax.lax.dynamic_update_slice(past_HxMxK, new_HxLxK, (0, first, 0))
+    def write(past_GxMxK, new_GxLxK, first):
+      return jax.lax.dynamic_update_slice(past_GxMxK, new_GxLxK, (0, first, 0))
 
-    past_BxHxMxK = self.get_variable('cache', name)
-    known_BxHxMxK = jax.vmap(write)(past_BxHxMxK, new_BxHxLxK, first_B)
-    self.put_variable('cache', name, known_BxHxMxK)
-    return known_BxHxMxK
+    past_BxGxMxK = self.get_variable('cache', name)
+    known_BxGxMxK = jax.vmap(write)(past_BxGxMxK, new_BxGxLxK, first_B)
+    self.put_variable('cache', name, known_BxGxMxK)
+    return known_BxGxMxK
+
+
+def _cap(x, limit):
+  return limit * jnp.tanh(x / limit) if limit else x
 
 
 class Mlp(nn.Module):
@@ -232,33 +216,46 @@ class Mlp(nn.Module):
 
   @nn.compact
   def __call__(self, x_TxD):
-    hidden_TxF = _dense(self.config, self.config.mlp_dim, 'up')(x_TxD)
-    hidden_TxF = _ACTIVATIONS[self.config.activation](hidden_TxF)
-    return _dense(self.config, self.config.embed_dim, 'down')(hidden_TxF)
+    config = self.config
+    activation = _ACTIVATIONS[config.activation]
+    hidden_TxF = _dense(config, config.mlp_dim, 'up')(x_TxD)
+    if config.gated:
+      hidden_TxF *= activation(_dense(config, config.mlp_dim, 'gate')(x_TxD))
+    else:
+      hidden_TxF = activation(hidden_TxF)
+    return _dense(config, config.embed_dim, 'down')(hidden_TxF)
 
 
 class Layer(nn.Module):
   """Attention and MLP, each on a residual branch."""
 
   config: TransformerConfig
+  window: bool
 
   @nn.compact
-  def __call__(self, x_TxD, mask_BxHxLxL, shape, deterministic, first_B):
+  def __call__(self, x_TxD, length_B, first_B, shape, deterministic):
+    config = self.config
     attention = functools.partial(
-      Attention(self.config, name='attention'),
-      mask_BxHxLxL=mask_BxHxLxL,
-      shape=shape,
+      Attention(config, self.window, name='attention'),
+      length_B=length_B,
       first_B=first_B,
+      shape=shape,
     )
-    attention_norm = _norm(self.config, 'attention_norm')
-    mlp = Mlp(self.config, name='mlp')
-    mlp_norm = _norm(self.config, 'mlp_norm')
-    dropout = nn.Dropout(self.config.dropout, deterministic=deterministic)
-    if self.config.norm == 'pre':
-      x_TxD += dropout(attention(attention_norm(x_TxD)))
-      return x_TxD + dropout(mlp(mlp_norm(x_TxD)))
-    x_TxD = attention_norm(x_TxD + dropout(attention(x_TxD)))
-    return mlp_norm(x_TxD + dropout(mlp(x_TxD)))
+    mlp = Mlp(config, name='mlp')
+    attention_norm = _norm(config, 'attention_norm')
+    mlp_norm = _norm(config, 'mlp_norm')
+    dropout = nn.Dropout(config.dropout, deterministic=deterministic)
+    if config.norm == 'post':
+      x_TxD = attention_norm(x_TxD + dropout(attention(x_TxD)))
+      return mlp_norm(x_TxD + dropout(mlp(x_TxD)))
+    change_TxD = attention(attention_norm(x_TxD))
+    if config.norm == 'both':
+      change_TxD = _norm(config, 'attention_out_norm')(change_TxD)
+    attended_TxD = x_TxD + dropout(change_TxD)
+    change_TxD = mlp(mlp_norm(x_TxD if config.parallel else attended_TxD))
+    if config.norm == 'both':
+      change_TxD = _norm(config, 'mlp_out_norm')(change_TxD)
+    return attended_TxD + dropout(change_TxD)
 
 
 class Transformer(nn.Module):
@@ -281,12 +278,14 @@ class Transformer(nn.Module):
     if config.norm == 'post':
       x_TxD = _norm(config, 'embed_norm')(x_TxD)
     x_TxD = nn.Dropout(config.dropout, deterministic=deterministic)(x_TxD)
-    mask = attention_mask(length_B, tokens_BxL.shape[1], causal=config.causal)
+    layer_class = Layer
+    if config.remat:
+      layer_class = nn.remat(Layer, static_argnums=(4, 5))
     for i in range(config.num_layers):
       x_TxD = sharding.constrain_batch(x_TxD)
-      layer = Layer(config, name=f'layer_{i}')
-      x_TxD = layer(x_TxD, mask, tokens_BxL.shape, deterministic, first_B)
-    if config.norm == 'pre':
+      layer = layer_class(config, config.has_window(i), name=f'layer_{i}')
+      x_TxD = layer(x_TxD, length_B, first_B, tokens_BxL.shape, deterministic)
+    if config.norm != 'post':
       x_TxD = _norm(config, 'final_norm')(x_TxD)
     return sharding.constrain_batch(x_TxD).reshape(x_BxLxD.shape)
 
@@ -301,15 +300,22 @@ class Transformer(nn.Module):
       )
 
     def table(size, name):
-      init = nn.initializers.normal(0.02)
-      embed = nn.Embed(size, config.embed_dim, embedding_init=init, name=name)
+      embed = nn.Embed(
+        size,
+        config.embed_dim,
+        embedding_init=nn.initializers.normal(0.02),
+        param_dtype=config.param_dtype,
+        name=name,
+      )
       # Whole on every device: a lookup in a split table does not partition.
       return sharding.gather(embed.embedding.astype(config.dtype))
 
     # Ids outside the vocabulary become NaN instead of some other token.
     token_VxD = table(config.vocab_size, 'token_embed')
     x_BxLxD = jnp.take(token_VxD, tokens_BxL, axis=0, mode='fill')
-    if config.max_positions:
+    if config.embed_scale:
+      x_BxLxD *= jnp.asarray(config.embed_dim**0.5, config.dtype)
+    if config.max_positions and not config.rotary_fraction:
       position_PxD = table(config.max_positions, 'position_embed')
       if first_B is None:
         x_BxLxD += position_PxD[None, :num_positions]
@@ -327,6 +333,8 @@ class Transformer(nn.Module):
 
       x_BxLxD += attacks_BxLxL @ of_kind('attacked_embed')
       x_BxLxD += attacks_BxLxL.swapaxes(1, 2) @ of_kind('attacker_embed')
+    if not config.tied:  # read by next_token_logits alone
+      table(config.vocab_size, 'output_embed')
     return x_BxLxD
 
 
@@ -341,12 +349,15 @@ def pool(x_BxLxD, length_B, pooling):
   return jnp.sum(weight_BxL[:, :, None] * x_BxLxD.astype(jnp.float32), axis=1)
 
 
-def next_token_logits(x_RxD, params):
-  """Float32 logits_RxV of the token after each state, by a trunk's params.
+def output_table(params):
+  """The embedding_VxD of a trunk's params that scores the next token."""
+  return params.get('output_embed', params['token_embed'])['embedding']
 
-  The output of a language model is its token embedding, as in GPT-2.
-  """
-  table_VxD = sharding.gather(params['token_embed']['embedding'])
-  return jnp.matmul(
+
+def next_token_logits(x_RxD, params, config):
+  """Float32 logits_RxV of the token after each state, by a trunk's params."""
+  table_VxD = sharding.gather(output_table(params)).astype(jnp.float32)
+  logits_RxV = jnp.matmul(
     x_RxD.astype(jnp.float32), table_VxD.T, precision=jax.lax.Precision.HIGHEST
   )
+  return _cap(logits_RxV, config.logits_cap)

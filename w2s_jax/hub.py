@@ -1,0 +1,59 @@
+"""Finds the model folder that the `weights` of a config name."""
+
+import pathlib
+
+from w2s_jax import assets
+from w2s_jax import gguf_files
+
+_FILES = (
+  'config.json',
+  'tokenizer.json',
+  'model.safetensors',
+  'model-*.safetensors',
+  'model.safetensors.index.json',
+)
+
+
+def folder(weights):
+  """Where weights lie; fetches what is not there yet.
+
+  Args:
+    weights: 'asset:NAME', 'hf:OWNER/NAME' or 'hf:OWNER/NAME@REVISION' at
+      Hugging Face, or a folder.
+
+  Raises:
+    ValueError: unknown asset.
+    FileNotFoundError: it can not be fetched.
+    ImportError: it needs a package that is not installed.
+  """
+  kind, _, name = weights.partition(':')
+  if kind == 'hf':
+    return _snapshot(name)
+  if kind != 'asset':
+    return pathlib.Path(weights)
+  found = assets.path(name)
+  for file in found.glob('*.gguf'):
+    return gguf_files.converted(file)
+  return found
+
+
+def _snapshot(name):
+  """Of a model at Hugging Face, in the cache of huggingface_hub."""
+  try:
+    import huggingface_hub
+  except ModuleNotFoundError as error:
+    raise ImportError(
+      f'weights=hf:{name} needs the package {error.name}: '
+      'pip install "w2s_jax[hf]".'
+    ) from None
+  repository, _, revision = name.partition('@')
+  try:
+    found = huggingface_hub.snapshot_download(
+      repository, revision=revision or None, allow_patterns=_FILES
+    )
+  except (OSError, ValueError) as error:
+    raise FileNotFoundError(
+      f'weights=hf:{name} can not be fetched ({error}). Without a network, '
+      'name a folder that holds the model.'
+    ) from error
+  return pathlib.Path(found)
