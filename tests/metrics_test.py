@@ -205,3 +205,34 @@ def test_interval_covers_the_truth_about_as_often_as_it_says(n_seeds):
 def test_shapes_that_differ_are_refused():
   with pytest.raises(ValueError, match=r'\(2, 9\), \(2, 9\), \(1, 9\)'):
     metrics.pgr_interval(np.ones((2, 9)), np.ones((2, 9)), np.ones((1, 9)))
+
+
+def test_interval_of_a_median_covers_it_about_as_often_as_it_says():
+  rng = np.random.default_rng(8)
+  for n_tasks, least in (6, 0.88), (30, 0.9):
+    covered = 0
+    for values_T in rng.lognormal(size=(300, n_tasks)):  # the median is 1
+      result = metrics.median_interval(values_T, resamples=400)
+      assert result.low <= result.value <= result.high
+      covered += result.low <= 1 <= result.high
+    assert least <= covered / 300 <= 0.99
+
+
+def test_median_has_its_standard_error_and_does_not_mind_outliers():
+  rng = np.random.default_rng(9)
+  values_T = rng.standard_normal(1001)
+  result = metrics.median_interval(values_T)
+  assert result.se == pytest.approx(np.sqrt(np.pi / 2 / 1001), rel=0.2)
+  far = np.append(
+    values_T[values_T < result.value], [result.value, *[1e9] * 500]
+  )
+  assert metrics.median_interval(far).value == result.value
+
+
+def test_few_values_have_a_median_but_no_interval():
+  result = metrics.median_interval([0.1, 0.2, 0.3, 0.4, 5])
+  assert result[:3] == (0.3, None, None) and 0 < result.se < 5
+  assert metrics.median_interval([0.1, 0.2, 0.3, 0.4, 5, 6]).low is not None
+  low = metrics.median_interval([0.1, 0.2, 0.3], confidence=0.75).low
+  assert low == pytest.approx(0.1)
+  assert metrics.median_interval([0.5]) == (0.5, None, None, np.inf)

@@ -3,7 +3,8 @@
 Predictions and labels are probabilities over C classes; a prediction is right
 where its most probable class is the most probable class of the label.
 
-Shapes: N examples, C classes, S seeds, R resamples, K bins or patterns.
+Shapes: N examples, C classes, S seeds, T tasks, R resamples, K bins or
+patterns.
 """
 
 from typing import NamedTuple
@@ -223,3 +224,33 @@ def _bootstrap_means(correct_MxSxN, *, resamples, rng):
   means_MxSxR = (pattern_MSxK @ count_RxK.T / n).reshape(n_models, n_seeds, -1)
   seeds_RxS = rng.integers(n_seeds, size=(resamples, max(n_seeds - 1, 1)))
   return means_MxSxR[:, seeds_RxS, np.arange(resamples)[:, None]].mean(-1)
+
+
+class Median(NamedTuple):
+  """A median with its interval, None of too few values, and standard error."""
+
+  value: float
+  low: float | None
+  high: float | None
+  se: float
+
+
+def median_interval(
+  values_T, *, confidence=0.95, resamples=2000, seed=0
+) -> Median:
+  """The median over tasks, with a bootstrap interval over tasks.
+
+  The whole range of T tasks holds the true median with a probability of
+  1 - 2^(1 - T); where that is below `confidence` there is no interval.
+  """
+  values_T = np.asarray(values_T, np.float64)
+  n_tasks = len(values_T)
+  rng = np.random.default_rng(seed)
+  tasks_RxT = rng.integers(n_tasks, size=(resamples, n_tasks))
+  median_R = np.median(values_T[tasks_RxT], 1)
+  low = high = None
+  if 1 - 2.0 ** (1 - n_tasks) >= confidence:
+    tail = (1 - confidence) / 2
+    low, high = map(float, np.quantile(median_R, [tail, 1 - tail]))
+  se = float(median_R.std()) if n_tasks > 1 else np.inf
+  return Median(float(np.median(values_T)), low, high, se)

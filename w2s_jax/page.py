@@ -1,10 +1,6 @@
-"""Results as text: a report in Markdown, and the same as one HTML page."""
+"""Results as text: a report in Markdown, and parts of it."""
 
-import base64
-import html
-import re
-
-from w2s_jax import figures
+from w2s_jax import results
 from w2s_jax import tasks
 
 _BEYOND_ACCURACY = {
@@ -14,6 +10,7 @@ _BEYOND_ACCURACY = {
   'accepted_accuracy': 'accepted',
   'legal': 'legal',
 }
+_OVER_TASKS = 'median_pgr.png', 'tasks.png'
 
 
 def pair(group):
@@ -24,26 +21,27 @@ def accuracies(group):
   return [
     f'{100 * group[f"{role}_accuracy"]:.1f} '
     f'±{100 * group[f"{role}_accuracy_se"]:.1f}'
-    for role in figures.ROLES
+    for role in results.ROLES
   ]
 
 
 def rows_cut(groups):
-  """For each task of which students saw rows in part only, a sentence."""
-  sentences = []
-  for (task,), students in figures.by(groups, 'task').items():
+  """Of which tasks students saw rows in part only, a sentence or two."""
+  lost = {'end': [], 'beginning': []}
+  for (task,), students in results.by(groups, 'task').items():
     cut, rows = (
       sum(group[name] for group in students) for name in ('rows_cut', 'rows')
     )
     if cut:
       # Pairs and prompts are cut at the other end than texts; see heads.py.
-      inputs = tasks.TASKS[task].inputs
-      lost = 'end' if inputs == 'text' else 'beginning'
-      sentences.append(
-        f'{task}: {cut:,} of {rows:,} training rows of students were longer '
-        f'than data.max_length and lost their {lost}.'
-      )
-  return sentences
+      end = 'end' if tasks.TASKS[task].inputs == 'text' else 'beginning'
+      lost[end].append(f'{task}: {cut:,} of {rows:,}')
+  return [
+    f'{", ".join(counts)} training rows of students were longer than '
+    f'data.max_length and lost their {end}.'
+    for end, counts in lost.items()
+    if counts
+  ]
 
 
 def _number(value, scale=1, digits=3):
@@ -54,7 +52,7 @@ def _reading(group):
   """What a row does and does not say, in a sentence or two."""
   gain = 100 * (group['student_accuracy'] - group['weak_accuracy'])
   gap, gap_se = 100 * group['gap'], 100 * group['gap_se']
-  start = f'{group["task"]}, {pair(group)}, {figures.method(group)}: '
+  start = f'{group["task"]}, {pair(group)}, {results.method(group)}: '
   if group['pgr'] is None:
     return (
       f'{start}PGR is undefined, as ceiling - weak is {gap:+.1f} ±{gap_se:.1f} '
@@ -74,9 +72,23 @@ def _reading(group):
   )
   return (
     f'{start}student - weak is {gain:+.1f} of the {gap:.1f} ±{gap_se:.1f} '
-    f'points between weak and ceiling, PGR {figures.pgr_text(group)}; '
+    f'points between weak and ceiling, PGR {results.pgr_text(group)}; '
     f'{verdict} ({seeds}).'
   )
+
+
+def _reading_over_tasks(median):
+  n_defined, n_tasks = median['n_defined'], median['n_tasks']
+  start = f'Over tasks, {pair(median)}, {results.method(median)}: '
+  if not n_defined:
+    return f'{start}PGR is undefined on all of the {n_tasks} tasks.'
+  text = f'median PGR {results.pgr_text(median)} of {n_defined} tasks'
+  if n_defined < n_tasks:
+    text += (
+      f'; {n_tasks - n_defined} of {n_tasks} are left out, as their ceiling is '
+      'not clearly above the weak model'
+    )
+  return f'{start}{text}.'
 
 
 def _table(header, rows):
@@ -88,16 +100,57 @@ def _list(items):
   return '\n'.join(f'- {item}' for item in dict.fromkeys(items))
 
 
+def _images(captions, names):
+  return '\n\n'.join(
+    f'![{name}](figures/{name})\n\n{captions[name]}' for name in names
+  )
+
+
 def _results_table(groups):
   header = ['task', 'weak → strong', 'method', 'labels', 'weak', 'student']
   header += ['ceiling', 'zero-shot', 'PGR', 'seeds']
   lines = []
   for group in groups:
-    names = group['task'], pair(group), figures.method(group)
+    names = group['task'], pair(group), results.method(group)
     labels = _number(group['weak_label_accuracy'], scale=100, digits=1)
-    numbers = labels, *accuracies(group), figures.pgr_text(group)
+    numbers = labels, *accuracies(group), results.pgr_text(group)
     lines.append([*names, *numbers, str(group['n_seeds'])])
   return _table(header, lines)
+
+
+def _over_tasks_table(medians):
+  header = ['weak → strong', 'method', 'tasks', 'weak', 'student', 'ceiling']
+  header += ['zero-shot', 'median PGR', 'tasks with PGR', 'left out']
+  lines = []
+  for median in medians:
+    n_tasks, n_defined = median['n_tasks'], median['n_defined']
+    names = pair(median), results.method(median), str(n_tasks)
+    numbers = *accuracies(median), results.pgr_text(median)
+    counts = str(n_defined), str(n_tasks - n_defined)
+    lines.append([*names, *numbers, *counts])
+  return _table(header, lines)
+
+
+def _over_tasks(groups, captions):
+  """A section, '' where each student is of one task only."""
+  medians = results.over_tasks(groups)
+  if not medians:
+    return ''
+  return f"""## Over tasks
+
+{_over_tasks_table(medians)}
+
+Medians. Accuracies, in %, are over all tasks, ± their standard error from
+resampling tasks. PGR is over only those tasks where it is defined, which is
+where the ceiling is more than 2 standard errors above the weak model; the
+others are counted as left out. In brackets is its 95 % interval from resampling
+tasks; of fewer than six tasks there is none.
+
+{_list(map(_reading_over_tasks, medians))}
+
+{_images(captions, _OVER_TASKS)}
+
+"""
 
 
 def _beyond_accuracy_table(groups):
@@ -106,22 +159,22 @@ def _beyond_accuracy_table(groups):
     name: heading
     for name, heading in _BEYOND_ACCURACY.items()
     if any(
-      g[f'{role}_{name}'] is not None for g in groups for role in figures.ROLES
+      g[f'{role}_{name}'] is not None for g in groups for role in results.ROLES
     )
   }
   lines = {}
   for group in groups:
     names = {
-      'student': f'student of {group["weak_model"]}, {figures.method(group)}',
-      'ceiling': figures.marked('ceiling', group),
+      'student': f'student of {group["weak_model"]}, {results.method(group)}',
+      'ceiling': results.marked('ceiling', group),
     }
-    for role in figures.ROLES:
+    for role in results.ROLES:
       model = group['weak_model' if role == 'weak' else 'strong_model']
       name = names.get(role, role.replace('_', '-'))
       numbers = (group[f'{role}_{metric}'] for metric in shown)
       line = group['task'], model, name
       lines[line] = [*line, *map(_number, numbers)]
-  size = figures.sizes(groups)
+  size = results.sizes(groups)
   ordered = sorted(lines.values(), key=lambda line: (line[0], size[line[1]]))
   return _table(['task', 'model', 'role', *shown.values()], ordered)
 
@@ -131,25 +184,26 @@ def _seeds_table(rows):
   header += ['ceiling', 'zero-shot', 'PGR', 'agreement', 'where right']
   lines = []
   for row in rows:
-    percents = [row[f'{role}_accuracy'] for role in figures.ROLES]
-    percents += [row[name] for name in figures.AGREEMENT]
+    percents = [row[f'{role}_accuracy'] for role in results.ROLES]
+    percents += [row[name] for name in results.AGREEMENT]
     percents = [_number(x, scale=100, digits=1) for x in percents]
     percents.insert(4, _number(row['pgr'], digits=2))
     seconds = _number(row['seconds'], digits=0)
-    names = row['task'], pair(row), figures.method(row), str(row['seed'])
+    names = row['task'], pair(row), results.method(row), str(row['seed'])
     lines.append([*names, *percents, seconds])
   return _table([*header, 'where wrong', 'seconds'], lines)
 
 
 def to_markdown(rows, groups, captions):
-  """The whole report; `to_html` knows just the kinds of blocks used here."""
+  """The whole report; html_page.py knows just the kinds of blocks used here."""
   tests = (f'{g["task"]} {g["n_test"]:,}' for g in groups)
-  models = (f'{m} ({n:,})' for m, n in figures.sizes(groups).items())
+  models = (f'{m} ({n:,})' for m, n in results.sizes(groups).items())
   seeds = sorted({seed for g in groups for seed in g['seeds']})
-  images = '\n\n'.join(
-    f'![{name}](figures/{name})\n\n{text}' for name, text in captions.items()
-  )
+  others = [name for name in captions if name not in _OVER_TASKS]
   cut = ''.join(f'{sentence}\n\n' for sentence in rows_cut(groups))
+  readings = f'{_list(map(_reading, groups))}\n\n'
+  if results.many_tasks(groups):
+    readings = ''  # the table must do
   via = _VIA if any(g['via'] for g in groups) else ''
   generative = _GENERATIVE if any(g['generative'] for g in groups) else ''
   accepted = any(g['student_accepted_accuracy'] is not None for g in groups)
@@ -157,10 +211,10 @@ def to_markdown(rows, groups, captions):
 
 - Test examples: {', '.join(dict.fromkeys(tests))}
 - Models and their parameters: {', '.join(models)}
-- Methods: {'; '.join(dict.fromkeys(map(figures.method, groups)))}
+- Methods: {'; '.join(dict.fromkeys(map(results.method, groups)))}
 - Seeds: {', '.join(map(str, seeds))}
 
-## Results
+{_over_tasks(groups, captions)}## Results
 
 {_results_table(groups)}
 
@@ -172,9 +226,7 @@ PGR = (student - weak) / (ceiling - weak): 0 is no better than the supervisor,
 1 is the ceiling. In brackets is its 95 % interval, from resampling seeds and
 examples.
 
-{via}{generative}{_list(map(_reading, groups))}
-
-{images}
+{via}{generative}{readings}{_images(captions, others)}
 
 ## Beyond accuracy
 
@@ -208,55 +260,4 @@ texts of the first transfer slice. Weak and zero-shot are as without it.
 _ACCEPTED = """Accepted is accuracy where a move that mates at once also counts
 as right; legal is the share of answers that are legal moves.
 
-"""
-
-
-_STYLE = """
-body { font: 16px/1.5 system-ui, sans-serif; color: #1c1c1c; background: #fff;
-  max-width: 60rem; margin: 0 auto; padding: 1rem; }
-h1 { font-size: 1.6rem; }
-h2 { font-size: 1.2rem; margin-top: 2.5rem; }
-.scroll { overflow-x: auto; }
-table { border-collapse: collapse; font-size: .9rem; white-space: nowrap;
-  font-variant-numeric: tabular-nums; }
-th { text-align: left; border-bottom: 2px solid #1c1c1c; }
-th, td { padding: .35rem 1rem .35rem 0; }
-td { border-bottom: 1px solid #ddd; }
-img { max-width: 100%; height: auto; margin-top: 1.5rem; }
-"""
-
-
-def to_html(markdown, pngs):
-  """One page with everything in it, to open or to send."""
-
-  def cells(tag, line):
-    texts = line.strip('| ').split(' | ')
-    return f'<tr>{"".join(f"<{tag}>{text}</{tag}>" for text in texts)}</tr>'
-
-  def render(block):
-    mark, _, text = block.partition(' ')
-    lines = block.split('\n')
-    if mark in ('#', '##'):
-      return f'<h{len(mark)}>{text}</h{len(mark)}>'
-    if mark == '-':
-      return '<ul>' + ''.join(f'<li>{x[2:]}</li>' for x in lines) + '</ul>'
-    if mark == '|':
-      header, _, *rows = lines
-      body = cells('th', header) + ''.join(cells('td', row) for row in rows)
-      return f'<div class="scroll"><table>{body}</table></div>'
-    if image := re.fullmatch(r'!\[(.*)\]\(figures/.*\)', block):
-      data = base64.b64encode(pngs[image[1]]).decode()
-      return f'<img alt="{image[1]}" src="data:image/png;base64,{data}">'
-    return f'<p>{block}</p>'
-
-  blocks = html.escape(markdown.strip()).split('\n\n')
-  body = '\n'.join(map(render, blocks))
-  return f"""<!doctype html>
-<html lang="en"><head><meta charset="utf-8">
-<meta name="viewport" content="width=device-width, initial-scale=1">
-<title>Weak-to-strong generalization</title>
-<style>{_STYLE}</style></head>
-<body>
-{body}
-</body></html>
 """

@@ -16,31 +16,32 @@ from rich import padding
 from rich import table as rich_table
 
 from w2s_jax import figures
+from w2s_jax import html_page
 from w2s_jax import metrics
 from w2s_jax import page
+from w2s_jax import results
 
-_KEY = *figures.PANEL, *figures.METHOD
-_SIZES = ('weak_parameters', 'strong_parameters')
+_KEY = *results.PANEL, *results.METHOD
 _OPTIONAL = tuple(  # where the task measures them
   f'{role}_{name}'
-  for role in figures.ROLES
+  for role in results.ROLES
   for name in ('accepted_accuracy', 'legal')
 )
 _MEANS = (
   *(
     f'{role}_{name}'
-    for role in figures.ROLES
+    for role in results.ROLES
     for name in ('auroc', 'nll', 'ece')
   ),
-  *figures.AGREEMENT,
+  *results.AGREEMENT,
   'weak_label_accuracy',
   'seconds',
 )
 _FIELDS = (
   *_KEY,
-  *_SIZES,
+  *results.SIZES,
   *('seed', 'pgr', 'pgr_status', 'n_test', 'rows', 'rows_cut', 'stages'),
-  *(f'{role}_accuracy' for role in figures.ROLES),
+  *(f'{role}_accuracy' for role in results.ROLES),
   *_MEANS,
 )
 
@@ -90,7 +91,7 @@ def _order(row):
   """Small models first, naive students and the baseline loss too."""
   return (
     row['task'],
-    *(row[field] for field in _SIZES),
+    *(row[field] for field in results.SIZES),
     *(row['weak_model'], row['strong_model']),
     *(len(row['via']), row['via']),
     *(row['loss'] != 'xent', row['loss']),
@@ -136,14 +137,14 @@ def _load_predictions(workdir, stage):
 
 
 def _aggregate_seeds(rows, load):
-  group = {field: rows[0][field] for field in (*_KEY, *_SIZES)}
+  group = {field: rows[0][field] for field in (*_KEY, *results.SIZES)}
   group.update(seeds=[row['seed'] for row in rows], n_seeds=len(rows))
   first_path, first_ids, _, _ = load(rows[0]['stages']['weak'])
   group['n_test'] = len(first_ids)
   for name in ('rows', 'rows_cut'):
     group[name] = sum(row[name] for row in rows)
   correct, group['reliability'] = {}, {}
-  for role in figures.ROLES:
+  for role in results.ROLES:
     probs_SxNxC, labels_SxNxC = [], []
     for row in rows:
       path, ids, probs_NxC, labels_NxC = load(row['stages'][role])
@@ -194,7 +195,7 @@ def write(workdir) -> list[dict]:
   captions = {name: caption for name, (_, caption) in drawn.items()}
   markdown = page.to_markdown(rows, groups, captions)
   _write(workdir / 'report.md', markdown.encode())
-  _write(workdir / 'report.html', page.to_html(markdown, pngs).encode())
+  _write(workdir / 'report.html', html_page.to_html(markdown, pngs).encode())
   return groups
 
 
@@ -206,22 +207,28 @@ def _write(path, data):
 
 def console_table(groups) -> rich_table.Table:
   """The table a study ends with, at most 100 columns wide."""
-  caption = 'accuracy in % ± standard error; PGR with its 95 % interval'
+  captions = ['accuracy in % ± standard error; PGR with its 95 % interval']
+  medians = results.over_tasks(groups)
+  if medians:
+    captions.append('over tasks: medians, of PGR where it is defined')
   table = rich_table.Table(
     box=box.SIMPLE_HEAD,
     padding=(0, 1, 0, 0),
-    caption='\n'.join([caption, *page.rows_cut(groups)]),
+    caption='\n'.join([*captions, *page.rows_cut(groups)]),
   )
   table.add_column('weak → strong\n  method', overflow='fold')
   for name in ('weak', 'student', 'ceiling', 'zero-shot\nuntrained', 'PGR'):
     table.add_column(name, justify='right', no_wrap=True)
-  for (task,), of_task in figures.by(groups, 'task').items():
+  for (task,), of_task in results.by([*groups, *medians], 'task').items():
     table.add_row(task)
-    for students in figures.by(of_task, *figures.PANEL).values():
+    for students in results.by(of_task, *results.PANEL).values():
       table.add_row(page.pair(students[0]))
       for group in students:
-        numbers = *page.accuracies(group), figures.pgr_text(group)
-        method = padding.Padding(figures.method(group), (0, 0, 0, 2))
+        pgr = results.pgr_text(group)
+        if 'n_defined' in group:
+          pgr += f'\non {group["n_defined"]} of {group["n_tasks"]} tasks'
+        numbers = *page.accuracies(group), pgr
+        method = padding.Padding(results.method(group), (0, 0, 0, 2))
         table.add_row(method, *numbers)
       table.add_section()
   return table

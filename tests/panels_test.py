@@ -1,0 +1,186 @@
+"""What the panels of figures of made-up results show, read off axes."""
+
+import itertools
+
+import numpy as np
+import pytest
+
+import made_up
+
+from w2s_jax import figures
+from w2s_jax import results
+
+
+def test_accuracy_by_size_has_a_line_for_each_supervisor_and_way():
+  figure, _ = figures.draw(made_up.ladder())['accuracy_by_size.png']
+  (axes,) = figure.axes
+  lines = made_up.lines(axes)
+  naive = lines['taught by board-xs']
+  assert naive == pytest.approx([62, 72, 82])
+  assert lines['bootstrapped\nfrom board-xs'] == pytest.approx([73, 84])
+  assert lines['taught by board-m'] == pytest.approx([82])
+  assert 'bootstrapped\nfrom board-m' not in lines
+  styles = {line.get_label(): line for line in axes.get_lines()}
+  solid = styles['taught by board-xs']
+  dashed = styles['bootstrapped\nfrom board-xs']
+  assert (solid.get_linestyle(), dashed.get_linestyle()) == ('-', '--')
+  assert solid.get_color() == dashed.get_color()
+  ticks = axes.get_xticklabels()
+  assert [tick.get_text() for tick in ticks] == list(made_up.MODELS)
+  assert axes.get_xscale() == 'log'
+  dotted = [x for x in axes.get_lines() if x.get_linestyle() == ':']
+  assert [x.get_xdata()[0] for x in dotted] == list(made_up.MODELS.values())[:3]
+  assert [x.get_ydata()[0] for x in dotted] == pytest.approx([50, 60, 70])
+
+
+def test_line_of_bootstrapping_goes_to_the_longest_chain():
+  ends = 'board-xs', 'board-l'
+  groups = [
+    made_up.group('board-xs', 'board-m', ['board-s']),
+    made_up.group(*ends, ['board-m']),
+    made_up.group(*ends, ['board-s', 'board-m']),
+  ]
+  figure, _ = figures.draw(groups)['accuracy_by_size.png']
+  (line,) = [
+    y for k, y in made_up.lines(figure.axes[0]).items() if 'board-xs' in k
+  ]
+  assert line == pytest.approx([73, 84])
+  points = np.concatenate([x.get_ydata() for x in figure.axes[0].get_lines()])
+  assert np.isclose(points, 83).any()  # the shorter one is a point
+
+
+def test_undefined_pgr_is_left_out():
+  groups = [
+    made_up.group('board-xs', 'board-s', pgr=None),
+    made_up.group('board-xs', 'board-m', pgr=0.25),
+    made_up.group('board-xs', 'board-l', pgr=3.0),
+  ]
+  figure, caption = figures.draw(groups)['pgr_by_size.png']
+  (axes,) = figure.axes
+  assert made_up.lines(axes) == {
+    'taught by board-xs': pytest.approx([0.25, 3.0])
+  }
+  assert 'undefined are left out' in caption
+  low, high = axes.get_ylim()  # finite, though an interval is not
+  assert -1 < low < 0 and 3 < high < 4
+  figure, _ = figures.draw([g | {'pgr': None} for g in groups])[
+    'pgr_by_size.png'
+  ]
+  assert figure.axes[0].get_title() == 'undefined for all'
+  low, high = figure.axes[0].get_xlim()  # of the models all the same
+  assert 1e4 < low < 2e4 and 5e6 < high < 1e7
+
+
+def test_models_of_one_size_or_one_name_can_be_drawn():
+  groups = [
+    made_up.group('board-xs', 'board-xs'),
+    made_up.group('board-xs', 'board-xs', ['board-xs']),
+    made_up.group('board-m', 'board-m', task='boolq'),
+  ]
+  figure, _ = figures.draw(groups)['accuracy_by_size.png']
+  figure.draw_without_rendering()
+  assert [len(axes.get_xticks()) for axes in figure.axes] == [1, 1]
+
+
+def test_bars_and_curves_have_a_colour_of_their_own():
+  ends = 'board-xs', 'board-l'
+  ways = (), ('board-s',), ('board-m',), ('board-s', 'board-m')
+  groups = [
+    made_up.group(*ends, w, x) for w in ways for x in ('xent', 'logconf')
+  ]
+  drawn = figures.draw(groups)
+  axes = drawn['accuracy_and_pgr.png'][0].axes[0]
+  labels = made_up.labels(axes)
+  assert labels == [
+    *('zero-shot', 'weak supervisor'),
+    *map(results.method, groups),
+    'strong ceiling',
+  ]
+  assert len({bar.get_facecolor() for bar in axes.patches}) == len(labels)
+  texts = [text.get_text() for text in axes.texts]
+  assert [text.partition('   ')[2] for text in texts[2:-1]] == 8 * [
+    'PGR 0.50 [-inf, 0.70]'
+  ]
+
+
+def test_each_ceiling_has_a_bar_and_a_curve():
+  ends = 'board-xs', 'board-l'
+  groups = [made_up.group(*ends, generative=after) for after in (False, True)]
+  drawn = figures.draw(groups)
+  (axes,) = drawn['accuracy_and_pgr.png'][0].axes
+  assert made_up.labels(axes) == [
+    *('zero-shot', 'weak supervisor', 'xent', 'xent + generative'),
+    *('strong ceiling', 'strong ceiling + generative'),
+  ]
+  widths = [bar.get_width() for bar in axes.patches]
+  assert widths == pytest.approx([50, 50, 82, 84, 85, 88])
+  hatched = [bool(bar.get_hatch()) for bar in axes.patches]
+  assert hatched == [False, False, False, True, False, True]
+  (axes,) = drawn['calibration.png'][0].axes
+  styles = {x.get_label(): x.get_linestyle() for x in axes.get_lines()}
+  assert styles['strong ceiling (ECE 0.100)'] == '-'
+  assert styles['strong ceiling\n+ generative (ECE 0.100)'] == '--'
+  # Where all students learned to write, so did the only ceiling.
+  (axes,) = figures.draw(groups[1:])['accuracy_and_pgr.png'][0].axes
+  assert made_up.labels(axes)[2:] == [
+    'xent + generative',
+    'strong ceiling + generative',
+  ]
+  assert [bool(bar.get_hatch()) for bar in axes.patches] == 2 * [False] + [
+    True
+  ] * 2
+
+
+def _median_pgr(groups, n_tasks=8):
+  figure, _ = figures.draw(made_up.of_tasks(groups, n_tasks))['median_pgr.png']
+  figure.draw_without_rendering()
+  (axes,) = figure.axes
+  return axes
+
+
+def test_median_pgr_has_a_colour_for_supervisors_and_a_style_for_losses():
+  axes = _median_pgr(made_up.ladder(losses=('xent', 'logconf')))
+  lines = {x.get_label(): x for x in axes.get_lines()}
+  xent, logconf, chains = (
+    lines[f'board-xs, {name}']
+    for name in ('xent', 'logconf', 'xent, bootstrapped')
+  )
+  assert (xent.get_linestyle(), logconf.get_linestyle()) == ('-', '--')
+  assert chains.get_linestyle() == '-'
+  assert xent.get_color() == logconf.get_color() == chains.get_color()
+  assert lines['board-s, xent'].get_color() != xent.get_color()
+  assert list(xent.get_ydata()) == pytest.approx([0.45] * 3)
+  faces = [line.get_markerfacecolor() for line in (xent, chains)]
+  assert faces == [xent.get_color(), 'white']
+  assert axes.get_xscale() == 'log'
+
+
+def test_lines_are_named_where_they_end_and_in_this_order():
+  ladder = made_up.ladder(losses=('xent', 'logconf'))
+  axes = _median_pgr(ladder)
+  names = {text.get_text(): text for text in axes.texts}
+  assert names.keys() == made_up.lines(axes).keys()
+  low, *others = sorted(
+    (made_up.box(text) for text in names.values()), key=lambda box: box.y0
+  )
+  for high in others:
+    assert high.y0 > low.y1
+    low = high
+  lines = {x.get_label(): x for x in axes.get_lines()}
+  ends = {name: lines[name].get_ydata()[-1] for name in names}
+  heights = {name: text.get_position()[1] for name, text in names.items()}
+  for one, other in itertools.permutations(names, 2):
+    assert ends[one] <= ends[other] or heights[one] > heights[other]
+  assert all(names[x].get_color() == lines[x].get_color() for x in names)
+  # With one method its name tells nothing.
+  names = [text.get_text() for text in _median_pgr(made_up.ladder()).texts]
+  assert 'board-xs' in names and 'board-xs, bootstrapped' in names
+
+
+def test_median_pgr_of_few_tasks_has_no_interval():
+  axes = _median_pgr(made_up.ladder(), n_tasks=3)
+  low, high = axes.get_ylim()
+  assert np.isfinite([low, high]).all()
+  for bars in axes.containers:
+    for segment in bars.lines[2][0].get_segments():
+      assert np.ptp(segment[:, 1]) == 0
