@@ -72,10 +72,17 @@ def model(
       'name': name,
       'weights': weights,  # asset:NAME, a Hugging Face folder, random:PRESET
       'num_layers': num_layers,  # keeps the first so many; -1 keeps all
+      # 'verbalize' asks a decoder for the next token after `prompt`, one of
+      # head_tokens for each class.
+      'head': 'classify',
       'head_init': 'zero',  # or 'token_rows' of head_tokens
       'head_tokens': ('0', '1'),
+      'prompt': '{text}\nAnswer:',
       'dropout': 0.0,
       'dtype': 'float32',  # of the trunk's computation; bfloat16 on TPU and GPU
+      'param_dtype': 'float32',
+      'remat': False,  # trades time for memory
+      'adapt': adaptation(),
       'train': fine_tuning(
         learning_rate=learning_rate,
         epochs=epochs,
@@ -91,12 +98,34 @@ def fine_tuning(*, learning_rate, epochs, batch_size, freeze=''):
     {
       'epochs': epochs,
       'batch_size': batch_size,
+      'accumulate': 1,  # pieces of a batch, one at a time; trades time too
       'learning_rate': learning_rate,
       'warmup': 0.1,  # share of all steps
       'decay': 'linear',  # or 'cosine', 'constant'; to 0
       'weight_decay': 0.01,
       'clip_norm': 1.0,
       'freeze': freeze,  # regex on parameter paths; '' trains all
+    }
+  )
+
+
+def adaptation():
+  """How a pretrained model comes to its task.
+
+  full: all of `train`. lora: the same of a change of low rank. probe: a linear
+  map of frozen features. lp_ft: first probe, then full. prompt: no training at
+  all, but `shots` labelled examples before the question.
+  """
+  return config_dict.ConfigDict(
+    {
+      'method': 'full',
+      'lora': {
+        'rank': 8,
+        'alpha': 16.0,
+        'targets': 'attention/(query|value)/kernel',  # regex, as for freeze
+      },
+      'probe': fine_tuning(learning_rate=3e-3, epochs=50, batch_size=128),
+      'shots': 4,
     }
   )
 

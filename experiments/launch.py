@@ -24,8 +24,8 @@ TRACEBACK = flags.DEFINE_bool(
 )
 
 
-def run(main):
-  """app.run of a main that takes no arguments."""
+def run(main, required=('config', 'workdir')):
+  """app.run of a main that takes no arguments, and of required flags."""
 
   def checked(argv):
     if len(argv) > 1:
@@ -34,7 +34,7 @@ def run(main):
     with one_line_errors():
       main()
 
-  flags.mark_flags_as_required(['config', 'workdir'])
+  flags.mark_flags_as_required(required)
   app.run(checked, flags_parser=parse_flags)
 
 

@@ -46,7 +46,9 @@ def main():
   console = rich.console.Console(width=100)
   workdir = checkpoint.absolute(launch.WORKDIR.value)
   mesh = sharding.make_mesh(**config.mesh)
-  fields = {k: v for k, v in config.model.items() if k != 'train'}
+  fields = config.model.to_dict()
+  recipe = fields.pop('train')
+  fields.pop('adapt')  # there is nothing yet to adapt
   model = models.build(
     inputs='position', num_classes=chess_task.NUM_CLASSES, **fields
   )
@@ -55,16 +57,15 @@ def main():
     f'{len(training):,} positions, {len(validation):,} for validation; '
     f'{model.name} has {model.num_parameters:,} parameters'
   )
-  prepared = train.prepare(
-    training, config.model.train.to_dict(), buckets=BUCKETS, seed=config.seed
-  )
+  prepared = train.prepare(training, recipe, buckets=BUCKETS, seed=config.seed)
   folder = workdir / model.name
   logger = logger_lib.Logger(
     folder, console=console, is_primary=True, tensorboard=config.tensorboard
   )
   params = train.fit(
     model=model.network,
-    params=model.init(mesh, config.seed),
+    trainable=model.init(mesh, config.seed),
+    frozen={},
     mesh=mesh,
     folder=folder,
     checkpoint_every=config.checkpoint_every,

@@ -6,8 +6,9 @@ import pytest
 
 from configs import base
 from w2s_jax import assets
-from w2s_jax import study
+from w2s_jax import checks
 from w2s_jax import tasks
+from w2s_jax.tasks import nlp
 from w2s_jax.tasks import sources
 import tiny
 
@@ -65,7 +66,7 @@ def test_debug_needs_no_download(path):
   assert kind == 'synthetic' or name.partition('/')[0] in SHIPPED
   for key, model in config.models.items():
     assert model.weights.startswith('random:')
-    study.build_model(model, key, config.task, config.data, tiny.one_device())
+    checks.build_model(model, key, config.task, config.data, tiny.one_device())
 
 
 @pytest.mark.parametrize(
@@ -86,11 +87,11 @@ def test_students_are_chains_of_existing_models(
   name, arg, students, models, longest
 ):
   config = load(name, arg)
-  chains = study.parse_chains(config.students, config.models)
+  chains = checks.parse_chains(config.students, config.models)
   assert len(chains) == students and len(config.models) == models
   assert len({model.name for model in config.models.values()}) == models
-  study.check_numbers(config)
-  study.check_losses(config.losses, config.loss_args, config.task)
+  checks.check_numbers(config)
+  checks.check_losses(config.losses, config.loss_args, config.task)
   assert max(map(len, chains)) == longest
   if arg == 'bootstrap':  # and the pairs that each chain is held against
     assert all((c[0], c[-1]) in chains for c in chains)
@@ -190,3 +191,19 @@ def test_parse_arg_is_strict(arg, says):
 def test_unknown_model_names_the_nearest(field):
   with pytest.raises(ValueError, match=f"{field}='minilm6'.*'minilm-l6'"):
     load('nlp', f'{field}=minilm6')
+
+
+@pytest.mark.parametrize('suite', ['all', 'paper'])
+def test_suites_are_points_that_fit_the_config(suite):
+  file = runpy.run_path(str(tiny.ROOT / 'configs' / 'nlp.py'))
+  known = nlp.PAPER if suite == 'paper' else nlp.TASKS
+  config = file['get_config'](suite).lock()
+  names = set()
+  for point in file['tasks'](config):
+    at = config.copy_and_resolve_references()
+    at.update(point)  # raises for an unknown field or another type
+    alone = file['get_config'](f'task={at.task}')
+    assert at.data.to_dict() == alone.data.to_dict()
+    names.add(at.task)
+  assert names == known.keys() - {'synthetic'}
+  assert list(file['tasks'](file['get_config']())) == [{}]

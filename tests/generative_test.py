@@ -13,6 +13,7 @@ from configs import reward_modeling
 from w2s_jax import checkpoint
 from w2s_jax import models
 from w2s_jax import report
+from w2s_jax import checks
 from w2s_jax import study
 from w2s_jax import tasks
 import tiny
@@ -93,13 +94,14 @@ def test_the_trunk_goes_on_and_the_head_starts_anew(compared, monkeypatch):
   mesh = tiny.one_device()
   written = checkpoint.load_params(folder / 'params', mesh=mesh)
   c = config()
-  fields = {k: v for k, v in c.models.strong.items() if k != 'train'}
+  fields = c.models.strong.to_dict()
+  del fields['train'], fields['adapt']
   model = models.build(inputs='pair', num_classes=2, **fields)
   given = []
   fit = study.stages.train.fit
 
   def spy(**arguments):
-    given.append(jax.tree.map(np.asarray, arguments['params']))
+    given.append(jax.tree.map(np.asarray, arguments['trainable']))
     return fit(**arguments)
 
   monkeypatch.setattr(study.stages.train, 'fit', spy)
@@ -117,8 +119,8 @@ def test_the_trunk_goes_on_and_the_head_starts_anew(compared, monkeypatch):
 
 def test_all_stages_are_counted(compared):
   c = config()
-  chains = study.parse_chains(c.students, c.models)
-  count = study.count_stages(chains, c.losses, c.seeds, c.generative)
+  chains = checks.parse_chains(c.students, c.models)
+  count = study.count_stages(chains, c.models, c.losses, c.seeds, c.generative)
   assert count == len(list(compared.glob('stages/*/DONE')))
 
 

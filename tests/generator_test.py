@@ -38,11 +38,11 @@ def test_tiny_decoder_learns_puzzles_by_heart(tmp_path):
   )
   params = train.fit(
     model=model,
-    params=heads_test.initial_params(model),
+    trainable=heads_test.initial_params(model),
+    frozen={},
     rows=rows,
     plan=plan,
     recipe=tiny.RECIPE._replace(total_steps=len(plan), learning_rate=1e-2),
-    freeze='',
     seed=0,
     mesh=mesh,
     folder=tmp_path,

@@ -259,7 +259,7 @@ def test_loss_is_that_of_the_completion_alone():
       if t < len(text):
         assert labels_RxV[r].argmax() == ord(text[t])
         logits_1xV = transformer.next_token_logits(
-          x_BxLxD[b, start - 1 + t][None], params['transformer']
+          x_BxLxD[b, start - 1 + t][None], params['transformer'], DECODER
         )
         np.testing.assert_allclose(logits_RxV[r], logits_1xV[0], atol=1e-5)
   assert not np.any(weight_R[27:])  # the padding row

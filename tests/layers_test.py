@@ -11,13 +11,17 @@ import tiny
 # Imports point strictly downward.
 LAYERS = (
   ('study', 'report'),
-  ('stages', 'page'),
+  ('starting_points', 'checks'),
+  ('stages', 'page', 'html_page'),
+  ('workdir',),
   ('train', 'predict', 'weak_labels', 'figures'),
-  ('models', 'checkpoint'),
-  ('heads',),
-  ('batching', 'decoding', 'pretrained', 'optimizer', 'logger'),
-  ('transformer', 'losses', 'tokenizers'),
-  ('boards',),
+  ('checkpoint', 'row_figures'),
+  ('models', 'panels'),
+  ('heads', 'hub', 'results'),
+  ('gguf_files',),
+  ('batching', 'decoding', 'pretrained', 'adapt', 'optimizer', 'logger'),
+  ('transformer', 'families', 'losses', 'tokenizers'),
+  ('boards', 'architectures'),
   ('tasks', 'sharding', 'metrics'),
   ('assets',),
 )

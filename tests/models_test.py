@@ -4,23 +4,16 @@ import jax
 import numpy as np
 import pytest
 
+from configs import base
 from w2s_jax import models
 from w2s_jax import sharding
 from w2s_jax import tokenizers
 import pretrained_test
 import tiny
 
-FIELDS = dict(
-  name='tiny',
-  weights='random:tiny-encoder',
-  num_layers=-1,
-  head_init='zero',
-  head_tokens=('0', '1'),
-  dropout=0.0,
-  dtype='float32',
-  inputs='text',
-  num_classes=2,
-)
+FIELDS = base.model('tiny', weights='random:tiny-encoder').to_dict()
+del FIELDS['train'], FIELDS['adapt']
+FIELDS |= dict(inputs='text', num_classes=2)
 
 
 def build(**fields):

@@ -127,7 +127,7 @@ def finished(folder):
 def loaded(finished):
   """The model as a study loads it, and its parameters."""
   fields = base.model('xs', weights=str(finished))
-  del fields['train']
+  del fields['train'], fields['adapt']
   model = models.build(
     inputs='position', num_classes=chess_task.NUM_CLASSES, **fields
   )

@@ -158,7 +158,9 @@ def test_language_model_loss_is_of_the_next_token_alone():
       {'params': params['transformer']}, tokens[None], np.array([len(tokens)])
     )
     expected_LxV = jax.nn.log_softmax(
-      transformer.next_token_logits(x_1xLxD[0], params['transformer'])
+      transformer.next_token_logits(
+        x_1xLxD[0], params['transformer'], CONFIGS['decoder']
+      )
     )
     total = 0
     for t, token in enumerate(tokens[1:]):

@@ -109,12 +109,16 @@ def test_what_does_not_divide_is_named():
   mesh = make(2, 2, 2)
   with pytest.raises(ValueError, match='mesh.fsdp=2.*mlp/up/kernel.*9'):
     sharding.parameter_sharding(mesh, 'layer_0/mlp/up/kernel', (9, 8))
-  sizes = dict(batch_size=8, num_heads=4, name='models.strong.train')
+  sizes = dict(
+    batch_size=8, accumulate=1, num_heads=(4, 2), name='models.strong.train'
+  )
   sharding.check_divides(mesh, **sizes)
   with pytest.raises(ValueError, match='models.strong.train.batch_size=6'):
     sharding.check_divides(mesh, **sizes | {'batch_size': 6})
+  with pytest.raises(ValueError, match='train.accumulate=4 pieces'):
+    sharding.check_divides(mesh, **sizes | {'accumulate': 4})
   with pytest.raises(ValueError, match='mesh.tensor=2.*3 attention heads'):
-    sharding.check_divides(mesh, **sizes | {'num_heads': 3})
+    sharding.check_divides(mesh, **sizes | {'num_heads': (6, 3)})
 
 
 def test_batch_is_split_by_row_over_data_and_fsdp():

@@ -17,6 +17,7 @@ import numpy as np
 import rich.console
 
 from configs import nlp
+from w2s_jax import adapt
 from w2s_jax import batching
 from w2s_jax import checkpoint
 from w2s_jax import heads
@@ -248,6 +249,7 @@ def fit(
   epochs=2,
   seed=0,
   freeze='',
+  lora=None,
   checkpoint_every=1000,
   logger_class=logger.Logger,
   recipe=RECIPE,
@@ -262,13 +264,16 @@ def fit(
     epochs=epochs,
     seed=seed,
   )
-  params = train.fit(
+  trainable, frozen = adapt.split(
+    random_params(model, mesh), freeze=freeze, lora=lora
+  )
+  trained = train.fit(
     model=model,
-    params=random_params(model, mesh),
+    trainable=trainable,
+    frozen=frozen,
     rows=examples,
     plan=plan,
     recipe=recipe._replace(total_steps=len(plan)),
-    freeze=freeze,
     seed=seed,
     mesh=mesh,
     folder=folder,
@@ -279,6 +284,7 @@ def fit(
     name='student',
   )
   lines = (folder / 'metrics.jsonl').read_text().splitlines()
+  params = adapt.merge(trained, frozen)
   return params, [json.loads(line) for line in lines]
 
 

@@ -164,8 +164,37 @@ def test_padding_rows_change_nothing(loss, args, mesh):
 
 
 def test_wrong_freeze_and_decay_name_the_field(mesh, tmp_path):
-  with pytest.raises(ValueError, match=re.escape("train.freeze='nothing'")):
+  with pytest.raises(ValueError, match=re.escape("freeze='nothing'")):
     tiny.fit(tmp_path, mesh=mesh, freeze='nothing')
   recipe = tiny.RECIPE._replace(decay='sudden')
-  with pytest.raises(ValueError, match=re.escape("train.decay='sudden'")):
+  with pytest.raises(ValueError, match=re.escape("decay='sudden'")):
     tiny.fit(tmp_path, mesh=mesh, recipe=recipe)
+
+
+@pytest.mark.parametrize('loss', ['xent', 'logconf'])
+@pytest.mark.parametrize('sizes', [(1, 1, 1), (2, 2, 2)])
+def test_pieces_of_a_batch_give_the_gradient_of_the_whole(loss, sizes):
+  """The threshold of logconf too is that of the whole batch."""
+  devices = jax.devices()[: np.prod(sizes)]
+  names = ('data', 'fsdp', 'tensor')
+  mesh = sharding.make_mesh(**dict(zip(names, sizes)), devices=devices)
+  recipe = tiny.RECIPE._replace(
+    total_steps=6, loss=loss, loss_args=LOGCONF if loss == 'logconf' else ()
+  )
+  # Two rows of padding, in pieces of their own size.
+  batch = batching.assemble(tiny.rows(14), np.arange(14), 16, batch_size=16)
+  results = []
+  for pieces in (1, 4):
+    step, state = step_and_state(
+      mesh, recipe=recipe._replace(accumulate=pieces)
+    )
+    state = state.replace(step=state.step + 3)  # when alpha has grown
+    with jax.set_mesh(mesh):
+      state, metrics = step(state, {}, sharding.place_batch(mesh, batch), 0)
+    results.append((leaves(state.opt_state), jax.tree.map(float, metrics)))
+  (moments, metrics), (moments_4, metrics_4) = results
+  assert metrics == pytest.approx(metrics_4, rel=1e-4)
+  for name, moment in moments.items():
+    np.testing.assert_allclose(
+      moment, moments_4[name], atol=1e-6, rtol=1e-4, err_msg=name
+    )

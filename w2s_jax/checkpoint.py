@@ -1,8 +1,9 @@
 """Orbax checkpoints: training in progress, finished parameters, loading back.
 
 A stage in training keeps `checkpoints/<step>/{state, data}`; a finished one
-keeps `params/` with everything needed to use the model beside it
-(`config.json`, `tokenizer.json`).
+keeps in `params/` what was trained, with everything needed to use the model
+beside it (`config.json`, `tokenizer.json`). That is the whole model, or what
+LoRA or a probe add to the pretrained one.
 """
 
 import hashlib
@@ -13,7 +14,10 @@ from etils import epath
 import jax
 import orbax.checkpoint as ocp
 
+from w2s_jax import adapt
 from w2s_jax import heads
+from w2s_jax import models
+from w2s_jax import pretrained
 from w2s_jax import sharding
 from w2s_jax import tokenizers
 from w2s_jax import transformer
@@ -124,27 +128,59 @@ class Loaded(NamedTuple):
   config: dict
 
 
-def load_model(workdir, stage, *, mesh=None):
+def load_model(workdir, stage, *, mesh=None, weights=None):
   """Params, model, tokenizer and config of a finished stage, in one call.
 
   Args:
     workdir: folder of a study, local or gs://.
     stage: name of a folder under `workdir/stages`, or the beginning of one.
     mesh: placed on it, else on one device, whatever the study ran on.
+    weights: of the pretrained model, if they lie elsewhere now; read for what
+      stands on it only, as LoRA and probes do.
 
   Raises:
-    ValueError: no finished stage, or several, begin with `stage`.
+    ValueError: no finished stage, or several, begin with `stage`; the weights
+      are not those that it stands on.
   """
   folder = find_stage(workdir, stage)
   config = json.loads((folder / 'config.json').read_text())
   fields = config['model']
   architecture = transformer.TransformerConfig(**fields['architecture'])
+  kind = getattr(heads, fields['head'])
+  label_ids = {}
+  if kind is heads.Verbalizer:
+    label_ids = {'label_ids': tuple(fields['head_ids'])}
+  network = kind(architecture, fields['num_classes'], **label_ids)
+  params = load_params(folder / 'params', mesh=mesh)
+  if 'transformer' not in params or adapt.is_lora(params):
+    base = _pretrained(
+      workdir, network, config, mesh=mesh, weights=weights or config['weights']
+    )
+    params = adapt.merge(params, base)
   return Loaded(
-    params=load_params(folder / 'params', mesh=mesh),
-    model=getattr(heads, fields['head'])(architecture, fields['num_classes']),
+    params=params,
+    model=network,
     tokenizer=tokenizers.load(folder),
     config=config,
   )
+
+
+def _pretrained(workdir, network, config, *, mesh, weights):
+  """Parameters that a stage changed some of."""
+  fields = config['model']
+  folder = models.folder_of(weights)
+  if folder and pretrained.fingerprint(folder) != fields['weights']:
+    raise ValueError(
+      f'{weights} holds other weights than those that the stage stands on; '
+      'give weights=, the folder of those.'
+    )
+  mesh = mesh or sharding.make_mesh(devices=jax.local_devices()[:1])
+  seed = config.get('seed', 0)
+  params = models.initial(network, folder, fields['head_ids'], mesh, seed)
+  if 'generative' in fields:
+    (stage,) = (absolute(workdir) / 'stages').glob(f'*-{fields["generative"]}')
+    params |= load_params(stage / 'params', mesh=mesh)
+  return params
 
 
 def find_stage(workdir, stage):

@@ -61,9 +61,8 @@ class Classifier(_Chooser):
 
   @nn.compact
   def __call__(self, tokens_BxL, length_B, deterministic=True):
-    return _pooled_scores(
-      self.config, self.num_classes, tokens_BxL, length_B, deterministic
-    )
+    pooled_BxD = _pooled(self.config, tokens_BxL, length_B, deterministic)
+    return _scores(self.num_classes, pooled_BxD)
 
   def rows(self, tokenizer, inputs, labels, *, max_length):
     tokens, cut_N = tokenizer.encode(inputs, max_length=max_length)
@@ -73,11 +72,15 @@ class Classifier(_Chooser):
     return inputs
 
 
-def _pooled_scores(config, num_scores, tokens_BxL, length_B, deterministic):
-  """Float32 [B, num_scores]; its modules belong to the calling head."""
+def _pooled(config, tokens_BxL, length_B, deterministic):
+  """Float32 [B, D]; the modules of these two belong to the calling head."""
   trunk = transformer.Transformer(config, name='transformer')
   x_BxLxD = trunk(tokens_BxL, length_B, deterministic)
-  pooled_BxD = transformer.pool(x_BxLxD, length_B, config.pooling)
+  return transformer.pool(x_BxLxD, length_B, config.pooling)
+
+
+def _scores(num_scores, pooled_BxD):
+  """Float32 [B, num_scores]."""
   return nn.Dense(
     num_scores,
     use_bias=False,
@@ -85,6 +88,13 @@ def _pooled_scores(config, num_scores, tokens_BxL, length_B, deterministic):
     precision=_EXACT,
     name='head',
   )(pooled_BxD)
+
+
+def _each_text(tokens_Bx2xL, length_Bx2):
+  """The texts of pairs, as rows of one batch."""
+  return tokens_Bx2xL.reshape(-1, tokens_Bx2xL.shape[-1]), length_Bx2.reshape(
+    -1
+  )
 
 
 class RewardModel(_Chooser):
@@ -101,14 +111,9 @@ class RewardModel(_Chooser):
 
   @nn.compact
   def __call__(self, tokens_Bx2xL, length_Bx2, deterministic=True):
-    rewards_Rx1 = _pooled_scores(
-      self.config,
-      1,
-      tokens_Bx2xL.reshape(-1, tokens_Bx2xL.shape[-1]),
-      length_Bx2.reshape(-1),
-      deterministic,
-    )
-    return rewards_Rx1.reshape(length_Bx2.shape)
+    texts = _each_text(tokens_Bx2xL, length_Bx2)
+    pooled_RxD = _pooled(self.config, *texts, deterministic)
+    return _scores(1, pooled_RxD).reshape(length_Bx2.shape)
 
   def rows(self, tokenizer, inputs, labels, *, max_length):
     """Long texts lose their beginning: what is judged stands at the end."""
@@ -121,6 +126,88 @@ class RewardModel(_Chooser):
 
   def texts(self, inputs):
     return [text for pair in inputs for text in pair.texts]
+
+
+class Verbalizer(_Chooser):
+  """What a language model says next: one token for each class.
+
+  For prompting (paper section 5.2.1), and for fine-tuning without a new head.
+  Logits_BxC are float32; tokenizers.Prompted asks the question.
+  """
+
+  label_ids: tuple = ()  # of the vocabulary, one for each class
+
+  INPUTS = ('tokens', 'length')
+
+  @nn.compact
+  def __call__(self, tokens_BxL, length_B, deterministic=True):
+    trunk = transformer.Transformer(self.config, name='transformer')
+    x_BxLxD = trunk(tokens_BxL, length_B, deterministic)
+    logits_BxV = transformer.next_token_logits(
+      transformer.pool(x_BxLxD, length_B, 'last'),
+      trunk.variables['params'],
+      self.config,
+    )
+    return logits_BxV[:, np.array(self.label_ids)]
+
+  rows = Classifier.rows
+  texts = Classifier.texts
+
+
+class Features(nn.Module):
+  """What a frozen trunk makes of each text: [B, D], or [B, 2, D] of pairs."""
+
+  config: transformer.TransformerConfig
+
+  INPUTS = ('tokens', 'length')
+
+  @nn.compact
+  def __call__(self, tokens, length):
+    if length.ndim == 1:
+      return _pooled(self.config, tokens, length, True)
+    pooled_RxD = _pooled(self.config, *_each_text(tokens, length), True)
+    return pooled_RxD.reshape(*length.shape, -1)
+
+  answer = __call__
+
+
+class Probe(_Chooser):
+  """The head of a Classifier or a RewardModel alone, on stored features.
+
+  Its tokenizer is a FeatureTable.
+  """
+
+  INPUTS = ('features',)
+
+  @nn.compact
+  def __call__(self, features, deterministic=True):
+    del deterministic
+    if features.ndim == 2:
+      return _scores(self.num_classes, features)
+    return _scores(1, features)[:, :, 0]
+
+  def rows(self, tokenizer, inputs, labels, *, max_length):
+    del max_length
+    features = tokenizer.take(inputs)
+    tokens = [np.zeros(1, np.int32)] * len(inputs)
+    label_probs_NxC = labels and labels.probs_NxC
+    return batching.Rows(tokens, label_probs_NxC, {'features': features}), 0
+
+
+class FeatureTable:
+  """Stands in for a tokenizer: the features [N, ...] of inputs read before."""
+
+  def __init__(self, tokenizer, inputs, features):
+    self._tokenizer = tokenizer
+    self._place = {x: i for i, x in enumerate(inputs)}
+    self._features = features
+
+  def take(self, inputs):
+    """Of these inputs, in their order."""
+    return self._features[[self._place[x] for x in inputs]]
+
+  def save(self, folder):
+    self._tokenizer.save(folder)
 
 
 class LanguageModel(nn.Module):
@@ -141,6 +228,7 @@ class LanguageModel(nn.Module):
     return transformer.next_token_logits(
       x_BxLxD[:, :-1].reshape(-1, self.config.embed_dim),
       trunk.variables['params'],
+      self.config,
     )
 
   def targets(self, batch):
@@ -271,7 +359,9 @@ class Generator(nn.Module):
       x_BxLxD, place_BxT[:, :, None], axis=1, mode='clip'
     )
     return transformer.next_token_logits(
-      x_BxTxD.reshape(-1, self.config.embed_dim), trunk.variables['params']
+      x_BxTxD.reshape(-1, self.config.embed_dim),
+      trunk.variables['params'],
+      self.config,
     )
 
   def targets(self, batch):
@@ -354,8 +444,11 @@ def _completions(tokenizer, inputs, labels):
   return [row[: chess.MAX_COMPLETION] for row in ids]
 
 
-def choose(inputs, config, num_classes):
+def choose(inputs, config, num_classes, *, label_ids=None):
   """The head for inputs of a task ('text', 'position') on a trunk.
+
+  Args:
+    label_ids: of a Verbalizer; None asks for a head that is learned.
 
   Raises:
     ValueError: such a model can not read such inputs.
@@ -363,6 +456,13 @@ def choose(inputs, config, num_classes):
   kind = config.reads
   if kind == 'text':
     kind = 'decoder' if config.causal else 'encoder'
+  if label_ids is not None:
+    if (inputs, kind) != ('text', 'decoder'):
+      raise ValueError(
+        f"head='verbalize' is for decoders on tasks of one text; this is a "
+        f'model of kind {kind!r} and a task of kind {inputs!r}.'
+      )
+    return Verbalizer(config, num_classes, tuple(label_ids))
   heads = {
     ('text', 'encoder'): Classifier,
     ('text', 'decoder'): Classifier,
@@ -405,14 +505,14 @@ def dummy_inputs(head, length=1):
 
 
 def head_from_token_rows(params, token_ids):
-  """Params of a Classifier with its head set to rows of the token embedding.
+  """Params of a Classifier with its head set to rows of the output table.
 
   One token per class, as "0" and "1" in App. A.1 of Burns et al. 2023.
 
   Raises:
     ValueError: not one token id inside the vocabulary for each class.
   """
-  embedding_VxD = params['transformer']['token_embed']['embedding']
+  embedding_VxD = transformer.output_table(params['transformer'])
   num_classes = params['head']['kernel'].shape[1]
   vocab_size = embedding_VxD.shape[0]
   inside = all(0 <= i < vocab_size for i in token_ids)
@@ -421,5 +521,5 @@ def head_from_token_rows(params, token_ids):
       f'A head of {num_classes} classes needs as many token ids below '
       f'{vocab_size}; got {list(token_ids)}.'
     )
-  kernel_DxC = embedding_VxD[jnp.asarray(token_ids)].T
+  kernel_DxC = embedding_VxD[jnp.asarray(token_ids)].T.astype(jnp.float32)
   return {**params, 'head': {'kernel': kernel_DxC}}

@@ -2,14 +2,13 @@
 
 import dataclasses
 import functools
-import pathlib
 from typing import Any, Callable, NamedTuple
 
 import jax
 import numpy as np
 
-from w2s_jax import assets
 from w2s_jax import heads
+from w2s_jax import hub
 from w2s_jax import pretrained
 from w2s_jax import sharding
 from w2s_jax import tokenizers
@@ -21,8 +20,13 @@ class Model(NamedTuple):
   network: Any  # one of heads.py
   tokenizer: Any
   init: Callable  # init(mesh, seed) -> params, placed on the mesh
-  identity: dict  # all that decides the initial parameters, for stage keys
+  identity: dict  # all that decides what it computes at first, for stage keys
+  weights: str  # as in the config; where the parameters came from
   num_parameters: int
+
+  def starting_from(self, init, **identity):
+    """The same model with other initial parameters, of another identity."""
+    return self._replace(init=init, identity={**self.identity, **identity})
 
 
 def build(
@@ -30,10 +34,14 @@ def build(
   name,
   weights,
   num_layers,
+  head,
   head_init,
   head_tokens,
+  prompt,
   dropout,
   dtype,
+  param_dtype,
+  remat,
   inputs,
   num_classes,
 ):
@@ -41,29 +49,33 @@ def build(
 
   Args:
     name: shown in tables and folder names.
-    weights: 'asset:NAME', a Hugging Face folder, or 'random:PRESET'.
+    weights: 'asset:NAME', 'hf:OWNER/NAME@REVISION', a Hugging Face folder, or
+      'random:PRESET'.
     num_layers: keeps the first so many layers of the weights, -1 all; with 0
       the model is a bag of token embeddings.
-    head_init: 'zero', or 'token_rows': the embeddings of `head_tokens`, one
-      token a class (paper appendix A.1). A board model brings its own head,
-      and a model that writes has none.
+    head: 'classify', a linear map of the pooled states, or 'verbalize': the
+      next of `head_tokens`, one token a class, after `prompt` with the text.
+    head_init: 'zero', or 'token_rows': the embeddings of `head_tokens` (paper
+      appendix A.1). A board model brings its own head, and a model that writes
+      has none.
     dropout: rate while training. dtype: of the trunk's computation.
+    param_dtype: of the parameters. remat: computes activations twice to store
+      fewer.
     inputs: of the task, 'text' or 'position'. num_classes: of the task.
 
   Raises:
     ValueError, FileNotFoundError: a field does not fit; the field is named.
   """
-  kind, _, rest = weights.partition(':')
-  folder = None
-  if kind == 'random':
-    if rest not in transformer.PRESETS:
+  folder = folder_of(weights)
+  if folder is None:
+    preset = weights.partition(':')[2]
+    if preset not in transformer.PRESETS:
       raise ValueError(
-        f'weights=random:{rest}: the presets are '
+        f'weights={weights}: the presets are '
         f'{", ".join(sorted(transformer.PRESETS))}.'
       )
-    architecture, source = transformer.PRESETS[rest], weights
+    architecture, source = transformer.PRESETS[preset], weights
   else:
-    folder = assets.path(rest) if kind == 'asset' else pathlib.Path(weights)
     architecture = pretrained.read_config(folder)
     source = pretrained.fingerprint(folder)
   if not -1 <= num_layers <= architecture.num_layers:
@@ -73,29 +85,32 @@ def build(
     )
   if num_layers == -1:
     num_layers = architecture.num_layers
-  if dtype not in ('float32', 'bfloat16'):
-    raise ValueError(f"{name}: dtype={dtype!r}: use 'float32' or 'bfloat16'.")
+  for field, value in {'dtype': dtype, 'param_dtype': param_dtype}.items():
+    if value not in ('float32', 'bfloat16'):
+      raise ValueError(
+        f"{name}: {field}={value!r}: use 'float32' or 'bfloat16'."
+      )
   architecture = dataclasses.replace(
     architecture,
     num_layers=num_layers,
     dropout=dropout,
     dtype=dtype,
+    param_dtype=param_dtype,
+    remat=remat,
   )
-  network = heads.choose(inputs, architecture, num_classes)
   tokenizer = _tokenizer(folder, architecture, inputs)
-  head_ids = _head_ids(tokenizer, head_init, head_tokens, num_classes)
-
-  def init(mesh, seed):
-    if folder is None:
-      params = _random(network, mesh)(jax.random.key(seed))
-    else:
-      params = _from_folder(folder, network, mesh)
-    if head_ids:
-      params = jax.jit(heads.head_from_token_rows, static_argnums=1)(
-        params, tuple(head_ids)
-      )
-    return params
-
+  if head not in ('classify', 'verbalize'):
+    raise ValueError(f"head={head!r} must be 'classify' or 'verbalize'.")
+  verbalizes = head == 'verbalize'
+  head_ids = []
+  if verbalizes or head_init != 'zero':
+    head_ids = _head_ids(tokenizer, head_init, head_tokens, num_classes)
+  network = heads.choose(
+    inputs,
+    architecture,
+    num_classes,
+    label_ids=head_ids if verbalizes else None,
+  )
   identity = {
     'weights': source,
     'architecture': dataclasses.asdict(architecture),
@@ -103,9 +118,42 @@ def build(
     'num_classes': num_classes,
     'head_ids': head_ids,
   }
+  if verbalizes:
+    tokenizer = tokenizers.Prompted(tokenizer, prompt)
+    identity['prompt'] = prompt
   shapes = jax.tree.leaves(heads.parameter_shapes(network))
-  num_parameters = sum(x.size for x in shapes)
-  return Model(name, network, tokenizer, init, identity, num_parameters)
+  return Model(
+    name=name,
+    network=network,
+    tokenizer=tokenizer,
+    init=functools.partial(initial, network, folder, head_ids),
+    identity=identity,
+    weights=weights,
+    num_parameters=sum(x.size for x in shapes),
+  )
+
+
+def folder_of(weights):
+  """Where the `weights` of a config lie, see hub.py; None for random ones."""
+  return None if weights.startswith('random:') else hub.folder(weights)
+
+
+def initial(network, folder, head_ids, mesh, seed):
+  """Parameters of a network before any training, placed on a mesh.
+
+  Args:
+    folder: of the pretrained weights, or None for random ones of `seed`.
+    head_ids: tokens whose embeddings become the head, or none.
+  """
+  if folder is None:
+    params = _random(network, mesh)(jax.random.key(seed))
+  else:
+    params = _from_folder(folder, network, mesh)
+  if head_ids and 'head' in params:
+    params = jax.jit(heads.head_from_token_rows, static_argnums=1)(
+      params, tuple(head_ids)
+    )
+  return params
 
 
 @functools.lru_cache(maxsize=4)
@@ -124,7 +172,12 @@ def _from_folder(folder, network, mesh):
     return sharding.place_parameter(mesh, path, array)
 
   layers = network.config.num_layers
-  _, trunk = pretrained.load(folder, num_layers=layers, place=place)
+  _, trunk = pretrained.load(
+    folder,
+    num_layers=layers,
+    param_dtype=network.config.param_dtype,
+    place=place,
+  )
   params = {'transformer': trunk, **pretrained.load_head(folder, place=place)}
   shapes = heads.parameter_shapes(network)
   if 'head' in shapes:  # of a classifier: starts at zero
@@ -144,9 +197,7 @@ def _tokenizer(folder, architecture, inputs):
 
 
 def _head_ids(tokenizer, head_init, head_tokens, num_classes):
-  if head_init == 'zero':
-    return []
-  if head_init != 'token_rows':
+  if head_init not in ('zero', 'token_rows'):
     raise ValueError(f"head_init={head_init!r} must be 'zero' or 'token_rows'.")
   if len(head_tokens) != num_classes:
     raise ValueError(

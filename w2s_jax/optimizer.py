@@ -1,8 +1,5 @@
-"""Schedules, the AdamW chain, and which parameters train at all."""
+"""Schedules and the AdamW chain."""
 
-import re
-
-from flax import traverse_util
 import jax
 import optax
 
@@ -17,7 +14,7 @@ def make_schedule(*, peak, total_steps, warmup, decay):
     'constant': optax.constant_schedule(peak),
   }
   if decay not in tails:
-    raise ValueError(f'train.decay={decay!r} must be one of {sorted(tails)}.')
+    raise ValueError(f'decay={decay!r} must be one of {sorted(tails)}.')
   # The first step already moves: the ramp starts at peak / warmup_steps.
   ramp = optax.linear_schedule(
     peak / max(1, warmup_steps), peak, max(1, warmup_steps - 1)
@@ -35,30 +32,3 @@ def make_optimizer(schedule, *, weight_decay, clip_norm):
       mask=lambda params: jax.tree.map(lambda x: x.ndim > 1, params),
     ),
   )
-
-
-def partition(params, *, freeze):
-  """Splits nested params by a regex on their path: (trainable, frozen).
-
-  Raises:
-    ValueError: `freeze` matches nothing, or everything.
-  """
-  flat = traverse_util.flatten_dict(params, sep='/')
-  frozen = {k: v for k, v in flat.items() if freeze and re.search(freeze, k)}
-  trainable = {k: v for k, v in flat.items() if k not in frozen}
-  if freeze and not (frozen and trainable):
-    raise ValueError(
-      f'train.freeze={freeze!r} matches {len(frozen)} of the {len(flat)} '
-      f'parameters, for example {sorted(flat)[:3]}.'
-    )
-  return (
-    traverse_util.unflatten_dict(trainable, sep='/'),
-    traverse_util.unflatten_dict(frozen, sep='/'),
-  )
-
-
-def merge(trainable, frozen):
-  """Inverse of `partition`."""
-  flat = traverse_util.flatten_dict(trainable)
-  flat |= traverse_util.flatten_dict(frozen)
-  return traverse_util.unflatten_dict(flat)

@@ -18,10 +18,13 @@ BATCH_AXES = ('data', 'fsdp')
 # First match on the path of a parameter decides; optimizer moments carry the
 # path of their parameter, so the same table places them too.
 PARAMETER_RULES = (
-  (r'(token|position|type)_embed/embedding$', P(None, ('fsdp', 'tensor'))),
+  (
+    r'(token|position|type|output)_embed/embedding$',
+    P(None, ('fsdp', 'tensor')),
+  ),
   (r'attention/(query|key|value)/kernel$', P('fsdp', 'tensor')),
   (r'attention/out/kernel$', P('tensor', 'fsdp')),
-  (r'mlp/up/kernel$', P('fsdp', 'tensor')),
+  (r'mlp/(up|gate)/kernel$', P('fsdp', 'tensor')),
   (r'mlp/down/kernel$', P('tensor', 'fsdp')),
 )
 
@@ -95,19 +98,23 @@ def batch_sharding(mesh):
   return jax.NamedSharding(mesh, P(BATCH_AXES))
 
 
-def check_divides(mesh, *, batch_size, num_heads, name):
-  """Raises ValueError where batch or heads do not divide over the mesh."""
+def check_divides(mesh, *, batch_size, accumulate, num_heads, name):
+  """Raises ValueError where batch or heads do not divide over the mesh.
+
+  `num_heads` are those of queries, and those of keys and values.
+  """
   ways = mesh.shape['data'] * mesh.shape['fsdp']
-  if batch_size % ways:
+  if batch_size % (ways * accumulate):
     raise ValueError(
       f'{name}.batch_size={batch_size} does not divide over mesh.data * '
-      f'mesh.fsdp = {ways}.'
+      f'mesh.fsdp = {ways} in {name}.accumulate={accumulate} pieces.'
     )
-  if num_heads % mesh.shape['tensor']:
-    raise ValueError(
-      f'mesh.tensor={mesh.shape["tensor"]} does not divide the {num_heads} '
-      f'attention heads of the model of {name}.'
-    )
+  for heads in num_heads:
+    if heads % mesh.shape['tensor']:
+      raise ValueError(
+        f'mesh.tensor={mesh.shape["tensor"]} does not divide the {heads} '
+        f'attention heads of the model of {name}.'
+      )
 
 
 def place_batch(mesh, batch):
@@ -129,11 +136,12 @@ def place_parameter(mesh, path, array):
   )
 
 
-def constrain_batch(x):
-  """Pins axis 0 of an activation to the batch axes of the mesh in scope."""
+def constrain_batch(x, axis=0):
+  """Pins an axis of an activation to the batch axes of the mesh in scope."""
   if jax.sharding.get_abstract_mesh().empty:
     return x
-  return jax.lax.with_sharding_constraint(x, P(BATCH_AXES))
+  spec = P(*[None] * axis, BATCH_AXES)
+  return jax.lax.with_sharding_constraint(x, spec)
 
 
 def gather(x):

@@ -1,79 +1,35 @@
 """Stages: the steps of a study, each done once and kept in its own folder.
 
-A stage is a pure function of its spec. The folder
+Here a model learns labels, or is asked; what it learns before that stands in
+starting_points.py.
 
-  WORKDIR/stages/<name>-<key>/{config.json, metrics.jsonl, checkpoints/,
-                               params/, tokenizer.json, predictions/, DONE}
+What they leave there, beside what workdir.py does:
 
-carries a hash of the spec, which names the stages it reads by their keys.
-DONE is written last: running again skips what is finished, resumes what is
-not, and never mixes what belongs to different specs.
+  {metrics.jsonl, checkpoints/, params/, tokenizer.json, predictions/}
 """
 
 import dataclasses
-import hashlib
 import itertools
 import json
 import time
-from typing import Any, NamedTuple
+from typing import Any
 
-from etils import epath
 import jax
-from jax.experimental import multihost_utils
 import numpy as np
 
+from w2s_jax import adapt
 from w2s_jax import batching
 from w2s_jax import checkpoint
-from w2s_jax import heads
 from w2s_jax import logger as logger_lib
 from w2s_jax import metrics
 from w2s_jax import predict
 from w2s_jax import train
 from w2s_jax import weak_labels
+from w2s_jax import workdir
 from w2s_jax.tasks import splits
-
-# Part of every key; raised when the same spec comes to mean something else.
-FORMAT = 2
 
 # A student is looked at so often for early stopping.
 _MOMENTS = 10
-
-
-class Stage(NamedTuple):
-  name: str
-  key: str
-  folder: epath.Path
-
-  def predictions(self, split):
-    """Arrays ids [N], probs [N, C], label_probs [N, C] (ground truth).
-
-    And texts [N] of a model that writes its answers.
-    """
-    return weak_labels.load_arrays(self.folder / 'predictions' / f'{split}.npz')
-
-  def summary(self):
-    """What the stage said of itself when done: seconds, steps, padding."""
-    path = self.folder / 'DONE'
-    try:
-      return json.loads(path.read_text())
-    except ValueError as e:
-      raise ValueError(
-        f'{path} is damaged ({e}); delete it and run again.'
-      ) from e
-
-
-@dataclasses.dataclass(frozen=True)
-class Runtime:
-  """Where stages run. Nothing in here changes a result."""
-
-  workdir: epath.Path
-  mesh: jax.sharding.Mesh
-  console: Any
-  eval_batch_size: int
-  checkpoint_every: int
-  tensorboard: bool
-  num_stages: int
-  counter: Any = dataclasses.field(default_factory=lambda: itertools.count(1))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -126,6 +82,7 @@ def train_stage(
   inputs,
   labels,
   evaluation,
+  lora=None,
   judge=None,
 ):
   """Fine-tunes a model on `inputs` towards `labels`, and predicts.
@@ -138,6 +95,7 @@ def train_stage(
     'kind': 'train',
     'model': model.identity,
     'fine_tuning': fine_tuning,
+    'lora': lora,
     'loss': loss,
     'loss_args': loss_args,
     'seed': seed,
@@ -158,21 +116,34 @@ def train_stage(
       loss_args=tuple(sorted(loss_args.items())),
       seed=seed,
     )
+    trainable, frozen = adapt.split(
+      model.init(runtime.mesh, seed),
+      freeze=fine_tuning['freeze'],
+      lora=lora,
+      seed=seed,
+    )
+
+    def keep(trained):
+      """What of the model goes to its folder."""
+      return trained if lora else adapt.merge(trained, frozen)
+
     params_folder = stage.folder / 'params'
-    if not _agreed(params_folder.exists()):
-      params = _fit(
+    if not workdir.agreed(params_folder.exists()):
+      trained = fit(
         runtime,
         stage,
         model.network,
-        model.init(runtime.mesh, seed),
+        trainable,
+        frozen,
         prepared,
         snapshots=_MOMENTS - 1 if judge else 0,
       )
       if judge:
-        params = _best(runtime, stage, model, params, judge, evaluation)
-      checkpoint.save_params(params_folder, params)
-    params = checkpoint.load_params(params_folder, mesh=runtime.mesh)
-    scores = _evaluate(runtime, stage, model, params, evaluation, buckets)
+        trained = _best(runtime, stage, trained, frozen, judge, evaluation)
+      checkpoint.save_params(params_folder, keep(trained))
+    trained = checkpoint.load_params(params_folder, mesh=runtime.mesh)
+    params = adapt.merge(trained, frozen)
+    scores = _evaluate(runtime, stage, params, evaluation, buckets)
     if jax.process_index() == 0:
       model.tokenizer.save(stage.folder)
       for temporary in ('checkpoints', 'snapshots'):
@@ -187,13 +158,14 @@ def train_stage(
       **scores,
     }
 
-  return _once(runtime, f'{name}-seed{seed}', spec, build)
+  return workdir.once(runtime, f'{name}-seed{seed}', model, spec, build)
 
 
-def _fit(runtime, stage, network, params, prepared, *, snapshots=0):
+def fit(runtime, stage, network, trainable, frozen, prepared, *, snapshots=0):
   return train.fit(
     model=network,
-    params=params,
+    trainable=trainable,
+    frozen=frozen,
     mesh=runtime.mesh,
     folder=stage.folder,
     checkpoint_every=runtime.checkpoint_every,
@@ -204,25 +176,36 @@ def _fit(runtime, stage, network, params, prepared, *, snapshots=0):
   )
 
 
-def _best(runtime, stage, model, params, judge, evaluation):
+def _trained(runtime, stage, seed):
+  """Parameters that predict as the finished stage did."""
+  folder = stage.folder / 'params'
+  if not workdir.agreed(folder.exists()):  # a prompt changes none
+    return stage.model.init(runtime.mesh, seed)
+  params = checkpoint.load_params(folder, mesh=runtime.mesh)
+  if adapt.is_lora(params):
+    params = adapt.merge(params, stage.model.init(runtime.mesh, seed))
+  return params
+
+
+def _best(runtime, stage, trained, frozen, judge, evaluation):
   """Of all snapshots and the end, what agrees best with the judge.
 
   Leaves the whole curve in the stage's folder.
   """
-  buckets = evaluation.buckets(model)
+  buckets = evaluation.buckets(stage.model)
   snapshots = sorted(
     (stage.folder / 'snapshots').glob('[0-9]*'), key=lambda p: int(p.name)
   )
   moments = {path.name: path for path in snapshots} | {'end': None}
   curve = {}
   for moment, folder in moments.items():
+    trained_then = trained
     if folder:
-      params_then = checkpoint.load_params(folder, mesh=runtime.mesh)
-    else:
-      params_then = params
+      trained_then = checkpoint.load_params(folder, mesh=runtime.mesh)
     examples = evaluation.splits['validation']
+    params = adapt.merge(trained_then, frozen)
     probs_NxC, _ = _predict(
-      runtime, stage, model, params_then, examples, evaluation, buckets
+      runtime, stage, params, examples, evaluation, buckets
     )
     judged = weak_labels.join(examples.ids, judge)
     curve[moment] = metrics.accuracy(probs_NxC, judged.probs_NxC)
@@ -230,86 +213,60 @@ def _best(runtime, stage, model, params, judge, evaluation):
     (stage.folder / 'early_stopping.json').write_text(json.dumps(curve))
   best = max(curve, key=curve.get)
   if best == 'end':
-    return params
+    return trained
   return checkpoint.load_params(moments[best], mesh=runtime.mesh)
 
 
-def generative_stage(
-  runtime,
-  *,
-  name,
-  model,
-  fine_tuning,
-  inputs,
-  evaluation,
-  seed,
+def prompt_stage(
+  runtime, *, name, model, shots, seed, inputs, labels, evaluation
 ):
-  """The model after it has learned to write such inputs, labels unseen.
+  """Predictions of an untrained model with labelled examples in its context.
 
-  Unsupervised generative fine-tuning (paper section 5.2.2): language-model loss
-  on packed texts. The trunk goes on from there; a head starts as it would have.
+  Few-shot prompting (paper section 5.2.1): of each class as many `inputs` as of
+  the others, as far as `shots` of them allow.
   """
   spec = {
-    'kind': 'generative',
-    'model': {**model.identity, 'head': 'LanguageModel', 'num_classes': 0},
-    'fine_tuning': fine_tuning,
+    'kind': 'prompt',
+    'model': model.identity,
+    'shots': shots,
     'seed': seed,
-    'rows': splits.fingerprint(inputs),
+    'labels': labels.provenance,
     'evaluation': evaluation.spec(),
   }
-  max_length = evaluation.max_length
+  labels = weak_labels.join(inputs.ids, labels)
+  class_N = np.argmax(labels.probs_NxC, axis=1)
+  # Shuffled from the order of ids: that of the rows has no say.
+  order_N = np.random.default_rng(seed).permutation(np.argsort(inputs.ids))
+  by_class = [order_N[class_N[order_N] == c] for c in np.unique(class_N)]
+  turns = itertools.zip_longest(*by_class, fillvalue=-1)
+  chosen = [i for i in itertools.chain(*turns) if i >= 0][:shots]
+  label_ids = model.network.label_ids
+  model = model._replace(
+    tokenizer=model.tokenizer.with_examples(
+      [(inputs.inputs[i], label_ids[class_N[i]]) for i in chosen]
+    )
+  )
 
   def build(stage):
     started = time.monotonic()
-    network = heads.LanguageModel(model.network.config)
-    packed, held_out = (
-      heads.pack(
-        model.tokenizer, model.network.texts(x.inputs), max_length=max_length
-      )
-      for x in (inputs, evaluation.splits['validation'])
+    params = model.init(runtime.mesh, seed)
+    shown = [inputs.inputs[i] for i in chosen]
+    _, cut = model.network.rows(
+      model.tokenizer, shown, None, max_length=evaluation.max_length
     )
-    buckets = (max_length,)
-    prepared = train.prepare(packed, fine_tuning, buckets=buckets, seed=seed)
-
-    def nats(params):
-      sums_Nx2 = predict.predict(
-        network,
-        params,
-        held_out,
-        batch_size=fine_tuning['batch_size'],
-        buckets=buckets,
-        mesh=runtime.mesh,
-      )
-      return float(np.divide(*sums_Nx2.astype(np.float64).sum(0)))
-
-    params_folder = stage.folder / 'params'
-    trunk = model.init(runtime.mesh, seed)['transformer']
-    params = {'transformer': trunk}
-    before = nats(params)
-    if not _agreed(params_folder.exists()):
-      params = _fit(runtime, stage, network, params, prepared)
-      checkpoint.save_params(params_folder, params)
-    params = checkpoint.load_params(params_folder, mesh=runtime.mesh)
+    scores = _evaluate(
+      runtime, stage, params, evaluation, evaluation.buckets(model)
+    )
     if jax.process_index() == 0:
       model.tokenizer.save(stage.folder)
-      (stage.folder / 'checkpoints').rmtree(missing_ok=True)
     return {
       'seconds': round(time.monotonic() - started, 1),
-      'steps': len(prepared['plan']),
-      'tokens': int(packed.lengths.sum()),
-      'validation_nats_before': before,  # a token
-      'validation_nats': nats(params),
-      'params_sha256': checkpoint.digest(params_folder),
+      'rows': len(shown),
+      'rows_cut': cut,
+      **scores,
     }
 
-  stage = _once(runtime, f'{name}-seed{seed}', spec, build)
-
-  def init(mesh, seed):
-    trunk = checkpoint.load_params(stage.folder / 'params', mesh=mesh)
-    return {**model.init(mesh, seed), **trunk}
-
-  identity = {**model.identity, 'generative': stage.key}
-  return model._replace(init=init, identity=identity)
+  return workdir.once(runtime, f'{name}-seed{seed}', model, spec, build)
 
 
 def zero_shot_stage(runtime, *, model, evaluation):
@@ -323,13 +280,14 @@ def zero_shot_stage(runtime, *, model, evaluation):
   def build(stage):
     params = model.init(runtime.mesh, 0)
     buckets = evaluation.buckets(model)
-    return _evaluate(runtime, stage, model, params, evaluation, buckets)
+    return _evaluate(runtime, stage, params, evaluation, buckets)
 
-  return _once(runtime, f'zero_shot-{model.name}', spec, build)
+  return workdir.once(runtime, f'zero_shot-{model.name}', model, spec, build)
 
 
-def label_stage(runtime, *, name, model, supervisor, inputs, evaluation, seed):
+def label_stage(runtime, *, name, supervisor, inputs, evaluation, seed):
   """Weak labels: what the trained `supervisor` says of `inputs`."""
+  model = supervisor.model
   provenance = {
     'supervisor': supervisor.key,
     'rows': splits.fingerprint(inputs),
@@ -337,30 +295,28 @@ def label_stage(runtime, *, name, model, supervisor, inputs, evaluation, seed):
   spec = {'kind': 'label', 'evaluation': evaluation.spec(), **provenance}
 
   def build(stage):
-    params = checkpoint.load_params(
-      supervisor.folder / 'params', mesh=runtime.mesh
-    )
+    params = _trained(runtime, supervisor, seed)
     buckets = evaluation.buckets(model)
     probs_NxC, texts_N = _predict(
-      runtime, stage, model, params, inputs, evaluation, buckets
+      runtime, stage, params, inputs, evaluation, buckets
     )
     if jax.process_index() == 0:
       labels = weak_labels.Labels(inputs.ids, probs_NxC, provenance, texts_N)
       weak_labels.save(stage.folder / 'weak_labels.npz', labels)
     return {'rows': len(inputs)}
 
-  stage = _once(runtime, f'{name}-seed{seed}', spec, build)
+  stage = workdir.once(runtime, f'{name}-seed{seed}', model, spec, build)
   return weak_labels.load(
     stage.folder / 'weak_labels.npz', provenance=provenance
   )
 
 
-def _evaluate(runtime, stage, model, params, evaluation, buckets):
+def _evaluate(runtime, stage, params, evaluation, buckets):
   """Writes predictions/<split>.npz; returns the scores on each split."""
   scores = {}
   for split, examples in evaluation.splits.items():
     probs_NxC, texts_N = _predict(
-      runtime, stage, model, params, examples, evaluation, buckets
+      runtime, stage, params, examples, evaluation, buckets
     )
     if jax.process_index() == 0:
       weak_labels.save_arrays(
@@ -378,14 +334,21 @@ def _evaluate(runtime, stage, model, params, evaluation, buckets):
   return scores
 
 
-def _predict(runtime, stage, model, params, examples, evaluation, buckets):
+def _predict(runtime, stage, params, examples, evaluation, buckets):
   """Class probabilities [N, C] of the examples, and texts [N] or None."""
+  model = stage.model
   rows, _ = tokenize(model, examples, evaluation.max_length)
+  kept = answers(runtime, stage, model.network, params, rows, buckets)
+  return model.network.read(model.tokenizer, examples.inputs, kept)
+
+
+def answers(runtime, stage, network, params, rows, buckets):
+  """What a network keeps of each row, [N, ...]."""
   with _logger(runtime, stage).progress(
     stage=f'{stage.name} predicts', total_steps=len(rows)
   ) as progress:
-    answers = predict.predict(
-      model.network,
+    return predict.predict(
+      network,
       params,
       rows,
       batch_size=runtime.eval_batch_size,
@@ -393,7 +356,6 @@ def _predict(runtime, stage, model, params, examples, evaluation, buckets):
       mesh=runtime.mesh,
       progress=progress,
     )
-  return model.network.read(model.tokenizer, examples.inputs, answers)
 
 
 def _logger(runtime, stage):
@@ -403,67 +365,3 @@ def _logger(runtime, stage):
     is_primary=jax.process_index() == 0,
     tensorboard=runtime.tensorboard,
   )
-
-
-def _once(runtime, name, spec, build):
-  """Runs build(stage) unless the stage of this spec is done already."""
-  spec = {'format': FORMAT, **spec}
-  key = hashlib.sha256(
-    json.dumps(spec, sort_keys=True, default=list).encode()
-  ).hexdigest()[:12]
-  folder = runtime.workdir / 'stages' / f'{name}-{key}'
-  stage = Stage(name, key, folder)
-  done = folder / 'DONE'
-  position = next(runtime.counter)
-
-  def say(status, detail=''):
-    logger_lib.stage(
-      name,
-      status,
-      detail,
-      console=runtime.console,
-      position=position,
-      total=runtime.num_stages,
-    )
-
-  if _agreed(done.exists()):
-    stage.summary()  # raises for a damaged DONE
-    say('cached')
-    return stage
-  say('resume' if folder.exists() else 'start')
-  if jax.process_index() == 0:
-    folder.mkdir(parents=True, exist_ok=True)
-    (folder / 'config.json').write_text(
-      json.dumps(spec, indent=2, default=list)
-    )
-  _barrier(f'{name}-start')
-  started = time.monotonic()
-  summary = build(stage)
-  _barrier(f'{name}-built')
-  if jax.process_index() == 0:
-    partial = folder / 'DONE.partial'
-    partial.write_text(json.dumps(summary))
-    partial.replace(done)
-  _barrier(f'{name}-done')
-  detail = ''
-  if 'validation_accuracy' in summary:
-    detail = f'  validation {summary["validation_accuracy"]:.1%}'
-  if 'validation_nats' in summary:
-    detail = (
-      f'  {summary["validation_nats_before"]:.2f} -> '
-      f'{summary["validation_nats"]:.2f} nats a token'
-    )
-  say('done', f'{time.monotonic() - started:.1f} s{detail}')
-  return stage
-
-
-def _agreed(value):
-  """The first process's answer, on all of them."""
-  if jax.process_count() == 1:
-    return value
-  return bool(multihost_utils.broadcast_one_to_all(np.asarray(value)))
-
-
-def _barrier(name):
-  if jax.process_count() > 1:
-    multihost_utils.sync_global_devices(name)

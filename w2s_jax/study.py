@@ -12,17 +12,17 @@ import itertools
 import json
 
 import jax
+import numpy as np
 
 from w2s_jax import checkpoint
-from w2s_jax import heads
-from w2s_jax import losses
+from w2s_jax import checks
 from w2s_jax import metrics
-from w2s_jax import models
-from w2s_jax import optimizer
 from w2s_jax import sharding
 from w2s_jax import stages
+from w2s_jax import starting_points
 from w2s_jax import tasks
 from w2s_jax import weak_labels
+from w2s_jax import workdir as workdir_lib
 from w2s_jax.tasks import splits
 
 # One row of results.jsonl for each of these.
@@ -40,22 +40,24 @@ def run(config, workdir, *, console):
       before anything is trained.
   """
   mesh = sharding.make_mesh(**config.mesh)
-  chains = parse_chains(config.students, config.models)
-  check_numbers(config)
+  chains = checks.parse_chains(config.students, config.models)
+  checks.check_numbers(config)
   evaluated, slices = load_splits(
     config.task,
     config.data,
     seeds=config.seeds,
     num_transfer=max(map(len, chains)) - 1,
   )
-  check_losses(config.losses, config.loss_args, config.task)
+  checks.check_losses(config.losses, config.loss_args, config.task)
   ladder = {
-    key: build_model(config.models[key], key, config.task, config.data, mesh)
+    key: checks.build_model(
+      config.models[key], key, config.task, config.data, mesh
+    )
     for key in dict.fromkeys(itertools.chain(*chains))
   }
   if any(config.generative):
-    check_generative(config.generative_train, chains, ladder, mesh)
-  runtime = stages.Runtime(
+    checks.check_generative(config.generative_train, chains, ladder, mesh)
+  runtime = workdir_lib.Runtime(
     workdir=checkpoint.absolute(workdir),
     mesh=mesh,
     console=console,
@@ -63,7 +65,7 @@ def run(config, workdir, *, console):
     checkpoint_every=config.checkpoint_every,
     tensorboard=config.tensorboard,
     num_stages=count_stages(
-      chains, config.losses, config.seeds, config.generative
+      chains, config.models, config.losses, config.seeds, config.generative
     ),
   )
   evaluation = stages.Evaluation(
@@ -72,6 +74,7 @@ def run(config, workdir, *, console):
     num_buckets=config.data.num_buckets,
     measure=tasks.TASKS[config.task].measure,
   )
+  everything = union([*evaluated.values(), *itertools.chain(*slices.values())])
   zero_shot = {
     key: stages.zero_shot_stage(
       runtime, model=ladder[key], evaluation=evaluation
@@ -79,7 +82,9 @@ def run(config, workdir, *, console):
     for key in dict.fromkeys(chain[-1] for chain in chains)
   }
   for seed in config.seeds:
-    journey = Journey(runtime, config, ladder, evaluation, slices[seed], seed)
+    journey = Journey(
+      runtime, config, ladder, evaluation, slices[seed], everything, seed
+    )
     rows = [
       journey.result(chain, loss, generative, zero_shot[chain[-1]])
       for generative in config.generative
@@ -97,14 +102,19 @@ class Journey:
   if it is alone, else a student of the chain before it.
   """
 
-  def __init__(self, runtime, config, ladder, evaluation, slices, seed):
+  def __init__(
+    self, runtime, config, ladder, evaluation, slices, everything, seed
+  ):
     self._runtime = runtime
     self._config = config
     self._ladder = ladder
     self._slices = slices  # the weak half, then a transfer slice a step
+    self._everything = everything  # inputs of all slices of all seeds
     self._shared = dict(evaluation=evaluation, seed=seed)
     self._validation = evaluation.splits['validation']
-    for method in ('_weak', '_student', '_labels', '_ceiling', '_model'):
+    for method in (
+      *('_weak', '_student', '_labels', '_ceiling', '_model', '_frozen'),
+    ):
       setattr(self, method, functools.cache(getattr(self, method)))
 
   def _trained(self, chain, loss, generative):
@@ -115,7 +125,7 @@ class Journey:
   def _weak(self, chain):
     rows = self._slices[0]
     truth = weak_labels.ground_truth(rows)
-    return self._train('weak', self._ladder[chain[0]], chain[0], rows, truth)
+    return self._train('weak', chain[0], False, rows, truth)
 
   def _student(self, chain, loss, generative):
     """Trained on what its teacher says of a slice that is new to both."""
@@ -123,8 +133,8 @@ class Journey:
     supervisor = self._trained(chain[:-1], loss, generative)
     return self._train(
       f'student-{loss}',
-      self._model(key, generative),
       key,
+      generative,
       self._slices[len(teachers)],
       self._labels(chain[:-1], supervisor),
       suffix=f'-by-{"-".join(teachers)}',
@@ -136,15 +146,14 @@ class Journey:
     """Trained on the truth of the first transfer slice."""
     rows = self._slices[1]
     truth = weak_labels.ground_truth(rows)
-    model = self._model(key, generative)
-    return self._train('ceiling', model, key, rows, truth)
+    return self._train('ceiling', key, generative, rows, truth)
 
   def _model(self, key, generative):
     """A model of the ladder, or what it is after it has learned to write."""
     model = self._ladder[key]
     if not generative:
       return model
-    return stages.generative_stage(
+    return starting_points.generative_stage(
       self._runtime,
       name=f'generative-{model.name}',
       model=model,
@@ -153,12 +162,20 @@ class Journey:
       **self._shared,
     )
 
+  def _frozen(self, key, generative):
+    """A probe of such a model."""
+    return starting_points.features_stage(
+      self._runtime,
+      model=self._model(key, generative),
+      inputs=self._everything,
+      evaluation=self._shared['evaluation'],
+    )
+
   def _labels(self, chain, supervisor):
     """What the supervisor at the end of a chain says of the next slice."""
     labels = stages.label_stage(
       self._runtime,
       name=f'labels-by-{"-".join(chain)}',
-      model=self._ladder[chain[-1]],
       supervisor=supervisor,
       inputs=without_truth(self._slices[len(chain)]),
       **self._shared,
@@ -177,29 +194,70 @@ class Journey:
     return None
 
   def _train(
-    self, role, model, key, rows, labels, *, suffix='', loss='xent', judge=None
+    self,
+    role,
+    key,
+    generative,
+    rows,
+    labels,
+    *,
+    suffix='',
+    loss='xent',
+    judge=None,
   ):
-    return stages.train_stage(
+    """The stage of a model that learns labels, in the way of its `adapt`."""
+    spec = self._config.models[key]
+    model, method = self._model(key, generative), spec.adapt.method
+    shared = dict(inputs=without_truth(rows), labels=labels, **self._shared)
+
+    def name(method):
+      return f'{role}-{adapted_name(model.name, method)}{suffix}'
+
+    if method == 'prompt':
+      return stages.prompt_stage(
+        self._runtime,
+        name=name(method),
+        model=model,
+        shots=spec.adapt.shots,
+        **shared,
+      )
+    train = functools.partial(
+      stages.train_stage,
       self._runtime,
-      name=f'{role}-{model.name}{suffix}',
-      model=model,
-      fine_tuning=self._config.models[key].train.to_dict(),
       loss=loss,
       loss_args=dict(self._config.loss_args.get(loss, {})),
-      inputs=without_truth(rows),
-      labels=labels,
       judge=judge,
-      **self._shared,
+      **shared,
     )
+    recipe, lora = spec.train.to_dict(), None
+    match method:
+      case 'lora':
+        lora = spec.adapt.lora.to_dict()
+      case 'probe':
+        model = self._frozen(key, generative)
+        recipe = spec.adapt.probe.to_dict()
+      case 'lp_ft':
+        probe = train(
+          name=name('probe'),
+          model=self._frozen(key, generative),
+          fine_tuning=spec.adapt.probe.to_dict(),
+        )
+        model = starting_points.starting_from(model, probe=probe)
+    return train(name=name(method), model=model, fine_tuning=recipe, lora=lora)
 
   def result(self, chain, loss, generative, zero_shot):
     """One row of results: a student beside what it is to be held against."""
     weak, strong = self._ladder[chain[0]], self._ladder[chain[-1]]
+
+    def called(key):
+      method = self._config.models[key].adapt.method
+      return adapted_name(self._ladder[key].name, method)
+
     row = dict(
       task=self._config.task,
-      weak_model=weak.name,
-      strong_model=strong.name,
-      via=[self._ladder[key].name for key in chain[1:-1]],
+      weak_model=called(chain[0]),
+      strong_model=called(chain[-1]),
+      via=[called(key) for key in chain[1:-1]],
       weak_labels=self._config.weak_labels,
       early_stopping=self._config.early_stopping,
       generative=generative,
@@ -232,40 +290,41 @@ def without_truth(examples):
   return dataclasses.replace(examples, label_probs_NxC=None)
 
 
-def parse_chains(students, ladder):
-  """(('a', 'b', 'c'), ...) of ('a>b>c', ...): a teaches b, and b teaches c.
-
-  Raises:
-    ValueError: a chain is too short, repeats, or names no model.
-  """
-  chains = [tuple(key.strip() for key in s.split('>')) for s in students]
-  for text, chain in zip(students, chains):
-    if len(chain) < 2 or chains.count(chain) > 1:
-      raise ValueError(
-        f'students: {text!r} must name each chain of two or more models once, '
-        "as 'weak>strong'."
-      )
-    for key in chain:
-      if key not in ladder:
-        raise ValueError(
-          f'students: {text!r} names {key!r}; models has {", ".join(ladder)}.'
-        )
-  if not chains:
-    raise ValueError("students is empty; name a chain, as 'weak>strong'.")
-  return chains
+def union(parts):
+  """All rows of several Examples, each once and without labels."""
+  inputs = {
+    id_: x
+    for part in parts
+    for id_, x in zip(part.ids.tolist(), part.inputs, strict=True)
+  }
+  ids = np.array(list(inputs))
+  return tasks.Examples(
+    ids=ids, groups=ids, inputs=list(inputs.values()), label_probs_NxC=None
+  )
 
 
-def count_stages(chains, loss_names, seeds, generative):
-  """Of a study; `generative` as in the config."""
-  prefixes = {c[:n] for c in chains for n in range(1, len(c) + 1)}
-  labelled = {c[:n] for c in chains for n in range(1, len(c))}
-  alone = sum(len(c) == 1 for c in prefixes)
-  students = (len(prefixes) + len(labelled) - 2 * alone) * len(loss_names)
-  strong = len({c[-1] for c in chains})
-  learned_to_write = len({key for c in chains for key in c[1:]})
-  a_seed = 2 * alone + (students + strong) * len(generative)
-  a_seed += learned_to_write * sum(generative)
-  return strong + len(seeds) * a_seed
+def count_stages(chains, ladder, loss_names, seeds, generative):
+  """Of a study; the arguments as in the config."""
+
+  def method(key):
+    return ladder[key].adapt.method
+
+  def training(keys):
+    return sum(2 if method(key) == 'lp_ft' else 1 for key in keys)
+
+  weak, strong = {c[0] for c in chains}, {c[-1] for c in chains}
+  students = {c[:n] for c in chains for n in range(2, len(c) + 1)}
+  teachers = {c[:n] for c in chains for n in range(2, len(c))}
+  learners = {key for chain in chains for key in chain[1:]}
+  each_loss = training(chain[-1] for chain in students) + len(teachers)
+  variants = {(key, x) for key in learners for x in generative}
+  frozen = [
+    method(k) in checks.PROBING for k, _ in variants | {(k, 0) for k in weak}
+  ]
+  a_seed = training(weak) + len(weak) + sum(frozen)
+  a_seed += len(generative) * (len(loss_names) * each_loss + training(strong))
+  a_seed += sum(generative) * len(learners)
+  return len(strong) + len(seeds) * a_seed
 
 
 def compare(trained):
@@ -337,106 +396,9 @@ def load_splits(task, data, *, seeds, num_transfer):
   return evaluated, slices
 
 
-def check_numbers(config):
-  """Counts are positive, seeds are whole numbers, names are known."""
-  counts = {
-    'checkpoint_every': config.checkpoint_every,
-    'eval_batch_size': config.eval_batch_size,
-    'data.num_buckets': config.data.num_buckets,
-  }
-  recipes = {f'models.{key}.train': m.train for key, m in config.models.items()}
-  recipes['generative_train'] = config.generative_train
-  for key, recipe in recipes.items():
-    for name in ('epochs', 'batch_size'):
-      counts[f'{key}.{name}'] = recipe[name]
-  for name, value in counts.items():
-    if value < 1:
-      raise ValueError(f'{name}={value} must be at least 1.')
-  for seed in config.seeds:
-    if not isinstance(seed, int) or seed < 0:
-      raise ValueError(f'seeds: {seed!r} must be a whole number, 0 or more.')
-  choices = {
-    'weak_labels': weak_labels.TRANSFORMS,
-    'early_stopping': ('none', 'weak_labels', 'ground_truth'),
-  }
-  for name, known in choices.items():
-    if config[name] not in known:
-      raise ValueError(
-        f'{name}={config[name]!r} is not one of {", ".join(sorted(known))}.'
-      )
-
-
-def build_model(spec, key, task, data, mesh):
-  """Model of config.models[key], checked with its fine-tuning."""
-  fields = {k: v for k, v in spec.items() if k != 'train'}
-  task = tasks.TASKS[task]
-  try:
-    model = models.build(
-      inputs=task.inputs, num_classes=task.num_classes, **fields
-    )
-    shapes = heads.parameter_shapes(model.network, data.max_length)
-    # Without any row: is there room for one?
-    model.network.rows(model.tokenizer, [], None, max_length=data.max_length)
-  except ValueError as e:
-    raise ValueError(f'config.models.{key}: {e}') from e
-  check_fine_tuning(
-    spec.train, shapes, model, mesh, field=f'models.{key}.train'
-  )
-  return model
-
-
-def check_fine_tuning(fields, shapes, model, mesh, *, field):
-  """The fields of a `train` config, for parameters of such shapes."""
-  try:
-    optimizer.partition(shapes, freeze=fields.freeze)
-    optimizer.make_schedule(
-      peak=fields.learning_rate,
-      total_steps=1,
-      warmup=fields.warmup,
-      decay=fields.decay,
-    )
-  except ValueError as e:
-    owner = field.removesuffix('.train')
-    raise ValueError(f'config.{owner}: {e}') from e
-  sharding.check_divides(
-    mesh,
-    batch_size=fields.batch_size,
-    num_heads=model.network.config.num_heads,
-    name=field,
-  )
-
-
-def check_generative(fields, chains, ladder, mesh):
-  """Students have to be decoders."""
-  for key in dict.fromkeys(key for chain in chains for key in chain[1:]):
-    model = ladder[key]
-    if not model.network.config.causal:
-      raise ValueError(
-        f'generative: {model.name} is no decoder and can not learn to write; '
-        f'give models.{key} other weights, or set generative=(False,).'
-      )
-    network = heads.LanguageModel(model.network.config)
-    shapes = heads.parameter_shapes(network, 2)
-    check_fine_tuning(fields, shapes, model, mesh, field='generative_train')
-
-
-def check_losses(names, loss_args, task):
-  """Traces every loss once: it exists and takes the arguments of the config."""
-  num_classes = tasks.TASKS[task].num_classes
-  probs_BxC = jax.ShapeDtypeStruct((2, num_classes), 'float32')
-  weight_B = jax.ShapeDtypeStruct((2,), 'float32')
-  for name in names:
-    if name not in losses.LOSSES:
-      raise ValueError(
-        f'losses: {name!r} is not one of {", ".join(sorted(losses.LOSSES))}.'
-      )
-    loss = functools.partial(
-      losses.LOSSES[name], step_fraction=0.5, **loss_args.get(name, {})
-    )
-    try:
-      jax.eval_shape(loss, probs_BxC, probs_BxC, weight_B=weight_B)
-    except TypeError as e:
-      raise ValueError(f'loss_args.{name}: {e}.') from e
+def adapted_name(name, method):
+  """What a model is called in results once it has come to its task."""
+  return name if method == 'full' else f'{name}-{method}'
 
 
 def write_results(workdir, rows):

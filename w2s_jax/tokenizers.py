@@ -12,6 +12,10 @@ import tokenizers
 from w2s_jax.tasks import chess as chess_task
 
 
+# Of GPT-2, GPT-NeoX, Qwen and SmolLM2; Llama 3; Llama 2 and Mistral; Gemma.
+_ENDS = ('<|endoftext|>', '<|end_of_text|>', '</s>', '<eos>')
+
+
 class Tokenizer:
   """A Hugging Face tokenizer.json."""
 
@@ -66,19 +70,33 @@ class Tokenizer:
     encoding = self._backend.encode(text, add_special_tokens=False)
     unknown = getattr(self._backend.model, 'unk_token', None)
     if len(encoding.ids) != 1 or encoding.tokens == [unknown]:
+      # Llama 2 and Mistral put a space before a text, but not before a token.
+      if (token_id := self._backend.token_to_id(text)) is not None:
+        return token_id
       raise ValueError(
         f'{text!r} is not one token of the vocabulary but {encoding.tokens}.'
       )
     return encoding.ids[0]
+
+  def start_ids(self):
+    """List of the special ids that stand before every text."""
+    return self._backend.encode('').ids
 
   def save(self, folder):
     path = epath.Path(folder) / 'tokenizer.json'
     path.write_text(self._backend.to_str(), encoding='utf-8')
 
   def end_id(self):
-    """Of what stands for nothing, or between texts: the first special token."""
+    """Of what stands for nothing, or between texts.
+
+    The end-of-text token of known families, else the first special token.
+    """
     added = self._backend.get_added_tokens_decoder()
-    return min((i for i, token in added.items() if token.special), default=0)
+    special = {token.content: i for i, token in added.items() if token.special}
+    for name in _ENDS:
+      if name in special:
+        return special[name]
+    return min(special.values(), default=0)
 
 
 class WordHash:
@@ -106,6 +124,9 @@ class WordHash:
       for text in texts
     ]
 
+  def start_ids(self):
+    return []
+
   def end_id(self):
     return 0
 
@@ -125,6 +146,65 @@ class WordHash:
 
   def _hash(self, word):
     return 1 + zlib.crc32(word.encode()) % (self.vocab_size - 1)
+
+
+class Prompted:
+  """A tokenizer that asks: puts each text into a template, behind examples.
+
+  The model is to answer with one token. Template and answers are never cut; the
+  texts of examples and question have equal room.
+  """
+
+  def __init__(self, tokenizer, template, examples=()):
+    """Template with one '{text}'; examples are (text, id of the answer)."""
+    if template.count('{text}') != 1:
+      raise ValueError(f"prompt={template!r} must have one '{{text}}' in it.")
+    self._tokenizer = tokenizer
+    self._template = template
+    self._examples = [tuple(example) for example in examples]
+    frame = [*template.split('{text}'), '\n\n']
+    self._before, self._after, self._gap = tokenizer.encode_whole(frame)
+
+  def with_examples(self, examples):
+    return Prompted(self._tokenizer, self._template, examples)
+
+  def encode(self, texts, *, max_length, keep='start'):
+    """Returns (list of int32 ids_L, list of bool: which texts were cut).
+
+    Raises:
+      ValueError: max_length has no room for a token of each text.
+    """
+    start = np.array(self._tokenizer.start_ids(), np.int32)
+    frame = len(self._before) + len(self._after)
+    shots = len(self._examples)
+    fixed = len(start) + shots * (frame + 1 + len(self._gap)) + frame
+    room = (max_length - fixed) // (shots + 1)
+    if room < 1:
+      raise ValueError(
+        f'max_length={max_length} has no room for a prompt with {shots} '
+        f'examples: all but the texts is {fixed} tokens.'
+      )
+    part = {'start': slice(room), 'end': slice(-room, None)}[keep]
+    shown = self._tokenizer.encode_whole([text for text, _ in self._examples])
+    context = [start]
+    for ids, (_, answer) in zip(shown, self._examples):
+      context += [self._before, ids[part], self._after, [answer], self._gap]
+    context = np.concatenate([*context, self._before]).astype(np.int32)
+    texts = self._tokenizer.encode_whole(texts)
+    rows = [np.concatenate([context, x[part], self._after]) for x in texts]
+    return rows, [len(x) > room for x in texts]
+
+  def encode_whole(self, texts):
+    return self._tokenizer.encode_whole(texts)
+
+  def end_id(self):
+    return self._tokenizer.end_id()
+
+  def save(self, folder):
+    self._tokenizer.save(folder)
+    fields = {'template': self._template, 'examples': self._examples}
+    path = epath.Path(folder) / 'prompt.json'
+    path.write_text(json.dumps(fields, indent=2))
 
 
 class Characters:
@@ -182,6 +262,13 @@ def load(folder):
     ValueError: its file is damaged.
   """
   folder = epath.Path(folder)
+  prompt = folder / 'prompt.json'
+  if prompt.exists():
+    return Prompted(_load(folder), **json.loads(prompt.read_text()))
+  return _load(folder)
+
+
+def _load(folder):
   for name, kind in {'board': Board, 'characters': Characters}.items():
     if (folder / f'{name}.json').exists():
       return kind()

@@ -10,6 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
+from w2s_jax import adapt
 from w2s_jax import batching
 from w2s_jax import checkpoint as checkpoint_lib
 from w2s_jax import losses
@@ -36,6 +37,7 @@ class Recipe(NamedTuple):
   decay: str
   weight_decay: float
   clip_norm: float
+  accumulate: int = 1  # pieces that a batch goes through the model in
 
 
 @functools.lru_cache(maxsize=4)
@@ -71,16 +73,16 @@ def make_step(model, recipe, mesh):
     dropout = jax.random.fold_in(jax.random.key(seed), state.step)
     labels, weight_R = model.targets(batch)  # [R, K], or class indices [R]
 
-    def mean(x_R):
-      return jnp.sum(x_R * weight_R) / jnp.maximum(jnp.sum(weight_R), 1)
-
-    def mean_loss(params):
-      logits_RxK = model.apply(
-        {'params': optimizer.merge(params, frozen)},
-        *(batch[name] for name in model.INPUTS),
+    def logits_of(params, inputs, piece):
+      """Float32 logits_RxK of (a piece of) the batch."""
+      return model.apply(
+        {'params': adapt.merge(params, frozen)},
+        *inputs,
         deterministic=model.config.dropout == 0,
-        rngs={'dropout': dropout},
+        rngs={'dropout': jax.random.fold_in(dropout, piece)},
       )
+
+    def mean_loss(logits_RxK):
       loss_R = loss_fn(
         logits_RxK,
         labels,
@@ -88,10 +90,19 @@ def make_step(model, recipe, mesh):
         step_fraction=state.step / recipe.total_steps,
       )
       label_R = labels if labels.ndim == 1 else jnp.argmax(labels, -1)
-      return mean(loss_R), mean(jnp.argmax(logits_RxK, -1) == label_R)
+      total = jnp.maximum(jnp.sum(weight_R), 1)
+      right_R = jnp.argmax(logits_RxK, -1) == label_R
+      return (
+        jnp.sum(loss_R * weight_R) / total,
+        jnp.sum(right_R * weight_R) / total,
+      )
 
-    (loss, agreement), grads = jax.value_and_grad(mean_loss, has_aux=True)(
-      state.params
+    (loss, agreement), grads = _value_and_grad(
+      logits_of,
+      mean_loss,
+      state.params,
+      [batch[name] for name in model.INPUTS],
+      pieces=recipe.accumulate,
     )
     updates, opt_state = tx.update(grads, state.opt_state, state.params)
     params = optax.apply_updates(state.params, updates)
@@ -106,10 +117,53 @@ def make_step(model, recipe, mesh):
   return jax.jit(init_state), jax.jit(train_step, donate_argnums=0)
 
 
+def _value_and_grad(logits_of, mean_loss, params, inputs, *, pieces):
+  """((loss, agreement), gradients) of mean_loss(logits_of(params, inputs)).
+
+  In more than one piece the activations of only one are in memory at a time,
+  for the price of a second forward pass: first all logits, then the loss and
+  its gradient by them, which are those of the whole batch whatever the loss is,
+  and last each piece's share of the gradient by the parameters.
+  """
+  value_and_grad = functools.partial(jax.value_and_grad, has_aux=True)
+  if pieces == 1:
+    return value_and_grad(
+      lambda params: mean_loss(logits_of(params, inputs, 0))
+    )(params)
+
+  def cut(x):
+    """Of neighbouring rows each piece takes one, so all devices have work."""
+    x = x.reshape(-1, pieces, *x.shape[1:]).swapaxes(0, 1)
+    return sharding.constrain_batch(x, axis=1)
+
+  inputs = jax.tree.map(cut, inputs)
+  numbers = jnp.arange(pieces)
+  logits = jax.lax.map(lambda x: logits_of(params, *x), (inputs, numbers))
+  # A row of the batch may be several rows of logits: the tokens of a text.
+  in_pieces = (pieces, inputs[0].shape[1], -1, logits.shape[-1])
+  logits_RxK = logits.reshape(in_pieces).swapaxes(0, 1)
+  in_order = logits_RxK.shape
+  values, grad_RxK = value_and_grad(mean_loss)(
+    logits_RxK.reshape(-1, in_order[-1])
+  )
+  by_logits = grad_RxK.reshape(in_order).swapaxes(0, 1).reshape(logits.shape)
+
+  def add(grads, piece):
+    inputs, number, by_logits = piece
+    _, pull_back = jax.vjp(lambda p: logits_of(p, inputs, number), params)
+    return jax.tree.map(jnp.add, grads, *pull_back(by_logits)), None
+
+  zeros = jax.tree.map(jnp.zeros_like, params)
+  grads, _ = jax.lax.scan(add, zeros, (inputs, numbers, by_logits))
+  return values, grads
+
+
 def prepare(rows, fine_tuning, *, buckets, loss='xent', loss_args=(), seed):
-  """Arguments of `fit` that follow from the `train` fields of a config."""
-  recipe = dict(fine_tuning)
-  freeze = recipe.pop('freeze')
+  """Arguments of `fit` that follow from the `train` fields of a config.
+
+  But for `freeze`: which parameters train is a matter of adapt.py.
+  """
+  recipe = {k: v for k, v in fine_tuning.items() if k != 'freeze'}
   plan = batching.EpochPlan(
     rows.lengths_N,
     batch_size=recipe.pop('batch_size'),
@@ -120,17 +174,17 @@ def prepare(rows, fine_tuning, *, buckets, loss='xent', loss_args=(), seed):
   recipe = Recipe(
     loss=loss, loss_args=loss_args, total_steps=len(plan), **recipe
   )
-  return dict(rows=rows, plan=plan, recipe=recipe, freeze=freeze, seed=seed)
+  return dict(rows=rows, plan=plan, recipe=recipe, seed=seed)
 
 
 def fit(
   *,
   model,
-  params,
+  trainable,
+  frozen,
   rows,
   plan,
   recipe,
-  freeze,
   seed,
   mesh,
   folder,
@@ -139,18 +193,17 @@ def fit(
   name,
   snapshots=0,
 ):
-  """Trains `params` on `rows` and returns the trained parameters.
+  """Trains what of a model is trainable (adapt.split), and returns it.
 
   Resumes from `folder`/checkpoints to the same bits: the state, the place in
   the data and the log are taken up at the same step, and all randomness is a
-  function of seed and step. `params` must not be used afterwards. With
-  `snapshots`, parameters at so many moments, the end not among them, are left
-  in `folder`/snapshots/<step>.
+  function of seed and step. `trainable` must not be used afterwards. With
+  `snapshots`, what is trainable at so many moments, the end not among them, is
+  left in `folder`/snapshots/<step>.
 
   Raises:
     FloatingPointError: the loss is not finite.
   """
-  trainable, frozen = optimizer.partition(params, freeze=freeze)
   init_state, train_step = make_step(model, recipe, mesh)
   batches = batching.train_iterator(rows, plan)
 
@@ -178,8 +231,7 @@ def fit(
       for step in range(first_step, recipe.total_steps):
         if step in kept - {0}:
           checkpoint_lib.save_params(
-            folder / 'snapshots' / str(step),
-            optimizer.merge(state.params, frozen),
+            folder / 'snapshots' / str(step), state.params
           )
         if step > first_step and step % checkpoint_every == 0:
           _log(*previous, logger, progress, name)
@@ -197,7 +249,7 @@ def fit(
       if previous:
         _log(*previous, logger, progress, name)
   logger.flush()
-  return optimizer.merge(state.params, frozen)
+  return state.params
 
 
 def _log(step, metrics, examples, logger, progress, name):

@@ -1,0 +1,281 @@
+"""Ways to adapt: what trains, what is kept, and studies with each of them."""
+
+import json
+import pathlib
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from w2s_jax import adapt
+from w2s_jax import checkpoint
+from w2s_jax import checks
+from w2s_jax import predict
+from w2s_jax import transformer
+from w2s_jax import weak_labels
+import tiny
+
+PARAMS = {
+  'transformer': {
+    'token_embed': {'embedding': jnp.ones((4, 3))},
+    'layer_0': {'mlp': {'kernel': jnp.ones((3, 3)), 'bias': jnp.ones(3)}},
+  },
+  'head': {'kernel': jnp.ones((3, 2))},
+}
+LORA = {'rank': 2, 'alpha': 4.0, 'targets': 'attention/(query|value)/kernel'}
+
+
+def test_split_and_merge_are_inverse():
+  trainable, frozen = adapt.split(PARAMS, freeze='_embed/')
+  assert list(frozen['transformer']) == ['token_embed']
+  assert 'token_embed' not in trainable['transformer']
+  merged = adapt.merge(trainable, frozen)
+  assert jax.tree.structure(merged) == jax.tree.structure(PARAMS)
+
+
+@pytest.mark.parametrize('freeze', ['no_such_layer', '.*'])
+def test_a_freeze_that_splits_nothing_is_an_error(freeze):
+  with pytest.raises(ValueError, match='freeze'):
+    adapt.split(PARAMS, freeze=freeze)
+
+
+@pytest.mark.parametrize(
+  'wrong, message',
+  [
+    ({'targets': 'attention'}, "'attention' must match matrices"),
+    ({'targets': 'mlp'}, '2 parameters, 1 of them matrices'),
+    ({'targets': 'mlp/kernel', 'rank': 0}, 'rank=0'),
+  ],
+)
+def test_wrong_lora_fields_are_named(wrong, message):
+  with pytest.raises(ValueError, match=message):
+    adapt.split(PARAMS, lora=LORA | wrong)
+
+
+def test_lora_begins_as_the_pretrained_model():
+  lora = LORA | {'targets': 'mlp/kernel'}
+  trainable, frozen = adapt.split(PARAMS, lora=lora)
+  assert frozen == {'transformer': PARAMS['transformer']}
+  assert trainable['head'] == PARAMS['head']
+  merged = adapt.merge(trainable, frozen)
+  jax.tree.map(np.testing.assert_array_equal, merged, PARAMS)
+  again, _ = adapt.split(PARAMS, lora=lora, seed=1)
+  a_DxR, other_DxR = (
+    x['transformer']['layer_0']['mlp']['kernel_lora_a']
+    for x in (trainable, again)
+  )
+  assert a_DxR.shape == (3, 2) and not np.array_equal(a_DxR, other_DxR)
+
+
+def test_lora_changes_its_targets_by_its_rank_and_scale():
+  lora = LORA | {'targets': 'mlp/kernel', 'rank': 1}
+  trainable, frozen = adapt.split(PARAMS, lora=lora)
+  mlp = trainable['transformer']['layer_0']['mlp']
+  mlp['kernel_lora_a'] = jnp.array([[1.0], [2.0], [3.0]])
+  mlp['kernel_lora_b'] = jnp.array([[1.0, 0.0, -1.0]])
+  merged = adapt.merge(trainable, frozen)['transformer']['layer_0']['mlp']
+  np.testing.assert_allclose(
+    merged['kernel'] - 1.0, 4.0 * np.outer([1, 2, 3], [1, 0, -1])
+  )
+  np.testing.assert_array_equal(merged['bias'], 1.0)
+
+
+def test_lora_trains_nothing_else(tmp_path):
+  mesh = tiny.one_device()
+  before = tiny.random_params(tiny.network(), mesh)
+  before = jax.tree.map(np.asarray, before)
+  after, _ = tiny.fit(tmp_path, mesh=mesh, lora=LORA)
+  changes = jax.tree.map(lambda x, y: np.asarray(x) - y, after, before)
+  assert np.any(changes.pop('head')['kernel'])
+  attention = changes['transformer']['layer_0']['attention']
+  for name in ('query', 'value'):
+    assert np.linalg.matrix_rank(attention[name].pop('kernel'), tol=1e-6) == 2
+  assert not any(np.any(x) for x in jax.tree.leaves(changes))
+
+
+# Each of the following is a study of one seed with these models.
+DECODER = {
+  'models.weak.adapt.method': 'lora',
+  'models.weak.weights': 'random:tiny-decoder',
+  'models.strong.weights': 'random:tiny-decoder',
+  'models.strong.num_layers': 1,
+  'models.strong.adapt.probe.epochs': 5,
+  'models.strong.adapt.shots': 3,
+  'losses': ('xent',),
+  'data.max_length': 24,
+}
+VERBALIZE = {'models.strong.head': 'verbalize'}
+
+
+@pytest.fixture(scope='module')
+def workdir(tmp_path_factory):
+  """Of studies of each method, one after the other."""
+  folder = tmp_path_factory.mktemp('methods')
+  for method in ('probe', 'lp_ft'):
+    fields = {'models.strong.adapt.method': method}
+    both = {'losses': ('xent', 'logconf')}
+    tiny.run(folder, **DECODER | fields | both)
+  prompt = VERBALIZE | {
+    'models.strong.adapt.method': 'prompt',
+    'data.max_length': 96,
+  }
+  tiny.run(folder, **DECODER | prompt)
+  return folder
+
+
+def stage(workdir, start):
+  (folder,) = pathlib.Path(workdir).glob(f'stages/{start}*')
+  return folder
+
+
+def stored(folder):
+  return tiny.arrays(folder / 'predictions' / 'test.npz')['probs']
+
+
+def test_results_tell_methods_apart(workdir):
+  lines = (workdir / 'results.jsonl').read_text().splitlines()
+  models = [json.loads(line)['strong_model'] for line in lines]
+  names = [f'tiny-l2-{method}' for method in ('lp_ft', 'probe', 'prompt')]
+  assert sorted(models) == sorted([*names, 'tiny-l2-lp_ft', 'tiny-l2-probe'])
+  weak = {json.loads(line)['weak_model'] for line in lines}
+  assert weak == {'tiny-l1-lora'}
+
+
+def test_features_are_computed_once(workdir):
+  features = tiny.arrays(stage(workdir, 'features-tiny-l2-') / 'features.npz')
+  assert features['features'].shape == (32 + 64 + 32 + 64, 32)
+  assert len(set(features['ids'].tolist())) == 32 + 64 + 32 + 64
+
+
+def test_adapters_are_small_and_load_whole(workdir):
+  """A probe, and LoRA, as texts come in."""
+  evaluated, _ = tiny.splits()
+  for role in ('ceiling-tiny-l2-probe', 'student-xent-tiny-l2-probe'):
+    folder = stage(workdir, role)
+    assert list(checkpoint.load_params(folder / 'params')) == ['head']
+    loaded = checkpoint.load_model(workdir, folder.name)
+    probs_NxC = predict.predict_inputs(loaded, evaluated['test'].inputs)
+    np.testing.assert_allclose(probs_NxC, stored(folder), atol=1e-5)
+  for folder in workdir.glob('stages/weak-tiny-l1-lora-*'):
+    kept = checkpoint.load_params(folder / 'params')
+    size = sum(x.size for x in jax.tree.leaves(kept))
+    assert size == 2 * (8 * 32 + 32 * 8 + 1) + 32 * 2
+    loaded = checkpoint.load_model(workdir, folder.name)
+    probs_NxC = predict.predict_inputs(loaded, evaluated['test'].inputs)
+    np.testing.assert_allclose(probs_NxC, stored(folder), atol=1e-5)
+
+
+def test_fine_tuning_goes_on_from_the_probe(workdir):
+  fine_tuned = stage(workdir, 'ceiling-tiny-l2-lp_ft')
+  probe = stage(workdir, 'ceiling-tiny-l2-probe')
+  config = json.loads((fine_tuned / 'config.json').read_text())
+  assert probe.name.endswith(config['model']['probe'])
+  head, start = (
+    checkpoint.load_params(folder / 'params')['head']['kernel']
+    for folder in (fine_tuned, probe)
+  )
+  cosine = np.vdot(head, start) / np.linalg.norm(head) / np.linalg.norm(start)
+  assert 0.5 < cosine < 1
+
+
+def test_a_prompt_shows_weak_labels_to_the_student_alone(workdir):
+  _, slices = tiny.splits()
+  transfer = slices[0][1]
+  truth = dict(zip(transfer.inputs, transfer.label_probs_NxC.argmax(1)))
+  (labels,) = {
+    folder
+    for folder in workdir.glob('stages/labels-by-weak-*')
+    if json.loads((folder / 'config.json').read_text())['evaluation'][
+      'max_length'
+    ]
+    == 96
+  }
+  said = tiny.arrays(labels / 'weak_labels.npz')
+  said = weak_labels.join(
+    transfer.ids, weak_labels.Labels(said['ids'], said['probs'], {})
+  )
+  weak = dict(zip(transfer.inputs, said.probs_NxC.argmax(1)))
+  for role, known in (('student-xent', weak), ('ceiling', truth)):
+    folder = stage(workdir, f'{role}-tiny-l2-prompt')
+    prompt = json.loads((folder / 'prompt.json').read_text())
+    ids = json.loads((folder / 'config.json').read_text())['model']['head_ids']
+    assert len(prompt['examples']) == 3
+    for text, answer in prompt['examples']:
+      assert answer == ids[known[text]]
+    shown = {answer for _, answer in prompt['examples']}
+    assert shown == {ids[label] for label in set(known.values())}
+
+
+@pytest.mark.parametrize('method', ['probe', 'lp_ft'])
+def test_all_stages_are_counted(workdir, method, tmp_path):
+  fields = DECODER | {'models.strong.adapt.method': method}
+  c = tiny.config(**fields)
+  chains = checks.parse_chains(c.students, c.models)
+  # zero_shot, weak, labels, features, student and ceiling.
+  expected = {'probe': 6, 'lp_ft': 8}[method]
+  count = tiny.study.count_stages(
+    chains, c.models, c.losses, c.seeds, c.generative
+  )
+  assert count == expected
+
+
+def test_a_verbalizer_can_be_fine_tuned(tmp_path):
+  tiny.run(tmp_path, **DECODER | VERBALIZE)
+  folder = stage(tmp_path, 'ceiling-tiny-l2-')
+  loaded = checkpoint.load_model(tmp_path, folder.name)
+  assert list(loaded.params) == ['transformer']
+  evaluated, _ = tiny.splits()
+  texts = evaluated['test'].inputs
+  probs_NxC = predict.predict_inputs(loaded, texts)
+  np.testing.assert_allclose(probs_NxC, stored(folder), atol=1e-5)
+  # By hand: the logits of two tokens after the prompt.
+  tokens, _ = loaded.tokenizer.encode(texts[:1], max_length=24)
+  trunk = transformer.Transformer(loaded.model.config)
+  params = loaded.params['transformer']
+  x_1xLxD = trunk.apply(
+    {'params': params}, tokens[0][None], np.array([len(tokens[0])])
+  )
+  logits_V = transformer.next_token_logits(
+    x_1xLxD[0, -1:], params, loaded.model.config
+  )[0]
+  chosen = logits_V[np.array(loaded.model.label_ids)]
+  np.testing.assert_allclose(jax.nn.softmax(chosen), probs_NxC[0], atol=1e-5)
+
+
+@pytest.mark.parametrize(
+  'fields, message',
+  [
+    ({'models.strong.adapt.method': 'magic'}, "method='magic' is not one of"),
+    ({'models.strong.adapt.method': 'prompt'}, 'has a Classifier'),
+    (
+      VERBALIZE | {'models.strong.adapt.method': 'probe'},
+      'has a Verbalizer',
+    ),
+    (
+      VERBALIZE | {'models.strong.weights': 'random:tiny-encoder'},
+      'verbalize.*decoders',
+    ),
+    (VERBALIZE | {'models.strong.prompt': 'no place'}, 'must have one'),
+    (VERBALIZE | {'data.max_length': 1}, 'no room for a prompt'),
+    (
+      VERBALIZE
+      | {'models.strong.adapt.method': 'prompt', 'data.max_length': 8},
+      'prompt with 3 examples',
+    ),
+    ({'models.strong.head': 'guess'}, "head='guess'"),
+    (
+      {
+        'models.strong.adapt.method': 'lora',
+        'models.strong.adapt.lora.targets': 'bias',
+      },
+      'models.strong.train: adapt.lora.targets',
+    ),
+    ({'models.strong.train.accumulate': 3}, 'accumulate=3 pieces'),
+    ({'models.strong.param_dtype': 'int8'}, "param_dtype='int8'"),
+  ],
+)
+def test_mistakes_are_named_before_training(fields, message, tmp_path):
+  with pytest.raises(ValueError, match=message):
+    tiny.run(tmp_path, **DECODER | fields)
+  assert not list(tmp_path.iterdir())

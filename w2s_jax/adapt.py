@@ -1,0 +1,115 @@
+"""Which parameters train, and how they join those that do not.
+
+Full fine-tuning trains all but what `freeze` matches. LoRA (Hu et al. 2021,
+arXiv 2106.09685) trains a change of low rank beside each matrix of the trunk
+that `targets` matches, and whatever stands on the trunk:
+
+  W + alpha / rank * A @ B,  A [D, rank] random, B [rank, E] zero at first
+
+Shapes: D in, E out, R the rank.
+"""
+
+import re
+import zlib
+
+from flax import traverse_util
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+# Beside 'path/kernel' stand 'path/kernel_lora_a', ..._b and ..._scale.
+_A, _B, _SCALE = '_lora_a', '_lora_b', '_lora_scale'
+
+
+def split(params, *, freeze='', lora=None, seed=0):
+  """Nested params to (trainable, frozen).
+
+  Args:
+    params: nested, of arrays or of their shapes alone.
+    freeze: regex on paths, '' for none; LoRA freezes the whole trunk anyway.
+    lora: None, or a dict of `rank`, `alpha` and `targets`, a regex on paths.
+    seed: of the factors A, which are float32 whatever the matrix is.
+
+  Raises:
+    ValueError: a regex matches nothing, or `freeze` everything; a target is no
+      matrix; the rank is not positive.
+  """
+  flat = traverse_util.flatten_dict(params, sep='/')
+  if lora is None:
+    chosen = [path for path in flat if freeze and re.search(freeze, path)]
+    if freeze and len(chosen) in (0, len(flat)):
+      raise ValueError(
+        f'freeze={freeze!r} matches {len(chosen)} of the {len(flat)} '
+        f'parameters, for example {sorted(flat)[:3]}.'
+      )
+    factors = {}
+  else:
+    chosen = [path for path in flat if path.startswith('transformer/')]
+    factors = _lora(flat, chosen, seed, **lora)
+  frozen = {path: flat[path] for path in chosen}
+  trainable = {path: x for path, x in flat.items() if path not in frozen}
+  trainable |= factors
+  return tuple(
+    traverse_util.unflatten_dict(part, sep='/') for part in (trainable, frozen)
+  )
+
+
+def _lora(flat, trunk, seed, *, rank, alpha, targets):
+  """{path: factor} for the matrices of the trunk."""
+  matched = [path for path in trunk if re.search(targets, path)]
+  matrices = [path for path in matched if len(flat[path].shape) == 2]
+  if not matched or matched != matrices:
+    odd = sorted(set(matched) - set(matrices)) or sorted(trunk)
+    raise ValueError(
+      f'adapt.lora.targets={targets!r} must match matrices of the trunk; it '
+      f'matches {len(matched)} parameters, {len(matrices)} of them matrices; '
+      f'see {odd[:3]}.'
+    )
+  if rank < 1:
+    raise ValueError(f'adapt.lora.rank={rank} must be at least 1.')
+  factors = {}
+  for path in matrices:
+    num_in, num_out = flat[path].shape
+    rng = np.random.default_rng((seed, zlib.crc32(path.encode())))
+    a_DxR = rng.normal(0, num_in**-0.5, (num_in, rank)).astype(np.float32)
+    b_RxE = np.zeros((rank, num_out), np.float32)
+    place = getattr(flat[path], 'sharding', None)
+    for suffix, array in {
+      _A: a_DxR,
+      _B: b_RxE,
+      _SCALE: np.float32(alpha / rank),
+    }.items():
+      factors[path + suffix] = _beside(array, place)
+  return factors
+
+
+def _beside(array, place):
+  """Whole on each device of the mesh on which a matrix lies."""
+  if not isinstance(place, jax.NamedSharding):
+    return jnp.asarray(array)
+  everywhere = jax.NamedSharding(place.mesh, jax.sharding.PartitionSpec())
+  return jax.make_array_from_callback(
+    array.shape, everywhere, lambda index: array[index]
+  )
+
+
+def merge(trainable, frozen):
+  """The parameters of the model: inverse of `split`, changes added."""
+  flat = traverse_util.flatten_dict(frozen, sep='/')
+  flat |= traverse_util.flatten_dict(trainable, sep='/')
+  for path in [path for path in flat if path.endswith(_A)]:
+    target = path.removesuffix(_A)
+    a_DxR, b_RxE = flat.pop(path), flat.pop(target + _B)
+    scale = jax.lax.stop_gradient(flat.pop(target + _SCALE))
+    change_DxE = scale * jnp.matmul(
+      a_DxR, b_RxE, precision=jax.lax.Precision.HIGHEST
+    )
+    kernel_DxE = flat[target]
+    flat[target] = (kernel_DxE + change_DxE).astype(kernel_DxE.dtype)
+  return traverse_util.unflatten_dict(flat, sep='/')
+
+
+def is_lora(params):
+  """Whether they are a change of other parameters."""
+  flat = traverse_util.flatten_dict(params, sep='/')
+  return any(path.endswith(_A) for path in flat)

@@ -1,0 +1,132 @@
+"""Folders of a study: what is done once is kept, and found again by its key.
+
+A stage is a pure function of its spec. Its folder
+
+  WORKDIR/stages/<name>-<key>/{config.json, ..., DONE}
+
+carries a hash of the spec, which names the stages it reads by their keys.
+DONE is written last: running again skips what is finished, resumes what is
+not, and never mixes what belongs to different specs.
+"""
+
+import dataclasses
+import hashlib
+import itertools
+import json
+import time
+from typing import Any
+
+from etils import epath
+import jax
+from jax.experimental import multihost_utils
+import numpy as np
+
+from w2s_jax import logger as logger_lib
+from w2s_jax import weak_labels
+
+# Part of every key; raised when the same spec comes to mean something else.
+FORMAT = 3
+
+
+@dataclasses.dataclass(frozen=True)
+class Stage:
+  name: str
+  key: str
+  folder: epath.Path
+  model: Any = dataclasses.field(compare=False)  # that it trained or asked
+
+  def predictions(self, split):
+    """Arrays ids [N], probs [N, C], label_probs [N, C] (ground truth).
+
+    And texts [N] of a model that writes its answers.
+    """
+    return weak_labels.load_arrays(self.folder / 'predictions' / f'{split}.npz')
+
+  def summary(self):
+    """What the stage said of itself when done: seconds, steps, padding."""
+    path = self.folder / 'DONE'
+    try:
+      return json.loads(path.read_text())
+    except ValueError as e:
+      raise ValueError(
+        f'{path} is damaged ({e}); delete it and run again.'
+      ) from e
+
+
+@dataclasses.dataclass(frozen=True)
+class Runtime:
+  """Where stages run. Nothing in here changes a result."""
+
+  workdir: epath.Path
+  mesh: jax.sharding.Mesh
+  console: Any
+  eval_batch_size: int
+  checkpoint_every: int
+  tensorboard: bool
+  num_stages: int
+  counter: Any = dataclasses.field(default_factory=lambda: itertools.count(1))
+
+
+def once(runtime, name, model, spec, build):
+  """Runs build(stage) unless the stage of this spec is done already."""
+  spec = {'format': FORMAT, **spec}
+  key = hashlib.sha256(
+    json.dumps(spec, sort_keys=True, default=list).encode()
+  ).hexdigest()[:12]
+  folder = runtime.workdir / 'stages' / f'{name}-{key}'
+  stage = Stage(name, key, folder, model)
+  done = folder / 'DONE'
+  position = next(runtime.counter)
+
+  def say(status, detail=''):
+    logger_lib.stage(
+      name,
+      status,
+      detail,
+      console=runtime.console,
+      position=position,
+      total=runtime.num_stages,
+    )
+
+  if agreed(done.exists()):
+    stage.summary()  # raises for a damaged DONE
+    say('cached')
+    return stage
+  say('resume' if folder.exists() else 'start')
+  if jax.process_index() == 0:
+    folder.mkdir(parents=True, exist_ok=True)
+    config = {**spec, 'weights': model.weights}  # where they lay, for loading
+    (folder / 'config.json').write_text(
+      json.dumps(config, indent=2, default=list)
+    )
+  barrier(f'{name}-start')
+  started = time.monotonic()
+  summary = build(stage)
+  barrier(f'{name}-built')
+  if jax.process_index() == 0:
+    partial = folder / 'DONE.partial'
+    partial.write_text(json.dumps(summary))
+    partial.replace(done)
+  barrier(f'{name}-done')
+  detail = ''
+  if 'validation_accuracy' in summary:
+    detail = f'  validation {summary["validation_accuracy"]:.1%}'
+  if 'validation_nats' in summary:
+    detail = (
+      f'  {summary["validation_nats_before"]:.2f} -> '
+      f'{summary["validation_nats"]:.2f} nats a token'
+    )
+  say('done', f'{time.monotonic() - started:.1f} s{detail}')
+  return stage
+
+
+def agreed(value):
+  """The first process's answer, on all of them."""
+  if jax.process_count() == 1:
+    return value
+  return bool(multihost_utils.broadcast_one_to_all(np.asarray(value)))
+
+
+def barrier(name):
+  if jax.process_count() > 1:
+    multihost_utils.sync_global_devices(name)
