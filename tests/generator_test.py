@@ -64,7 +64,7 @@ def test_tiny_decoder_learns_puzzles_by_heart(tmp_path):
     )
     assert texts_N.tolist() == heads_test.answers(heads_test.PUZZLES)
     np.testing.assert_array_equal(probs_NxC, heads_test.PUZZLES.label_probs_NxC)
-  assert predict._answer_fn(model, mesh)._cache_size() == 1
+  assert predict.answer_fn(model, mesh)._cache_size() == 1
 
 
 def test_text_and_board_models_teach_each_other(tmp_path):

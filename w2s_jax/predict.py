@@ -13,7 +13,9 @@ IN_FLIGHT = 8
 
 
 @functools.lru_cache(maxsize=None)
-def _answer_fn(model, mesh):
+def answer_fn(model, mesh):
+  """Jitted (params, inputs of a batch) -> what is kept of each row."""
+
   def answer(params, inputs):
     return model.apply({'params': params}, *inputs, method='answer')
 
@@ -29,7 +31,7 @@ def predict(model, params, rows, *, batch_size, buckets, mesh, progress=None):
   """
   ways = mesh.shape['data'] * mesh.shape['fsdp']
   batch_size = ways * -(-batch_size // ways)
-  answer_fn = _answer_fn(model, mesh)
+  ask = answer_fn(model, mesh)
   result = None
   waiting = collections.deque()
   done = 0
@@ -52,7 +54,7 @@ def predict(model, params, rows, *, batch_size, buckets, mesh, progress=None):
       ids_B = batch['id']
       inputs = [batch[name] for name in model.INPUTS]
       placed = sharding.place_batch(mesh, inputs)
-      waiting.append((ids_B, answer_fn(params, placed)))
+      waiting.append((ids_B, ask(params, placed)))
       if len(waiting) > IN_FLIGHT:
         collect()
     while waiting:
