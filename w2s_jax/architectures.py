@@ -52,9 +52,7 @@ class TransformerConfig:
   rope_scaling: tuple = ()  # (factor,), or as in Llama 3.1, see transformer.py
   window: int = 0  # a token sees so many, itself included; 0: all before it
   full_every: int = 0  # each so many layers one has no window; 0: none
-  window_rope_base: float = (
-    0.0  # of layers with a window, unscaled; 0: no other
-  )
+  window_rope_base: float = 0.0  # of layers with a window, 0: as all others
   embed_scale: bool = False  # token embeddings times sqrt(embed_dim)
   tied: bool = True  # the output table is that of the tokens
 

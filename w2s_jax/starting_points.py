@@ -103,15 +103,18 @@ def starting_from(model, **stage):
   return model.starting_from(init, **{kind: stage.key})
 
 
-def features_stage(runtime, *, model, inputs, evaluation):
+def features_stage(runtime, *, model, inputs, evaluation, seed):
   """The model as a probe of its frozen features.
 
   Those of all `inputs` are computed here, once for all label sources, losses
   and seeds.
   """
+  if not model.weights.startswith('random:'):
+    seed = 0  # what is pretrained is the same for all
   spec = {
     'kind': 'features',
     'model': model.identity,
+    'seed': seed,
     'rows': splits.fingerprint(inputs),
     'evaluation': evaluation.spec(),
   }
@@ -122,7 +125,7 @@ def features_stage(runtime, *, model, inputs, evaluation):
       runtime,
       stage,
       network,
-      {'transformer': model.init(runtime.mesh, 0)['transformer']},
+      {'transformer': model.init(runtime.mesh, seed)['transformer']},
       stages.tokenize(model, inputs, evaluation.max_length)[0],
       evaluation.buckets(model),
     )

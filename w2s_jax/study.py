@@ -112,10 +112,9 @@ class Journey:
     self._everything = everything  # inputs of all slices of all seeds
     self._shared = dict(evaluation=evaluation, seed=seed)
     self._validation = evaluation.splits['validation']
-    for method in (
-      *('_weak', '_student', '_labels', '_ceiling', '_model', '_frozen'),
-    ):
-      setattr(self, method, functools.cache(getattr(self, method)))
+    once = '_weak', '_student', '_labels', '_ceiling', '_model', '_frozen'
+    for name in once:
+      setattr(self, name, functools.cache(getattr(self, name)))
 
   def _trained(self, chain, loss, generative):
     if chain[1:]:
@@ -168,7 +167,7 @@ class Journey:
       self._runtime,
       model=self._model(key, generative),
       inputs=self._everything,
-      evaluation=self._shared['evaluation'],
+      **self._shared,
     )
 
   def _labels(self, chain, supervisor):
