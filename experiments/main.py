@@ -17,6 +17,9 @@ import launch
 SWEEP = flags.DEFINE_bool(
   'sweep', False, "Run every point of the config file's sweep() in one workdir."
 )
+POINT = flags.DEFINE_integer(
+  'point', None, 'Run the point of this number only, and write no report.'
+)
 DISTRIBUTED = flags.DEFINE_bool(
   'distributed', False, 'One of several processes; a TPU pod needs no more.'
 )
@@ -43,9 +46,12 @@ def main():
   console = rich.console.Console(quiet=not primary)
   if not console.is_terminal:
     console.width = 100
-  for config in with_data(points(), console):
+  configs = points()
+  if POINT.value is not None:
+    configs = [chosen(configs, POINT.value)]
+  for config in with_data(configs, console):
     study.run(config, workdir, console=console)
-  if primary:
+  if primary and POINT.value is None:
     console.print(report.console_table(report.write(workdir)))
     console.print(f'Report: {workdir}/report.html')
 
@@ -58,6 +64,12 @@ def points():
   tasks = file.get('tasks', lambda config: [{}])
   configs = [at(launch.CONFIG.value, point) for point in sweep]
   return [at(config, point) for config in configs for point in tasks(config)]
+
+
+def chosen(configs, number):
+  if not 0 <= number < len(configs):
+    raise ValueError(f'--point={number}: there are {len(configs)} points.')
+  return configs[number]
 
 
 def at(config, point):

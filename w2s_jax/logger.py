@@ -20,6 +20,7 @@ from rich import progress
 _MARKS = {
   'start': ('•', ''),
   'resume': ('↻', ''),
+  'waits': ('…', 'dim'),
   'done': ('✓', 'green'),
   'cached': ('✓', 'dim'),
 }
@@ -29,11 +30,10 @@ _SECONDS_BETWEEN_LINES = 10
 def stage(name, status, detail='', *, console, position, total):
   """Prints one line on stage `position` of `total`, counted from 1.
 
-  `status` is 'start', 'resume', 'done' or 'cached'. Processes other than 0
-  pass a quiet console.
+  `status` is a key of _MARKS. Processes other than 0 pass a quiet console.
   """
   mark, style = _MARKS[status]
-  if status in ('resume', 'cached'):
+  if status in ('resume', 'cached', 'waits'):
     detail = f'{status}  {detail}'
   counter = f'[{position:>{len(str(total))}}/{total}]'
   _print(console, f'{counter} {mark} {name:<38}  {detail}'.rstrip(), style)

@@ -16,6 +16,7 @@ import numpy as np
 
 from w2s_jax import checkpoint
 from w2s_jax import checks
+from w2s_jax import lock
 from w2s_jax import metrics
 from w2s_jax import sharding
 from w2s_jax import stages
@@ -403,6 +404,11 @@ def adapted_name(name, method):
 def write_results(workdir, rows):
   """Adds rows to results.jsonl; a row of the same key is replaced."""
   path = workdir / 'results.jsonl'
+  with lock.hold(workdir / 'results.LOCK'):
+    _replace_rows(path, rows)
+
+
+def _replace_rows(path, rows):
   old = []
   if path.exists():
     old = [json.loads(line) for line in path.read_text().splitlines()]

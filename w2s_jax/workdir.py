@@ -6,9 +6,11 @@ A stage is a pure function of its spec. Its folder
 
 carries a hash of the spec, which names the stages it reads by their keys.
 DONE is written last: running again skips what is finished, resumes what is
-not, and never mixes what belongs to different specs.
+not, and never mixes what belongs to different specs. Of several jobs that share
+a workdir one makes a stage, and the others wait for it.
 """
 
+import contextlib
 import dataclasses
 import hashlib
 import itertools
@@ -21,6 +23,7 @@ import jax
 from jax.experimental import multihost_utils
 import numpy as np
 
+from w2s_jax import lock
 from w2s_jax import logger as logger_lib
 from w2s_jax import weak_labels
 
@@ -88,23 +91,37 @@ def once(runtime, name, model, spec, build):
       total=runtime.num_stages,
     )
 
-  if agreed(done.exists()):
-    stage.summary()  # raises for a damaged DONE
-    say('cached')
-    return stage
-  say('resume' if folder.exists() else 'start')
-  if jax.process_index() == 0:
-    folder.mkdir(parents=True, exist_ok=True)
-    config = {**spec, 'weights': model.weights}  # where they lay, for loading
-    (folder / 'config.json').write_text(
-      json.dumps(config, indent=2, default=list)
-    )
-  barrier(f'{name}-start')
+  def wait():
+    say('waits', 'for another job')
+
+  with contextlib.ExitStack() as stack:
+    if jax.process_index() == 0 and not done.exists():
+      fresh = not folder.exists()
+      folder.mkdir(parents=True, exist_ok=True)
+      stack.enter_context(
+        lock.hold(folder / 'LOCK', until=done.exists, waiting=wait)
+      )
+    if agreed(done.exists()):
+      stage.summary()  # raises for a damaged DONE
+      say('cached')
+      return stage
+    if jax.process_index() == 0:
+      say('start' if fresh else 'resume')
+      config = {**spec, 'weights': model.weights}  # where they lay, for loading
+      (folder / 'config.json').write_text(
+        json.dumps(config, indent=2, default=list)
+      )
+    barrier(f'{name}-start')
+    return _built(stage, build, done, say)
+
+
+def _built(stage, build, done, say):
+  name = stage.name
   started = time.monotonic()
   summary = build(stage)
   barrier(f'{name}-built')
   if jax.process_index() == 0:
-    partial = folder / 'DONE.partial'
+    partial = stage.folder / 'DONE.partial'
     partial.write_text(json.dumps(summary))
     partial.replace(done)
   barrier(f'{name}-done')
