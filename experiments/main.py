@@ -4,10 +4,12 @@
 
 `--config=FILE.py:arg,...` passes arguments to the config file; any field is
 set with `--config.a.b=value`. The same command again resumes or, where all is
-done, only rewrites the report.
+done, only rewrites the report. At SIGTERM it saves a checkpoint and exits with
+75: start it again.
 """
 
 import runpy
+import sys
 
 from absl import flags
 from ml_collections import config_flags
@@ -34,6 +36,7 @@ def main():
   import jax
   import rich.console
 
+  from w2s_jax import preemption
   from w2s_jax import report
   from w2s_jax import study
 
@@ -49,8 +52,13 @@ def main():
   configs = points()
   if POINT.value is not None:
     configs = [chosen(configs, POINT.value)]
-  for config in with_data(configs, console):
-    study.run(config, workdir, console=console)
+  preemption.listen()
+  try:
+    for config in with_data(configs, console):
+      study.run(config, workdir, console=console)
+  except preemption.Preempted as e:
+    console.print(f'{e}; the same command goes on from there.')
+    sys.exit(preemption.EXIT_CODE)
   if primary and POINT.value is None:
     console.print(report.console_table(report.write(workdir)))
     console.print(f'Report: {workdir}/report.html')

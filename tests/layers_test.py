@@ -27,6 +27,7 @@ LAYERS = (
     'optimizer',
     'logger',
     'lock',
+    'preemption',
   ),
   ('transformer', 'families', 'losses', 'tokenizers'),
   ('boards', 'architectures'),

@@ -6,11 +6,13 @@ import pathlib
 import re
 import shutil
 import signal
+import subprocess
 import time
 
 import pytest
 
 from w2s_jax import checkpoint
+from w2s_jax import preemption
 import tiny
 
 
@@ -145,3 +147,25 @@ def test_damaged_parameters_are_found_and_named(damage, killed, tmp_path):
   shutil.rmtree(labels)  # to be made again, from these parameters
   with pytest.raises(ValueError, match=damaged):
     tiny.run(workdir)
+
+
+def test_asked_to_stop_it_saves_and_goes_on_to_the_same_bits(tmp_path):
+  fields = {'models.strong.train.epochs': 120, 'checkpoint_every': 200}
+  whole, stopped = tmp_path / 'whole', tmp_path / 'stopped'
+  tiny.finish(tiny.start(whole, **fields))
+  process = tiny.start(stopped, stdout=subprocess.PIPE, **fields)
+  deadline = time.monotonic() + 200
+  while not resumed('student-*', 200)(stopped):
+    assert process.poll() is None and time.monotonic() < deadline
+    time.sleep(0.001)
+  process.send_signal(signal.SIGTERM)
+  printed, _ = process.communicate(timeout=100)
+  assert process.returncode == preemption.EXIT_CODE
+  step = int(re.search(r'stopped before step (\d+); the same', printed)[1])
+  (saved,) = stopped.glob('stages/student-*/checkpoints/[0-9]*')
+  assert int(saved.name) == step >= 200
+  assert not list(stopped.rglob('*LOCK'))
+  tiny.finish(tiny.start(stopped, **fields))
+  assert tiny.stage_names(stopped) == tiny.stage_names(whole)
+  for name in tiny.stage_names(whole):
+    tiny.assert_same_results(whole / 'stages' / name, stopped / 'stages' / name)

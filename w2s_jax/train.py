@@ -15,6 +15,7 @@ from w2s_jax import batching
 from w2s_jax import checkpoint as checkpoint_lib
 from w2s_jax import losses
 from w2s_jax import optimizer
+from w2s_jax import preemption
 from w2s_jax import sharding
 
 
@@ -203,6 +204,7 @@ def fit(
 
   Raises:
     FloatingPointError: the loss is not finite.
+    preemption.Preempted: the machine is taken away; a checkpoint is saved.
   """
   init_state, train_step = make_step(model, recipe, mesh)
   batches = batching.train_iterator(rows, plan)
@@ -233,11 +235,15 @@ def fit(
           checkpoint_lib.save_params(
             folder / 'snapshots' / str(step), state.params
           )
-        if step > first_step and step % checkpoint_every == 0:
-          _log(*previous, logger, progress, name)
+        stop = preemption.is_asked()
+        if step > first_step and (stop or step % checkpoint_every == 0):
+          if previous:
+            _log(*previous, logger, progress, name)
           previous = None
           logger.flush()
           checkpoints.save(step, state, batches.get_state())
+        if stop:
+          raise preemption.Preempted(f'{name} stopped before step {step}')
         batch = next(batches)
         with jax.profiler.StepTraceAnnotation('train', step_num=step):
           state, metrics = train_step(
