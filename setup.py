@@ -17,6 +17,7 @@ TEST = [
   'nbformat>=5.10',
   'pyarrow>=15',
   'pytest>=8',
+  'pytest-xdist>=3.6',
   'ruff>=0.17',
 ]
 
