@@ -102,6 +102,8 @@ def once(runtime, name, model, spec, build):
         lock.hold(folder / 'LOCK', until=done.exists, waiting=wait)
       )
     if agreed(done.exists()):
+      if jax.process_index() == 0:  # of a job that died right after DONE
+        (folder / 'LOCK').unlink(missing_ok=True)
       stage.summary()  # raises for a damaged DONE
       say('cached')
       return stage
