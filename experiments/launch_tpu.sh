@@ -55,8 +55,8 @@ on_all() {
 
 create() {
   tpu create "$name" "--accelerator-type=$type" "--version=$version" $spot
-  step git archive --format=tar.gz --output=/tmp/w2s_jax.tar.gz HEAD
-  tpu scp /tmp/w2s_jax.tar.gz "$name:" --worker=all
+  step git archive --format=tar.gz "--output=$code/w2s_jax.tar.gz" HEAD
+  tpu scp "$code/w2s_jax.tar.gz" "$name:" --worker=all
   # uv brings a newer Python than that of most TPU images.
   on_all "mkdir -p w2s_jax && tar xzf w2s_jax.tar.gz -C w2s_jax && cd w2s_jax &&
     python3 -m pip install -q uv && python3 -m uv venv -q --python=3.12 .venv &&
@@ -75,6 +75,8 @@ is_lost() {
   [[ $state != READY ]]
 }
 
+code=$(mktemp -d)
+trap 'rm -r "$code"' EXIT
 run="cd w2s_jax && exec .venv/bin/python experiments/main.py --distributed"
 run+=" --workdir=$(printf %q "$workdir") $(printf '%q ' "$@")"
 for ((attempt = 1; ; attempt++)); do
