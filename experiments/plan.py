@@ -17,6 +17,7 @@ Every step is taken to be as long as data.max_length allows.
 """
 
 import dataclasses
+import functools
 import math
 import os
 import re
@@ -217,6 +218,7 @@ def compile_steps(model, config, key, mesh):
     }
 
 
+@functools.cache  # the text of a large program takes seconds to read
 def collectives(compiled):
   """{kind: (count, bytes a device takes in)} of a compiled program.
 

@@ -31,11 +31,11 @@ def config(tmp_path_factory):
   return path
 
 
-def sweep(config, workdir, *flags):
+def sweep(config, workdir, *flags, program='sweep.py'):
   return subprocess.run(
     [
       sys.executable,
-      str(tiny.ROOT / 'experiments' / 'sweep.py'),
+      str(tiny.ROOT / 'experiments' / program),
       f'--config={config}',
       f'--workdir={workdir}',
       *flags,
@@ -99,18 +99,6 @@ def test_jobs_of_clusters_run_one_point_each(config):
 
 
 def test_a_point_that_is_not_there(config, tmp_path):
-  done = subprocess.run(
-    [
-      sys.executable,
-      str(tiny.ROOT / 'experiments' / 'main.py'),
-      f'--config={config}',
-      f'--workdir={tmp_path}',
-      *('--sweep', '--point=2'),
-    ],
-    env=tiny.environment(),
-    capture_output=True,
-    text=True,
-    timeout=120,
-  )
+  done = sweep(config, tmp_path, '--sweep', '--point=2', program='main.py')
   assert done.returncode == 1
   assert done.stderr.strip().endswith('--point=2: there are 2 points.')
