@@ -12,6 +12,7 @@ def get_config():
   c = config_dict.ConfigDict()
   c.task = ''
   c.seeds = (0, 1)  # each draws its own halves, data order and random init
+  c.population = 1  # seeds that train side by side, in one compiled step
   # The models by a name of your choice, and who teaches whom: 'weak>strong', or
   # 'weak>middle>strong', where each labels fresh rows for the next.
   c.models = config_dict.ConfigDict()

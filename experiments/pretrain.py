@@ -62,16 +62,19 @@ def main():
   logger = logger_lib.Logger(
     folder, console=console, is_primary=True, tensorboard=config.tensorboard
   )
-  params = train.fit(
-    model=model.network,
+  member = train.Member(
     trainable=model.init(mesh, config.seed),
     frozen={},
-    mesh=mesh,
     folder=folder,
-    checkpoint_every=config.checkpoint_every,
     logger=logger,
-    name=model.name,
     **prepared,
+  )
+  (params,) = train.fit(
+    model=model.network,
+    members=[member],
+    mesh=mesh,
+    checkpoint_every=config.checkpoint_every,
+    name=model.name,
   )
   pretrained.save_board(folder, model.network.config, params)
 

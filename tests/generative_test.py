@@ -101,7 +101,8 @@ def test_the_trunk_goes_on_and_the_head_starts_anew(compared, monkeypatch):
   fit = study.stages.train.fit
 
   def spy(**arguments):
-    given.append(jax.tree.map(np.asarray, arguments['trainable']))
+    (member,) = arguments['members']
+    given.append(jax.tree.map(np.asarray, member.trainable))
     return fit(**arguments)
 
   monkeypatch.setattr(study.stages.train, 'fit', spy)

@@ -36,20 +36,23 @@ def test_tiny_decoder_learns_puzzles_by_heart(tmp_path):
   plan = batching.EpochPlan(
     rows.lengths_N, batch_size=32, buckets=(72,), epochs=80, seed=0
   )
-  params = train.fit(
-    model=model,
+  member = train.Member(
     trainable=heads_test.initial_params(model),
     frozen={},
+    folder=tmp_path,
+    logger=logger.Logger(
+      tmp_path, console=rich.console.Console(quiet=True), is_primary=True
+    ),
     rows=rows,
     plan=plan,
     recipe=tiny.RECIPE._replace(total_steps=len(plan), learning_rate=1e-2),
     seed=0,
+  )
+  (params,) = train.fit(
+    model=model,
+    members=[member],
     mesh=mesh,
-    folder=tmp_path,
     checkpoint_every=1000,
-    logger=logger.Logger(
-      tmp_path, console=rich.console.Console(quiet=True), is_primary=True
-    ),
     name='student',
   )
   unlabelled, _ = model.rows(

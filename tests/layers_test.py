@@ -27,6 +27,7 @@ LAYERS = (
     'optimizer',
     'logger',
     'lock',
+    'population',
     'preemption',
   ),
   ('transformer', 'families', 'losses', 'tokenizers'),

@@ -197,9 +197,9 @@ def random_params(model, mesh, *, head=0.0):
   return {**params, 'head': {'kernel': head * params['head']['kernel']}}
 
 
-def rows(count, *, lengths=range(1, 17)):
+def rows(count, *, lengths=range(1, 17), seed=0):
   """Random token rows of random lengths, with soft labels."""
-  rng = np.random.default_rng(0)
+  rng = np.random.default_rng(seed)
   lengths_N = rng.choice(lengths, count)
   tokens = [rng.integers(1, 1024, n).astype(np.int32) for n in lengths_N]
   positive_N = rng.random(count, np.float32)
@@ -267,25 +267,32 @@ def fit(
   trainable, frozen = adapt.split(
     random_params(model, mesh), freeze=freeze, lora=lora
   )
-  trained = train.fit(
-    model=model,
+  member = train.Member(
     trainable=trainable,
     frozen=frozen,
+    folder=folder,
+    logger=logger_class(
+      folder, console=rich.console.Console(quiet=True), is_primary=True
+    ),
     rows=examples,
     plan=plan,
     recipe=recipe._replace(total_steps=len(plan)),
     seed=seed,
+  )
+  (trained,) = train.fit(
+    model=model,
+    members=[member],
     mesh=mesh,
-    folder=folder,
     checkpoint_every=checkpoint_every,
-    logger=logger_class(
-      folder, console=rich.console.Console(quiet=True), is_primary=True
-    ),
     name='student',
   )
+  return adapt.merge(trained, frozen), metrics(folder)
+
+
+def metrics(folder):
+  """Lines of the log of a stage, each with its step."""
   lines = (folder / 'metrics.jsonl').read_text().splitlines()
-  params = adapt.merge(trained, frozen)
-  return params, [json.loads(line) for line in lines]
+  return [json.loads(line) for line in lines]
 
 
 def arrays(path):

@@ -32,12 +32,48 @@ def step_and_state(mesh, *, recipe, model=None):
   return train_step, init_state(tiny.random_params(model, mesh, head=1.0))
 
 
-def test_compiles_once_for_each_bucket(mesh, tmp_path):
-  recipe = tiny.RECIPE._replace(learning_rate=9e-3)  # no other test's
-  tiny.fit(tmp_path, mesh=mesh, buckets=(8, 16), epochs=4, recipe=recipe)
+def test_compiles_once_for_each_bucket_and_all_numbers(mesh, tmp_path):
+  recipe = tiny.RECIPE._replace(warmup=0.25)  # no other test's
+  for rate in (1e-2, 3e-3):
+    tiny.fit(
+      tmp_path / str(rate),
+      mesh=mesh,
+      buckets=(8, 16),
+      epochs=4,
+      recipe=recipe._replace(learning_rate=rate),
+    )
   recipe = recipe._replace(total_steps=12)
   _, train_step = train.make_step(tiny.network(), recipe, mesh)
   assert train_step._cache_size() == 2
+
+
+def test_nothing_compiles_after_the_first_epoch(mesh, tmp_path):
+  steps, compiled = [], []
+  event = '/jax/core/compile/backend_compile_duration'
+
+  def listen(name, *_, **__):
+    if name == event:
+      compiled.append(len(steps))
+
+  class Counting(logger.Logger):
+    def write(self, step, values):
+      steps.append(step)
+      super().write(step, values)
+
+  jax.monitoring.register_event_duration_secs_listener(listen)
+  try:
+    tiny.fit(
+      tmp_path,
+      mesh=mesh,
+      buckets=(8, 16),
+      epochs=4,
+      recipe=tiny.RECIPE._replace(warmup=0.3),  # no other test's
+      logger_class=Counting,
+    )
+  finally:
+    jax.monitoring.unregister_event_duration_listener(listen)
+  # Three steps an epoch; a step is dispatched before the one before is logged.
+  assert len(steps) == 12 and compiled and max(compiled) < 3
 
 
 def test_state_is_donated(mesh):
@@ -45,7 +81,9 @@ def test_state_is_donated(mesh):
   train_step, state = step_and_state(mesh, recipe=recipe)
   batch = batching.assemble(tiny.rows(8), np.arange(8), 16, batch_size=8)
   with jax.set_mesh(mesh):
-    train_step(state, {}, sharding.place_batch(mesh, batch), 0)
+    train_step(
+      state, {}, sharding.place_batch(mesh, batch), 0, recipe.numbers()
+    )
   assert all(leaf.is_deleted() for leaf in jax.tree.leaves(state))
 
 
@@ -98,7 +136,9 @@ def test_dropout_changes_with_step_and_seed_only(mesh):
     state = state.replace(step=jax.numpy.int32(step))
     with jax.set_mesh(mesh):
       placed = sharding.place_batch(mesh, batch)
-      return float(train_step(state, {}, placed, seed)[1]['train/loss'])
+      return float(
+        train_step(state, {}, placed, seed, recipe.numbers())[1]['train/loss']
+      )
 
   assert loss(2, seed=0) == loss(2, seed=0)
   assert len({loss(2, seed=0), loss(3, seed=0), loss(2, seed=1)}) == 3
@@ -154,7 +194,7 @@ def test_padding_rows_change_nothing(loss, args, mesh):
     with jax.set_mesh(mesh):
       placed = sharding.place_batch(mesh, batch)
       state = state.replace(step=jax.numpy.int32(3))
-      return train_step(state, {}, placed, 0)[1]
+      return train_step(state, {}, placed, 0, recipe.numbers())[1]
 
   real, padded = one_step(batch_size=5), one_step(batch_size=8)
   for name in real:  # the loss, and through the norm its gradients
@@ -190,7 +230,9 @@ def test_pieces_of_a_batch_give_the_gradient_of_the_whole(loss, sizes):
     )
     state = state.replace(step=state.step + 3)  # when alpha has grown
     with jax.set_mesh(mesh):
-      state, metrics = step(state, {}, sharding.place_batch(mesh, batch), 0)
+      state, metrics = step(
+        state, {}, sharding.place_batch(mesh, batch), 0, recipe.numbers()
+      )
     results.append((leaves(state.opt_state), jax.tree.map(float, metrics)))
   (moments, metrics), (moments_4, metrics_4) = results
   assert metrics == pytest.approx(metrics_4, rel=1e-4)

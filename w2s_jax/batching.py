@@ -110,7 +110,8 @@ class EpochPlan:
 
   Within an epoch every row comes once. Each bucket is shuffled and cut into
   full batches; its leftover joins the next longer bucket, so only the last
-  batch of the longest one is padded. The order of batches is shuffled last.
+  batch of the longest one is padded. The order of batches is shuffled last, in
+  one way for all seeds: models that train side by side need like lengths.
   """
 
   def __init__(self, lengths_N, *, batch_size, buckets, epochs, seed):
@@ -142,7 +143,8 @@ class EpochPlan:
       while len(waiting) >= self.batch_size or (last and len(waiting)):
         batches.append((waiting[: self.batch_size], length))
         waiting = waiting[self.batch_size :]
-    return [batches[i] for i in rng.permutation(len(batches))]
+    order = np.random.default_rng(epoch).permutation(len(batches))
+    return [batches[i] for i in order]
 
 
 def assemble(rows, index, length, *, batch_size):

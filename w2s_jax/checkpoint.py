@@ -11,6 +11,7 @@ import json
 from typing import Any, NamedTuple
 
 from etils import epath
+import fsspec
 import jax
 import orbax.checkpoint as ocp
 
@@ -21,6 +22,10 @@ from w2s_jax import pretrained
 from w2s_jax import sharding
 from w2s_jax import tokenizers
 from w2s_jax import transformer
+
+# Other processes write in a bucket, too; gcsfs would not look again at a folder
+# that it has listed.
+fsspec.config.conf.setdefault('gcs', {})['use_listings_cache'] = False
 
 
 def absolute(path):
@@ -39,6 +44,10 @@ class Training:
       options=ocp.CheckpointManagerOptions(max_to_keep=1),
     )
 
+  def latest_step(self):
+    """That of the checkpoint, or None."""
+    return self._manager.latest_step()
+
   def save(self, step, state, data_state):
     """Starts an asynchronous save; it is atomic."""
     self._manager.save(
@@ -49,13 +58,10 @@ class Training:
     )
 
   def restore(self, state):
-    """(state, data_state) of the latest step, placed like `state`, or None."""
-    step = self._manager.latest_step()
-    if step is None:
-      return None
+    """(state, data_state) of the latest step, placed like `state`."""
     abstract = jax.tree.map(ocp.utils.to_shape_dtype_struct, state)
     restored = self._manager.restore(
-      step,
+      self.latest_step(),
       args=ocp.args.Composite(
         state=ocp.args.StandardRestore(abstract), data=ocp.args.JsonRestore()
       ),
@@ -68,9 +74,17 @@ class Training:
 
 
 def save_params(folder, params):
-  """Writes parameters; the folder appears only when it is whole."""
+  """Writes parameters; until it is done they are not there to `is_saved`."""
   with ocp.StandardCheckpointer() as checkpointer:
     checkpointer.save(absolute(folder), params, force=True)
+
+
+def is_saved(folder):
+  """Whether a folder has parameters, all of them.
+
+  On a disk it appears only then, but in a bucket it grows by and by.
+  """
+  return ocp.utils.is_checkpoint_finalized(absolute(folder))
 
 
 def digest(folder):

@@ -50,6 +50,7 @@ def check_numbers(config):
   counts = {
     'checkpoint_every': config.checkpoint_every,
     'eval_batch_size': config.eval_batch_size,
+    'population': config.population,
     'data.num_buckets': config.data.num_buckets,
   }
   recipes = {'generative_train': config.generative_train}

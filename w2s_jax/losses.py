@@ -4,7 +4,8 @@ Every loss takes `logits_BxC`, `labels_BxC` (probabilities: one-hot ground
 truth or weak labels), `weight_B` (0 for padding rows) and `step_fraction`
 (share of training done, 0 to 1), and returns `loss_B` in float32. A batch is
 the whole batch over all devices. To add a loss: one function, one line in
-LOSSES, and its hyper-parameters under `loss_args` of the config.
+LOSSES, and its hyper-parameters under `loss_args` of the config; those that are
+numbers are traced, so that one compiled step does for all their values.
 """
 
 import jax
@@ -57,7 +58,8 @@ def logconf(
     ramp = jnp.where(step_fraction > warmup, 1.0, step_fraction)
     hard_BxC = _harden_at_weak_prior(own_BxC, labels_BxC, weight_B)
   elif compat == 'paper':
-    ramp = jnp.minimum(1.0, step_fraction / warmup) if warmup else 1.0
+    grown = jnp.minimum(1.0, step_fraction / jnp.where(warmup, warmup, 1.0))
+    ramp = jnp.where(warmup, grown, 1.0)
     hard_BxC = _harden_top_half(own_BxC, weight_B)
   else:
     raise ValueError(

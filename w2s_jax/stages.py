@@ -70,110 +70,163 @@ def tokenize(model, examples, max_length, labels=None):
   )
 
 
-def train_stage(
-  runtime,
-  *,
-  name,
-  model,
-  fine_tuning,
-  loss,
-  loss_args,
-  seed,
-  inputs,
-  labels,
-  evaluation,
-  lora=None,
-  judge=None,
-):
-  """Fine-tunes a model on `inputs` towards `labels`, and predicts.
+@dataclasses.dataclass(frozen=True)
+class Lesson:
+  """A model, and what it is to learn towards which labels.
 
   `inputs` carries no labels of its own: a student can not see ground truth.
   With a `judge`, labels of the validation rows, the parameters that agree with
   it best at one of ten moments are kept: early stopping.
   """
-  spec = {
-    'kind': 'train',
-    'model': model.identity,
-    'fine_tuning': fine_tuning,
-    'lora': lora,
-    'loss': loss,
-    'loss_args': loss_args,
-    'seed': seed,
-    'labels': labels.provenance,
-    'judge': judge and judge.provenance,
-    'evaluation': evaluation.spec(),
-  }
 
-  def build(stage):
+  name: str
+  model: Any
+  fine_tuning: dict  # `train` fields of a config
+  lora: Any  # None, or a dict of its fields
+  loss: str
+  loss_args: dict
+  seed: int
+  inputs: Any
+  labels: Any
+  judge: Any
+
+  def spec(self, evaluation):
+    return {
+      'kind': 'train',
+      'model': self.model.identity,
+      'fine_tuning': self.fine_tuning,
+      'lora': self.lora,
+      'loss': self.loss,
+      'loss_args': self.loss_args,
+      'seed': self.seed,
+      'labels': self.labels.provenance,
+      'judge': self.judge and self.judge.provenance,
+      'evaluation': evaluation.spec(),
+    }
+
+
+def train_stages(runtime, lessons, evaluation):
+  """Fine-tunes models of one network, side by side, and lets them predict."""
+  requests = [
+    (f'{lesson.name}-seed{lesson.seed}', lesson.model, lesson.spec(evaluation))
+    for lesson in lessons
+  ]
+
+  def build(missing):
     started = time.monotonic()
-    rows, cut = tokenize(model, inputs, evaluation.max_length, labels)
-    buckets = evaluation.buckets(model)
-    prepared = train.prepare(
-      rows,
-      fine_tuning,
-      buckets=buckets,
-      loss=loss,
-      loss_args=tuple(sorted(loss_args.items())),
-      seed=seed,
+    learners = [
+      _Learner(runtime, stage, lessons[i], evaluation)
+      for i, stage in missing.items()
+    ]
+    _share_frozen(learners)
+    _train(runtime, [x for x in learners if not x.is_trained()])
+    scores = [learner.finish() for learner in learners]
+    seconds = (time.monotonic() - started) / len(learners)
+    return [{'seconds': round(seconds, 1), **score} for score in scores]
+
+  return workdir.side_by_side(runtime, requests, build)
+
+
+def _train(runtime, learners):
+  """Leaves in the folder of each what it has learned."""
+  if not learners:
+    return
+  judged = any(learner.lesson.judge for learner in learners)
+  outcome = train.fit(
+    model=learners[0].lesson.model.network,
+    members=[learner.member() for learner in learners],
+    mesh=runtime.mesh,
+    checkpoint_every=runtime.checkpoint_every,
+    name=learners[0].stage.name,
+    snapshots=_MOMENTS - 1 if judged else 0,
+  )
+  for learner, trained in zip(learners, outcome, strict=True):
+    learner.keep(trained)
+
+
+def _share_frozen(learners):
+  """What is frozen and the same for all is held once."""
+  held = {}
+  for learner in learners:
+    model = learner.lesson.model
+    if not model.weights.startswith('random:'):  # else each seed has its own
+      identity = json.dumps(model.identity, sort_keys=True, default=list)
+      learner.frozen = held.setdefault(identity, learner.frozen)
+
+
+class _Learner:
+  """The stage of a lesson, and all that follows from it."""
+
+  def __init__(self, runtime, stage, lesson, evaluation):
+    self.stage, self.lesson = stage, lesson
+    self._runtime, self._evaluation = runtime, evaluation
+    self._rows, self._cut = tokenize(
+      lesson.model, lesson.inputs, evaluation.max_length, lesson.labels
     )
-    trainable, frozen = adapt.split(
-      model.init(runtime.mesh, seed),
-      freeze=fine_tuning['freeze'],
-      lora=lora,
-      seed=seed,
+    self._buckets = evaluation.buckets(lesson.model)
+    self._prepared = train.prepare(
+      self._rows,
+      lesson.fine_tuning,
+      buckets=self._buckets,
+      loss=lesson.loss,
+      loss_args=tuple(sorted(lesson.loss_args.items())),
+      seed=lesson.seed,
+    )
+    self._params_folder = stage.folder / 'params'
+    self._trainable, self.frozen = adapt.split(
+      lesson.model.init(runtime.mesh, lesson.seed),
+      freeze=lesson.fine_tuning['freeze'],
+      lora=lesson.lora,
+      seed=lesson.seed,
     )
 
-    def keep(trained):
-      """What of the model goes to its folder."""
-      return trained if lora else adapt.merge(trained, frozen)
+  def is_trained(self):
+    return workdir.agreed(checkpoint.is_saved(self._params_folder))
 
-    params_folder = stage.folder / 'params'
-    if not workdir.agreed(params_folder.exists()):
-      trained = fit(
-        runtime,
-        stage,
-        model.network,
-        trainable,
-        frozen,
-        prepared,
-        snapshots=_MOMENTS - 1 if judge else 0,
+  def member(self):
+    trainable, self._trainable = self._trainable, None  # it will be donated
+    return train.Member(
+      trainable=trainable,
+      frozen=self.frozen,
+      folder=self.stage.folder,
+      logger=logger(self._runtime, self.stage),
+      **self._prepared,
+    )
+
+  def keep(self, trained):
+    if self.lesson.judge:
+      trained = _best(
+        self._runtime,
+        self.stage,
+        trained,
+        self.frozen,
+        self.lesson.judge,
+        self._evaluation,
       )
-      if judge:
-        trained = _best(runtime, stage, trained, frozen, judge, evaluation)
-      checkpoint.save_params(params_folder, keep(trained))
-    trained = checkpoint.load_params(params_folder, mesh=runtime.mesh)
-    params = adapt.merge(trained, frozen)
-    scores = _evaluate(runtime, stage, params, evaluation, buckets)
+    if not self.lesson.lora:
+      trained = adapt.merge(trained, self.frozen)
+    checkpoint.save_params(self._params_folder, trained)
+
+  def finish(self):
+    """Predicts, cleans up, and returns what there is to say of the stage."""
+    runtime, stage = self._runtime, self.stage
+    trained = checkpoint.load_params(self._params_folder, mesh=runtime.mesh)
+    params = adapt.merge(trained, self.frozen)
+    scores = _evaluate(runtime, stage, params, self._evaluation, self._buckets)
     if jax.process_index() == 0:
-      model.tokenizer.save(stage.folder)
+      self.lesson.model.tokenizer.save(stage.folder)
       for temporary in ('checkpoints', 'snapshots'):
         (stage.folder / temporary).rmtree(missing_ok=True)
     return {
-      'seconds': round(time.monotonic() - started, 1),
-      'steps': len(prepared['plan']),
-      'rows': len(rows),
-      'rows_cut': cut,
-      'padding_ratio': batching.padding_ratio(rows, prepared['plan']),
-      'params_sha256': checkpoint.digest(params_folder),
+      'steps': len(self._prepared['plan']),
+      'rows': len(self._rows),
+      'rows_cut': self._cut,
+      'padding_ratio': batching.padding_ratio(
+        self._rows, self._prepared['plan']
+      ),
+      'params_sha256': checkpoint.digest(self._params_folder),
       **scores,
     }
-
-  return workdir.once(runtime, f'{name}-seed{seed}', model, spec, build)
-
-
-def fit(runtime, stage, network, trainable, frozen, prepared, *, snapshots=0):
-  return train.fit(
-    model=network,
-    trainable=trainable,
-    frozen=frozen,
-    mesh=runtime.mesh,
-    folder=stage.folder,
-    checkpoint_every=runtime.checkpoint_every,
-    logger=_logger(runtime, stage),
-    name=stage.name,
-    snapshots=snapshots,
-    **prepared,
-  )
 
 
 def _trained(runtime, stage, seed):
@@ -344,7 +397,7 @@ def _predict(runtime, stage, params, examples, evaluation, buckets):
 
 def answers(runtime, stage, network, params, rows, buckets):
   """What a network keeps of each row, [N, ...]."""
-  with _logger(runtime, stage).progress(
+  with logger(runtime, stage).progress(
     stage=f'{stage.name} predicts', total_steps=len(rows)
   ) as progress:
     return predict.predict(
@@ -358,7 +411,7 @@ def answers(runtime, stage, network, params, rows, buckets):
     )
 
 
-def _logger(runtime, stage):
+def logger(runtime, stage):
   return logger_lib.Logger(
     stage.folder,
     console=runtime.console,

@@ -68,8 +68,21 @@ def generative_stage(
     trunk = model.init(runtime.mesh, seed)['transformer']
     params = {'transformer': trunk}
     before = nats(params)
-    if not workdir.agreed(params_folder.exists()):
-      params = stages.fit(runtime, stage, network, params, {}, prepared)
+    if not workdir.agreed(checkpoint.is_saved(params_folder)):
+      member = train.Member(
+        trainable=params,
+        frozen={},
+        folder=stage.folder,
+        logger=stages.logger(runtime, stage),
+        **prepared,
+      )
+      (params,) = train.fit(
+        model=network,
+        members=[member],
+        mesh=runtime.mesh,
+        checkpoint_every=runtime.checkpoint_every,
+        name=stage.name,
+      )
       checkpoint.save_params(params_folder, params)
     params = checkpoint.load_params(params_folder, mesh=runtime.mesh)
     if jax.process_index() == 0:
@@ -85,15 +98,19 @@ def generative_stage(
     }
 
   stage = workdir.once(runtime, f'{name}-seed{seed}', model, spec, build)
-  return starting_from(model, generative=stage)
+  return _starting_from(model, generative=stage)
 
 
-def starting_from(model, **stage):
-  """A model whose initial parameters are in part those of the stage given.
+def from_probe(model, probe):
+  """Linear probing and then fine-tuning (Kumar et al. 2022, arXiv 2202.10054).
 
-  As `probe`: linear probing and then fine-tuning (Kumar et al. 2022, arXiv
-  2202.10054).
+  `probe` is the stage of a probe of the same model.
   """
+  return _starting_from(model, probe=probe)
+
+
+def _starting_from(model, **stage):
+  """A model whose initial parameters are in part those of the stage given."""
   ((kind, stage),) = stage.items()
 
   def init(mesh, seed):

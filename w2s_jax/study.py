@@ -82,36 +82,47 @@ def run(config, workdir, *, console):
     )
     for key in dict.fromkeys(chain[-1] for chain in chains)
   }
-  for seed in config.seeds:
+  for seeds in in_groups(config.seeds, config.population):
     journey = Journey(
-      runtime, config, ladder, evaluation, slices[seed], everything, seed
+      runtime, config, ladder, evaluation, slices, everything, seeds
     )
     rows = [
-      journey.result(chain, loss, generative, zero_shot[chain[-1]])
+      row
       for generative in config.generative
       for chain in chains
       for loss in config.losses
+      for row in journey.results(chain, loss, generative, zero_shot[chain[-1]])
     ]
     if jax.process_index() == 0:
       write_results(runtime.workdir, rows)
 
 
+def in_groups(seeds, size):
+  """The seeds in tuples of at most so many."""
+  return [
+    tuple(seeds[start : start + size]) for start in range(0, len(seeds), size)
+  ]
+
+
 class Journey:
-  """The stages of one seed; asking twice for a stage runs it once.
+  """The stages of a few seeds; asking twice for a stage runs it once.
 
   A chain of keys of config.models stands for its last model: a weak supervisor
-  if it is alone, else a student of the chain before it.
+  if it is alone, else a student of the chain before it. Stages, models and
+  labels come as tuples, one for each seed.
   """
 
   def __init__(
-    self, runtime, config, ladder, evaluation, slices, everything, seed
+    self, runtime, config, ladder, evaluation, slices, everything, seeds
   ):
     self._runtime = runtime
     self._config = config
     self._ladder = ladder
-    self._slices = slices  # the weak half, then a transfer slice a step
+    # Of each: the weak half of all seeds, then a transfer slice a step.
+    self._slices = list(zip(*(slices[seed] for seed in seeds)))
     self._everything = everything  # inputs of all slices of all seeds
-    self._shared = dict(evaluation=evaluation, seed=seed)
+    self._evaluation = evaluation
+    self._seeds = seeds
     self._validation = evaluation.splits['validation']
     once = '_weak', '_student', '_labels', '_ceiling', '_model', '_frozen'
     for name in once:
@@ -123,64 +134,80 @@ class Journey:
     return self._weak(chain)
 
   def _weak(self, chain):
-    rows = self._slices[0]
-    truth = weak_labels.ground_truth(rows)
-    return self._train('weak', chain[0], False, rows, truth)
+    halves = self._slices[0]
+    truth = map(weak_labels.ground_truth, halves)
+    return self._train('weak', chain[0], False, halves, truth)
 
   def _student(self, chain, loss, generative):
     """Trained on what its teacher says of a slice that is new to both."""
     *teachers, key = chain
-    supervisor = self._trained(chain[:-1], loss, generative)
+    supervisors = self._trained(chain[:-1], loss, generative)
     return self._train(
       f'student-{loss}',
       key,
       generative,
       self._slices[len(teachers)],
-      self._labels(chain[:-1], supervisor),
+      self._labels(chain[:-1], supervisors),
       suffix=f'-by-{"-".join(teachers)}',
       loss=loss,
-      judge=self._judge(supervisor),
+      judges=map(self._judge, supervisors),
     )
 
   def _ceiling(self, key, generative):
     """Trained on the truth of the first transfer slice."""
-    rows = self._slices[1]
-    truth = weak_labels.ground_truth(rows)
-    return self._train('ceiling', key, generative, rows, truth)
+    slices = self._slices[1]
+    truth = map(weak_labels.ground_truth, slices)
+    return self._train('ceiling', key, generative, slices, truth)
 
   def _model(self, key, generative):
     """A model of the ladder, or what it is after it has learned to write."""
     model = self._ladder[key]
     if not generative:
-      return model
-    return starting_points.generative_stage(
-      self._runtime,
-      name=f'generative-{model.name}',
-      model=model,
-      fine_tuning=self._config.generative_train.to_dict(),
-      inputs=without_truth(self._slices[1]),
-      **self._shared,
+      return (model,) * len(self._seeds)
+    return tuple(
+      starting_points.generative_stage(
+        self._runtime,
+        name=f'generative-{model.name}',
+        model=model,
+        fine_tuning=self._config.generative_train.to_dict(),
+        inputs=without_truth(rows),
+        evaluation=self._evaluation,
+        seed=seed,
+      )
+      for rows, seed in zip(self._slices[1], self._seeds)
     )
 
   def _frozen(self, key, generative):
     """A probe of such a model."""
-    return starting_points.features_stage(
-      self._runtime,
-      model=self._model(key, generative),
-      inputs=self._everything,
-      **self._shared,
+    return tuple(
+      starting_points.features_stage(
+        self._runtime,
+        model=model,
+        inputs=self._everything,
+        evaluation=self._evaluation,
+        seed=seed,
+      )
+      for model, seed in zip(self._model(key, generative), self._seeds)
     )
 
-  def _labels(self, chain, supervisor):
+  def _labels(self, chain, supervisors):
     """What the supervisor at the end of a chain says of the next slice."""
-    labels = stages.label_stage(
-      self._runtime,
-      name=f'labels-by-{"-".join(chain)}',
-      supervisor=supervisor,
-      inputs=without_truth(self._slices[len(chain)]),
-      **self._shared,
+    transform = weak_labels.TRANSFORMS[self._config.weak_labels]
+    return tuple(
+      transform(
+        stages.label_stage(
+          self._runtime,
+          name=f'labels-by-{"-".join(chain)}',
+          supervisor=supervisor,
+          inputs=without_truth(rows),
+          evaluation=self._evaluation,
+          seed=seed,
+        )
+      )
+      for supervisor, rows, seed in zip(
+        supervisors, self._slices[len(chain)], self._seeds
+      )
     )
-    return weak_labels.TRANSFORMS[self._config.weak_labels](labels)
 
   def _judge(self, supervisor):
     """Labels of the validation rows by which a student is stopped early."""
@@ -198,62 +225,105 @@ class Journey:
     role,
     key,
     generative,
-    rows,
+    slices,
     labels,
     *,
     suffix='',
     loss='xent',
-    judge=None,
+    judges=None,
   ):
-    """The stage of a model that learns labels, in the way of its `adapt`."""
+    """The stages of a model that learns labels, in the way of its `adapt`."""
     spec = self._config.models[key]
-    model, method = self._model(key, generative), spec.adapt.method
-    shared = dict(inputs=without_truth(rows), labels=labels, **self._shared)
+    models, method = self._model(key, generative), spec.adapt.method
+    inputs = map(without_truth, slices)
+    judges = judges or itertools.repeat(None)
+    given = list(zip(self._seeds, inputs, labels, judges))
 
     def name(method):
-      return f'{role}-{adapted_name(model.name, method)}{suffix}'
+      return f'{role}-{adapted_name(models[0].name, method)}{suffix}'
 
-    if method == 'prompt':
-      return stages.prompt_stage(
-        self._runtime,
-        name=name(method),
-        model=model,
-        shots=spec.adapt.shots,
-        **shared,
-      )
-    train = functools.partial(
-      stages.train_stage,
-      self._runtime,
-      loss=loss,
-      loss_args=dict(self._config.loss_args.get(loss, {})),
-      judge=judge,
-      **shared,
-    )
-    recipe, lora = spec.train.to_dict(), None
-    match method:
-      case 'lora':
-        lora = spec.adapt.lora.to_dict()
-      case 'probe':
-        model = self._frozen(key, generative)
-        recipe = spec.adapt.probe.to_dict()
-      case 'lp_ft':
-        probe = train(
-          name=name('probe'),
-          model=self._frozen(key, generative),
-          fine_tuning=spec.adapt.probe.to_dict(),
+    def train(models, method, fine_tuning, lora=None):
+      lessons = [
+        stages.Lesson(
+          name=name(method),
+          model=model,
+          fine_tuning=fine_tuning.to_dict(),
+          lora=lora,
+          loss=loss,
+          loss_args=dict(self._config.loss_args.get(loss, {})),
+          seed=seed,
+          inputs=inputs,
+          labels=labels,
+          judge=judge,
         )
-        model = starting_points.starting_from(model, probe=probe)
-    return train(name=name(method), model=model, fine_tuning=recipe, lora=lora)
+        for model, (seed, inputs, labels, judge) in zip(models, given)
+      ]
+      return stages.train_stages(self._runtime, lessons, self._evaluation)
 
-  def result(self, chain, loss, generative, zero_shot):
-    """One row of results: a student beside what it is to be held against."""
-    weak, strong = self._ladder[chain[0]], self._ladder[chain[-1]]
+    match method:
+      case 'full':
+        return train(models, method, spec.train)
+      case 'lora':
+        return train(models, method, spec.train, spec.adapt.lora.to_dict())
+      case 'probe':
+        frozen = self._frozen(key, generative)
+        return train(frozen, method, spec.adapt.probe)
+      case 'lp_ft':
+        frozen = self._frozen(key, generative)
+        probes = train(frozen, 'probe', spec.adapt.probe)
+        started = map(starting_points.from_probe, models, probes)
+        return train(started, method, spec.train)
+      case 'prompt':
+        return tuple(
+          stages.prompt_stage(
+            self._runtime,
+            name=name(method),
+            model=model,
+            shots=spec.adapt.shots,
+            seed=seed,
+            inputs=inputs,
+            labels=labels,
+            evaluation=self._evaluation,
+          )
+          for model, (seed, inputs, labels, _) in zip(models, given)
+        )
+
+  def results(self, chain, loss, generative, zero_shot):
+    """Rows of results: students beside what they are to be held against."""
+    supervisors = self._trained(chain[:-1], loss, generative)
+    together = zip(
+      self._seeds,
+      self._slices[len(chain) - 1],
+      self._labels(chain[:-1], supervisors),
+      self._weak(chain[:1]),
+      self._student(chain, loss, generative),
+      self._ceiling(chain[-1], generative),
+    )
+    rows = []
+    for seed, transfer, labels, weak, student, ceiling in together:
+      labels = weak_labels.join(transfer.ids, labels)
+      rows.append(
+        self._described(chain, loss, generative)
+        | {'seed': seed}
+        | compare(
+          dict(weak=weak, student=student, ceiling=ceiling, zero_shot=zero_shot)
+        )
+        | {
+          'weak_label_accuracy': metrics.accuracy(
+            labels.probs_NxC, transfer.label_probs_NxC
+          )
+        }
+      )
+    return rows
+
+  def _described(self, chain, loss, generative):
+    """What a row of results is about."""
 
     def called(key):
       method = self._config.models[key].adapt.method
       return adapted_name(self._ladder[key].name, method)
 
-    row = dict(
+    return dict(
       task=self._config.task,
       weak_model=called(chain[0]),
       strong_model=called(chain[-1]),
@@ -262,27 +332,9 @@ class Journey:
       early_stopping=self._config.early_stopping,
       generative=generative,
       loss=loss,
-      seed=self._shared['seed'],
-      weak_parameters=weak.num_parameters,
-      strong_parameters=strong.num_parameters,
+      weak_parameters=self._ladder[chain[0]].num_parameters,
+      strong_parameters=self._ladder[chain[-1]].num_parameters,
     )
-    row |= compare(
-      dict(
-        weak=self._weak(chain[:1]),
-        student=self._student(chain, loss, generative),
-        ceiling=self._ceiling(chain[-1], generative),
-        zero_shot=zero_shot,
-      )
-    )
-    transfer = self._slices[len(chain) - 1]
-    supervisor = self._trained(chain[:-1], loss, generative)
-    row['weak_label_accuracy'] = metrics.accuracy(
-      weak_labels.join(
-        transfer.ids, self._labels(chain[:-1], supervisor)
-      ).probs_NxC,
-      transfer.label_probs_NxC,
-    )
-    return row
 
 
 def without_truth(examples):

@@ -1,5 +1,6 @@
 """The jitted training step and `fit`, the one loop of the project."""
 
+import collections
 import contextlib
 import functools
 from typing import Any, NamedTuple
@@ -15,6 +16,7 @@ from w2s_jax import batching
 from w2s_jax import checkpoint as checkpoint_lib
 from w2s_jax import losses
 from w2s_jax import optimizer
+from w2s_jax import population
 from w2s_jax import preemption
 from w2s_jax import sharding
 
@@ -28,7 +30,7 @@ class TrainState(flax.struct.PyTreeNode):
 
 
 class Recipe(NamedTuple):
-  """What a training step computes; equal recipes share one compiled step."""
+  """What a training step computes."""
 
   loss: str
   loss_args: tuple  # sorted (name, value) pairs
@@ -40,37 +42,87 @@ class Recipe(NamedTuple):
   clip_norm: float
   accumulate: int = 1  # pieces that a batch goes through the model in
 
+  def numbers(self):
+    """What is an argument of the compiled step, so that any value will do."""
+    fields = {name: getattr(self, name) for name in _NUMBERS}
+    fields['loss_args'] = {k: v for k, v in self.loss_args if _is_number(v)}
+    return jax.tree.map(np.float32, fields)
 
-@functools.lru_cache(maxsize=4)
-def make_step(model, recipe, mesh):
+  def program(self):
+    """What is compiled: recipes equal in this share a step, or a population."""
+    loss_args = tuple(
+      (name, 0.0 if _is_number(value) else value)
+      for name, value in self.loss_args
+    )
+    zeros = dict.fromkeys(_NUMBERS, 0.0)
+    return self._replace(loss_args=loss_args, **zeros)
+
+
+_NUMBERS = ('learning_rate', 'weight_decay')
+
+
+def _is_number(value):
+  return isinstance(value, (int, float)) and not isinstance(value, bool)
+
+
+class Member(NamedTuple):
+  """One model to train, and what on; the last five are those of `prepare`."""
+
+  trainable: Any  # of adapt.split; must not be used afterwards
+  frozen: Any
+  folder: Any  # for checkpoints/ and snapshots/
+  logger: Any
+  rows: batching.Rows
+  plan: batching.EpochPlan
+  recipe: Recipe
+  seed: int
+
+
+def make_step(model, recipe, mesh, *, size=1, share_frozen=True):
   """Jitted (init_state, train_step) of a recipe on a mesh.
 
   init_state(params) -> TrainState
-  train_step(state, frozen, batch, seed) -> (TrainState, metrics); the state
-  is donated. Loss and metrics are weighted means over the global batch.
+  train_step(state, frozen, batch, seed, numbers) -> (TrainState, metrics);
+  `numbers` are those of the recipe, the state is donated. Loss and metrics are
+  weighted means over the global batch. For a population of more than one
+  (population.py) all arrays have an axis of members, but for frozen parameters
+  that they share.
   """
-  loss_fn = functools.partial(
-    losses.LOSSES[recipe.loss], **dict(recipe.loss_args)
-  )
-  schedule = optimizer.make_schedule(
-    peak=recipe.learning_rate,
-    total_steps=recipe.total_steps,
-    warmup=recipe.warmup,
-    decay=recipe.decay,
-  )
-  tx = optimizer.make_optimizer(
-    schedule, weight_decay=recipe.weight_decay, clip_norm=recipe.clip_norm
-  )
+  return _make_step(model, recipe.program(), mesh, size, share_frozen)
+
+
+@functools.lru_cache(maxsize=8)
+def _make_step(model, program, mesh, size, share_frozen):
+  loss_args = dict(program.loss_args)
+
+  def optimizer_of(numbers):
+    schedule = optimizer.make_schedule(
+      peak=numbers['learning_rate'],
+      total_steps=program.total_steps,
+      warmup=program.warmup,
+      decay=program.decay,
+    )
+    tx = optimizer.make_optimizer(
+      schedule,
+      weight_decay=numbers['weight_decay'],
+      clip_norm=program.clip_norm,
+    )
+    return tx, schedule
 
   def placed(state):
     shardings = sharding.tree_sharding(mesh, state)
     return jax.lax.with_sharding_constraint(state, shardings)
 
   def init_state(params):
+    tx, _ = optimizer_of(program.numbers())
     step = jnp.zeros((), jnp.int32)
     return placed(TrainState(step, params, tx.init(params)))
 
-  def train_step(state, frozen, batch, seed):
+  def train_step(state, frozen, batch, seed, numbers):
+    loss_fn = functools.partial(
+      losses.LOSSES[program.loss], **loss_args | numbers['loss_args']
+    )
+    tx, schedule = optimizer_of(numbers)
     dropout = jax.random.fold_in(jax.random.key(seed), state.step)
     labels, weight_R = model.targets(batch)  # [R, K], or class indices [R]
 
@@ -88,7 +140,7 @@ def make_step(model, recipe, mesh):
         logits_RxK,
         labels,
         weight_B=weight_R,
-        step_fraction=state.step / recipe.total_steps,
+        step_fraction=state.step / program.total_steps,
       )
       label_R = labels if labels.ndim == 1 else jnp.argmax(labels, -1)
       total = jnp.maximum(jnp.sum(weight_R), 1)
@@ -103,19 +155,30 @@ def make_step(model, recipe, mesh):
       mean_loss,
       state.params,
       [batch[name] for name in model.INPUTS],
-      pieces=recipe.accumulate,
+      pieces=program.accumulate,
     )
     updates, opt_state = tx.update(grads, state.opt_state, state.params)
     params = optax.apply_updates(state.params, updates)
     metrics = {
       'train/loss': loss,
       'train/label_agreement': agreement,
-      'train/grad_norm': optax.global_norm(grads),
+      'train/grad_norm': optax.tree.norm(grads),
       'train/learning_rate': schedule(state.step),
     }
     return placed(TrainState(state.step + 1, params, opt_state)), metrics
 
-  return jax.jit(init_state), jax.jit(train_step, donate_argnums=0)
+  init_state = population.over_members(init_state, size)
+  step_of_all = population.over_members(
+    train_step, size, shared=(1,) if share_frozen else ()
+  )
+
+  def readable_step(*args):
+    state, metrics = step_of_all(*args)
+    return state, jax.lax.with_sharding_constraint(
+      metrics, sharding.replicated(mesh)
+    )
+
+  return jax.jit(init_state), jax.jit(readable_step, donate_argnums=0)
 
 
 def _value_and_grad(logits_of, mean_loss, params, inputs, *, pieces):
@@ -160,7 +223,7 @@ def _value_and_grad(logits_of, mean_loss, params, inputs, *, pieces):
 
 
 def prepare(rows, fine_tuning, *, buckets, loss='xent', loss_args=(), seed):
-  """Arguments of `fit` that follow from the `train` fields of a config.
+  """The fields of a Member that follow from the `train` fields of a config.
 
   But for `freeze`: which parameters train is a matter of adapt.py.
   """
@@ -178,92 +241,161 @@ def prepare(rows, fine_tuning, *, buckets, loss='xent', loss_args=(), seed):
   return dict(rows=rows, plan=plan, recipe=recipe, seed=seed)
 
 
-def fit(
-  *,
-  model,
-  trainable,
-  frozen,
-  rows,
-  plan,
-  recipe,
-  seed,
-  mesh,
-  folder,
-  checkpoint_every,
-  logger,
-  name,
-  snapshots=0,
-):
-  """Trains what of a model is trainable (adapt.split), and returns it.
+def fit(*, model, members, mesh, checkpoint_every, name, snapshots=0):
+  """Trains what of a model is trainable, for each member; returns it as a list.
 
-  Resumes from `folder`/checkpoints to the same bits: the state, the place in
-  the data and the log are taken up at the same step, and all randomness is a
-  function of seed and step. `trainable` must not be used afterwards. With
-  `snapshots`, what is trainable at so many moments, the end not among them, is
-  left in `folder`/snapshots/<step>.
+  Members of one program train side by side in one step, as a population, to
+  what each would be alone but for rounding; the others one after the other.
+
+  Resumes from a member's `folder`/checkpoints: the state, the place in the data
+  and the log are taken up at the same step, and all randomness is a function of
+  seed and step, so that the outcome is the same to the bit. With `snapshots`,
+  what is trainable at so many moments, the end not among them, is left in
+  `folder`/snapshots/<step>.
 
   Raises:
     FloatingPointError: the loss is not finite.
     preemption.Preempted: the machine is taken away; a checkpoint is saved.
   """
-  init_state, train_step = make_step(model, recipe, mesh)
-  batches = batching.train_iterator(rows, plan)
+  trained = [None] * len(members)
+  with contextlib.ExitStack() as opened:
+    checkpoints = [
+      opened.enter_context(
+        contextlib.closing(checkpoint_lib.Training(m.folder / 'checkpoints'))
+      )
+      for m in members
+    ]
+    side_by_side = collections.defaultdict(list)
+    for i, member in enumerate(members):
+      start = checkpoints[i].latest_step()
+      side_by_side[member.recipe.program(), start].append(i)
+    for places in side_by_side.values():
+      outcome = _fit_population(
+        model=model,
+        members=[members[i] for i in places],
+        checkpoints=[checkpoints[i] for i in places],
+        mesh=mesh,
+        checkpoint_every=checkpoint_every,
+        name=name,
+        snapshots=snapshots,
+      )
+      for i, params in zip(places, outcome, strict=True):
+        trained[i] = params
+  return trained
 
-  saving = contextlib.closing(checkpoint_lib.Training(folder / 'checkpoints'))
-  kept = {
-    recipe.total_steps * i // (snapshots + 1) for i in range(snapshots + 1)
-  }
-  with saving as checkpoints, jax.set_mesh(mesh):
-    state = init_state(trainable)
-    first_step = 0
-    restored = checkpoints.restore(state)
-    if restored:
-      state, data_state = restored
-      batches.set_state(data_state)
-      first_step = int(state.step)
-    logger.truncate(first_step)
+
+def _fit_population(
+  *, model, members, checkpoints, mesh, checkpoint_every, name, snapshots
+):
+  size, program = len(members), members[0].recipe.program()
+  total_steps = program.total_steps
+  joint_mesh = population.mesh_of(mesh, size)
+  frozen = [m.frozen for m in members]
+  share_frozen = all(_are_same(frozen[0], other) for other in frozen)
+  init_state, train_step = make_step(
+    model, program, joint_mesh, size=size, share_frozen=share_frozen
+  )
+  batches = [batching.train_iterator(m.rows, m.plan) for m in members]
+  singles = functools.partial(population.unstack, mesh, size=size)
+  moments = {total_steps * i // (snapshots + 1) for i in range(snapshots + 1)}
+
+  with jax.set_mesh(joint_mesh):
+    frozen = frozen[0] if share_frozen else population.stack(joint_mesh, frozen)
+    seeds = population.stack_numbers([m.seed for m in members])
+    numbers = population.stack_numbers([m.recipe.numbers() for m in members])
+    state = init_state(
+      population.stack(joint_mesh, [m.trainable for m in members])
+    )
+    first_step = checkpoints[0].latest_step() or 0
+    if first_step:
+      states = []
+      for single, saved, iterator in zip(singles(state), checkpoints, batches):
+        restored, data_state = saved.restore(single)
+        iterator.set_state(data_state)
+        states.append(restored)
+      state = population.stack(joint_mesh, states)
 
     # The order below matters. A save comes before the next batch is drawn and
     # after every earlier step is logged; a step is dispatched before the
     # metrics of the one before it are read, so the device never waits.
-    previous = None
-    with logger.progress(
-      stage=name, total_steps=recipe.total_steps, first_step=first_step
-    ) as progress:
-      for step in range(first_step, recipe.total_steps):
-        if step in kept - {0}:
-          checkpoint_lib.save_params(
-            folder / 'snapshots' / str(step), state.params
-          )
+    with _Log(members, name, total_steps, first_step) as log:
+      for step in range(first_step, total_steps):
+        if step in moments - {0}:
+          for member, params in zip(members, singles(state.params)):
+            checkpoint_lib.save_params(
+              member.folder / 'snapshots' / str(step), params
+            )
         stop = preemption.is_asked()
         if step > first_step and (stop or step % checkpoint_every == 0):
-          if previous:
-            _log(*previous, logger, progress, name)
-          previous = None
-          logger.flush()
-          checkpoints.save(step, state, batches.get_state())
+          log.flush()
+          for saved, single, iterator in zip(
+            checkpoints, singles(state), batches
+          ):
+            saved.save(step, single, iterator.get_state())
         if stop:
           raise preemption.Preempted(f'{name} stopped before step {step}')
-        batch = next(batches)
+        batch = [next(iterator) for iterator in batches]
         with jax.profiler.StepTraceAnnotation('train', step_num=step):
-          state, metrics = train_step(
-            state, frozen, sharding.place_batch(mesh, batch), seed
-          )
-        if previous:
-          _log(*previous, logger, progress, name)
-        previous = step, metrics, int(np.sum(batch['weight']))
-      if previous:
-        _log(*previous, logger, progress, name)
-  logger.flush()
-  return state.params
+          placed = population.place_batch(joint_mesh, batch)
+          state, metrics = train_step(state, frozen, placed, seeds, numbers)
+        log.add(step, metrics, examples=sum(b['weight'].sum() for b in batch))
+    return list(singles(state.params))
 
 
-def _log(step, metrics, examples, logger, progress, name):
-  values = {key: float(value) for key, value in metrics.items()}
-  if not np.isfinite(values['train/loss']):
-    raise FloatingPointError(
-      f'{name}: the loss is {values["train/loss"]} at step {step}; lower '
-      'train.learning_rate or use dtype float32.'
+def _are_same(left, right):
+  """Whether two trees hold the very same arrays."""
+  left, right = jax.tree.leaves(left), jax.tree.leaves(right)
+  return len(left) == len(right) and all(x is y for x, y in zip(left, right))
+
+
+class _Log:
+  """Metrics of all members to their logs, each step when the next is asked."""
+
+  def __init__(self, members, name, total_steps, first_step):
+    self._loggers = [member.logger for member in members]
+    self._name = name
+    self._waiting = None
+    self._progress = self._loggers[0].progress(
+      stage=name, total_steps=total_steps, first_step=first_step
     )
-  logger.write(step, values)
-  progress.update(step + 1, examples=examples, loss=values['train/loss'])
+    for logger in self._loggers:
+      logger.truncate(first_step)
+
+  def __enter__(self):
+    self._progress.__enter__()
+    return self
+
+  def __exit__(self, kind, *error):
+    if kind is None:
+      self.flush()
+    self._progress.__exit__(kind, *error)
+    for logger in self._loggers:
+      logger.close()
+
+  def add(self, step, metrics, *, examples):
+    self._write()
+    self._waiting = step, metrics, int(examples)
+
+  def flush(self):
+    self._write()
+    for logger in self._loggers:
+      logger.flush()
+
+  def _write(self):
+    if not self._waiting:
+      return
+    step, metrics, examples = self._waiting
+    self._waiting = None
+    metrics_S = {key: np.atleast_1d(value) for key, value in metrics.items()}
+    for member, logger in enumerate(self._loggers):
+      values = {
+        key: float(value_S[member]) for key, value_S in metrics_S.items()
+      }
+      if not np.isfinite(values['train/loss']):
+        raise FloatingPointError(
+          f'{self._name}: the loss is {values["train/loss"]} at step {step}; '
+          'lower train.learning_rate or use dtype float32.'
+        )
+      logger.write(step, values)
+    loss = metrics_S['train/loss'].mean()
+    self._progress.update(step + 1, examples=examples, loss=loss)

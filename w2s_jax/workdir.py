@@ -12,6 +12,7 @@ a workdir one makes a stage, and the others wait for it.
 
 import contextlib
 import dataclasses
+import functools
 import hashlib
 import itertools
 import json
@@ -28,7 +29,7 @@ from w2s_jax import logger as logger_lib
 from w2s_jax import weak_labels
 
 # Part of every key; raised when the same spec comes to mean something else.
-FORMAT = 3
+FORMAT = 4
 
 
 @dataclasses.dataclass(frozen=True)
@@ -37,6 +38,7 @@ class Stage:
   key: str
   folder: epath.Path
   model: Any = dataclasses.field(compare=False)  # that it trained or asked
+  spec: Any = dataclasses.field(compare=False, repr=False)
 
   def predictions(self, split):
     """Arrays ids [N], probs [N, C], label_probs [N, C] (ground truth).
@@ -71,72 +73,98 @@ class Runtime:
 
 
 def once(runtime, name, model, spec, build):
-  """Runs build(stage) unless the stage of this spec is done already."""
+  """The stage of a spec; runs build(stage) unless it is done already."""
+  (stage,) = side_by_side(
+    runtime, [(name, model, spec)], lambda stages: [build(stages[0])]
+  )
+  return stage
+
+
+def side_by_side(runtime, requests, build):
+  """A tuple of the stages of some requests, each (name, model, spec).
+
+  build({place in requests: stage}) makes those that are not done, all in one
+  go, and returns their summaries in this order.
+  """
+  entered = [_entered(runtime, *request) for request in requests]
+  with contextlib.ExitStack() as locks:
+    missing = {}
+    # In the order of their names, so that no two jobs wait for each other.
+    for i in sorted(range(len(entered)), key=lambda i: entered[i][0].folder):
+      if _is_missing(*entered[i], locks):
+        missing[i] = entered[i]
+    if missing:
+      _build(dict(sorted(missing.items())), build)
+  return tuple(stage for stage, _ in entered)
+
+
+def _entered(runtime, name, model, spec):
+  """(stage, what tells the console of it)."""
   spec = {'format': FORMAT, **spec}
   key = hashlib.sha256(
     json.dumps(spec, sort_keys=True, default=list).encode()
   ).hexdigest()[:12]
   folder = runtime.workdir / 'stages' / f'{name}-{key}'
-  stage = Stage(name, key, folder, model)
+  say = functools.partial(
+    logger_lib.stage,
+    name,
+    console=runtime.console,
+    position=next(runtime.counter),
+    total=runtime.num_stages,
+  )
+  return Stage(name, key, folder, model, spec), say
+
+
+def _is_missing(stage, say, locks):
+  """Whether a stage has to be made here; if so its lock is held."""
+  folder = stage.folder
   done = folder / 'DONE'
-  position = next(runtime.counter)
-
-  def say(status, detail=''):
-    logger_lib.stage(
-      name,
-      status,
-      detail,
-      console=runtime.console,
-      position=position,
-      total=runtime.num_stages,
+  if jax.process_index() == 0 and not done.exists():
+    fresh = not folder.exists()
+    folder.mkdir(parents=True, exist_ok=True)
+    locks.enter_context(
+      lock.hold(
+        folder / 'LOCK',
+        until=done.exists,
+        waiting=lambda: say('waits', 'for another job'),
+      )
     )
-
-  def wait():
-    say('waits', 'for another job')
-
-  with contextlib.ExitStack() as stack:
-    if jax.process_index() == 0 and not done.exists():
-      fresh = not folder.exists()
-      folder.mkdir(parents=True, exist_ok=True)
-      stack.enter_context(
-        lock.hold(folder / 'LOCK', until=done.exists, waiting=wait)
-      )
-    if agreed(done.exists()):
-      if jax.process_index() == 0:  # of a job that died right after DONE
-        (folder / 'LOCK').unlink(missing_ok=True)
-      stage.summary()  # raises for a damaged DONE
-      say('cached')
-      return stage
-    if jax.process_index() == 0:
-      say('start' if fresh else 'resume')
-      config = {**spec, 'weights': model.weights}  # where they lay, for loading
-      (folder / 'config.json').write_text(
-        json.dumps(config, indent=2, default=list)
-      )
-    barrier(f'{name}-start')
-    return _built(stage, build, done, say)
-
-
-def _built(stage, build, done, say):
-  name = stage.name
-  started = time.monotonic()
-  summary = build(stage)
-  barrier(f'{name}-built')
+  if agreed(done.exists()):
+    if jax.process_index() == 0:  # of a job that died right after DONE
+      (folder / 'LOCK').unlink(missing_ok=True)
+    stage.summary()  # raises for a damaged DONE
+    say('cached')
+    return False
   if jax.process_index() == 0:
-    partial = stage.folder / 'DONE.partial'
-    partial.write_text(json.dumps(summary))
-    partial.replace(done)
-  barrier(f'{name}-done')
-  detail = ''
-  if 'validation_accuracy' in summary:
-    detail = f'  validation {summary["validation_accuracy"]:.1%}'
-  if 'validation_nats' in summary:
-    detail = (
-      f'  {summary["validation_nats_before"]:.2f} -> '
-      f'{summary["validation_nats"]:.2f} nats a token'
+    say('start' if fresh else 'resume')
+    # With the place where the weights lay, for loading.
+    config = {**stage.spec, 'weights': stage.model.weights}
+    (folder / 'config.json').write_text(
+      json.dumps(config, indent=2, default=list)
     )
-  say('done', f'{time.monotonic() - started:.1f} s{detail}')
-  return stage
+  barrier(f'{stage.name}-start')
+  return True
+
+
+def _build(missing, build):
+  started = time.monotonic()
+  summaries = build({i: stage for i, (stage, _) in missing.items()})
+  for (stage, say), summary in zip(missing.values(), summaries, strict=True):
+    barrier(f'{stage.name}-built')
+    if jax.process_index() == 0:
+      partial = stage.folder / 'DONE.partial'
+      partial.write_text(json.dumps(summary))
+      partial.replace(stage.folder / 'DONE')
+    barrier(f'{stage.name}-done')
+    detail = ''
+    if 'validation_accuracy' in summary:
+      detail = f'  validation {summary["validation_accuracy"]:.1%}'
+    if 'validation_nats' in summary:
+      detail = (
+        f'  {summary["validation_nats_before"]:.2f} -> '
+        f'{summary["validation_nats"]:.2f} nats a token'
+      )
+    say('done', f'{time.monotonic() - started:.1f} s{detail}')
 
 
 def agreed(value):
