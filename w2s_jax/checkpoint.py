@@ -57,6 +57,10 @@ class Training:
       ),
     )
 
+  def wait(self):
+    """Until what was saved is there."""
+    self._manager.wait_until_finished()
+
   def restore(self, state):
     """(state, data_state) of the latest step, placed like `state`."""
     abstract = jax.tree.map(ocp.utils.to_shape_dtype_struct, state)
@@ -69,7 +73,7 @@ class Training:
     return restored['state'], restored['data']
 
   def close(self):
-    self._manager.wait_until_finished()
+    self.wait()
     self._manager.close()
 
 

@@ -332,6 +332,8 @@ def _fit_population(
             checkpoints, singles(state), batches
           ):
             saved.save(step, single, iterator.get_state())
+            if size > 1:  # several processes can save one thing at a time
+              saved.wait()
         if stop:
           raise preemption.Preempted(f'{name} stopped before step {step}')
         batch = [next(iterator) for iterator in batches]
