@@ -8,64 +8,39 @@
 
 Compiles the real training and prediction steps of each model ahead of time, for
 chips that need not be there and from shapes alone, and prints memory, floating-
-point operations and communication of a device, and the least time of a step and
-of the study. For TPUs the compiler is that of the TPU, so what does not fit is
-its own error. For other chips the steps are compiled for simulated CPU devices:
-operations and communication are close to theirs, memory is not.
+point operations and communication of a device, and the least time of a step, of
+each stage and of the study. For TPUs the compiler is that of the TPU, so what
+does not fit is its own error. For other chips the steps are compiled for
+simulated CPU devices: operations and communication are close to theirs, memory
+is not.
 
-Every step is taken to be as long as data.max_length allows.
+Every step is taken to be as long as data.max_length allows, and every seed to
+train on its own.
 """
 
-import dataclasses
-import functools
 import math
-import os
-import re
+from typing import NamedTuple
 
 from absl import flags
-import numpy as np
 
+import ahead
 import launch
+import roofline
 
-CHIP = flags.DEFINE_string('chip', 'v5e', 'A name of CHIPS in this file.')
+CHIP = flags.DEFINE_string('chip', 'v5e', 'A name of CHIPS in roofline.py.')
 DEVICES = flags.DEFINE_integer('devices', 8, 'So many of them.')
 MESH = flags.DEFINE_string(
   'mesh', '', 'data=4,fsdp=2,tensor=1 in place of the fields of the config.'
 )
 
 
-@dataclasses.dataclass(frozen=True)
-class Chip:
-  """Of one device; `topology` is that of a TPU pod, by number of axes.
+class Stage(NamedTuple):
+  """Stages of one kind, of all seeds together."""
 
-  Numbers as published: Cloud TPU documentation (system architecture of each
-  version), NVIDIA data sheets (dense bfloat16, SXM).
-  """
-
-  flops: float  # bfloat16, a second
-  memory: float  # bytes
-  bandwidth: float  # of the memory, bytes a second
-  network: float  # bytes a second that leave it, all links together
-  topology: int = 0
-
-
-CHIPS = {
-  'v4': Chip(275e12, 32 * 2**30, 1.228e12, 150e9, topology=3),
-  'v5e': Chip(197e12, 16 * 2**30, 0.819e12, 200e9, topology=2),
-  'v5p': Chip(459e12, 95 * 2**30, 2.765e12, 600e9, topology=3),
-  'v6e': Chip(918e12, 32 * 2**30, 1.64e12, 400e9, topology=2),
-  'h100': Chip(989e12, 80e9, 3.35e12, 450e9),
-  'h200': Chip(989e12, 141e9, 4.8e12, 450e9),
-}
-# Bytes that leave a device for each byte that an operation gives it.
-TRAFFIC = {
-  'all-gather': 1.0,
-  'all-reduce': 2.0,
-  'reduce-scatter': 1.0,  # counted by what it takes in
-  'all-to-all': 1.0,
-  'collective-permute': 1.0,
-}
-BYTES = {'pred': 1, 's8': 1, 'u8': 1, 'bf16': 2, 'f16': 2, 's16': 2, 'u16': 2}
+  role: str
+  key: str  # of config.models
+  count: int
+  steps: dict  # 'training', 'prediction' -> how many batches
 
 
 def main():
@@ -75,32 +50,51 @@ def main():
   from w2s_jax import sharding
 
   config = launch.CONFIG.value
-  if CHIP.value not in CHIPS:
-    raise ValueError(f'--chip={CHIP.value} is not one of {", ".join(CHIPS)}.')
-  chip = CHIPS[CHIP.value]
-  devices = simulated(DEVICES.value, chip)
-  mesh = sharding.make_mesh(**mesh_fields(config.mesh), devices=devices)
-  console = rich.console.Console(width=100)
+  if CHIP.value not in roofline.CHIPS:
+    names = ', '.join(roofline.CHIPS)
+    raise ValueError(f'--chip={CHIP.value} is not one of {names}.')
+  chip = roofline.CHIPS[CHIP.value]
   chains = checks.parse_chains(config.students, config.models)
   checks.check_numbers(config)
-  total = 0.0
-  known = min(config.data.splits.weak, config.data.splits.transfer) >= 0
-  for key in dict.fromkeys(key for chain in chains for key in chain):
-    model = checks.build_model(
+  check_is_known(config, chains)
+  devices = ahead.simulated(CHIP.value, DEVICES.value)
+  mesh = sharding.make_mesh(**mesh_fields(config.mesh), devices=devices)
+  models = {
+    key: checks.build_model(
       config.models[key], key, config.task, config.data, mesh
     )
+    for key in dict.fromkeys(key for chain in chains for key in chain)
+  }
+  stages = stages_of(config, chains, ahead.prediction_batch(config, mesh))
+  console = rich.console.Console(width=100)
+  plans = {}
+  for key, model in models.items():
     with console.status(f'Compiling {model.name} ...'):
-      steps = compile_steps(model, config, key, mesh)
-    console.print(model_table(model, steps, chip, mesh))
-    if known:
-      total += seconds_of_study(steps, work(config, chains, key), chip)
-  console.print(
-    f'All stages together: {total / 3600:.2g} hours at least, '
-    f'{total / 3600 * DEVICES.value:.2g} chip hours. This is what no chip can '
-    'be faster than, not what it will be.'
-    if known
-    else 'data.splits.weak or .transfer is -1: give it a number for a total.'
-  )
+      plans[key] = ahead.make_plan(model, config, key, mesh)
+    roles = ', '.join(stage.role for stage in stages if stage.key == key)
+    console.print(model_table(model, roles, plans[key], chip, mesh))
+  if min(config.data.splits.weak, config.data.splits.transfer) < 0:
+    console.print(
+      'data.splits.weak or .transfer is -1: give it a number for the time of '
+      'the study.'
+    )
+  else:
+    console.print(study_table(stages, models, plans, chip))
+
+
+def check_is_known(config, chains):
+  """Raises ValueError for a study with steps that no plan is made of."""
+  for key in {key for chain in chains for key in chain}:
+    method = config.models[key].adapt.method
+    if method not in ('full', 'lora'):
+      raise ValueError(
+        f'models.{key}.adapt.method={method!r}: there are plans for '
+        "'full' and 'lora'."
+      )
+  if any(config.generative):
+    raise ValueError(
+      f'generative={config.generative}: there are plans for (False,).'
+    )
 
 
 def mesh_fields(fields):
@@ -114,251 +108,137 @@ def mesh_fields(fields):
   return sizes
 
 
-def simulated(count, chip):
-  """Devices to compile for: of a TPU pod that need not exist, or CPUs."""
-  import jax
+def stages_of(config, chains, predict_batch):
+  """Every Stage of a study, its batches counted."""
+  sizes, seeds = config.data.splits, len(config.seeds)
+  taught = seeds * len(config.losses)
+  students = {c[:n] for c in chains for n in range(2, len(c) + 1)}
+  looks = 0 if config.early_stopping == 'none' else 10  # as in stages.py
 
-  if not chip.topology:
-    jax.config.update('jax_platforms', 'cpu')
-    jax.config.update('jax_num_cpu_devices', count)
-    return jax.devices()
-  from jax.experimental import topologies
+  def answers(*splits):
+    return sum(math.ceil(size / predict_batch) for size in splits)
 
-  os.environ.setdefault('TPU_SKIP_MDS_QUERY', '1')  # there is no TPU to ask
-  name = f'{CHIP.value}:{"x".join(map(str, pod(count, chip.topology)))}'
-  try:
-    return topologies.get_topology_desc(
-      platform='tpu', topology_name=name
-    ).devices
-  except Exception as e:  # of the library's many kinds
-    raise ValueError(
-      f'--chip={CHIP.value} --devices={count}: no TPU compiler for {name} '
-      f'({str(e).splitlines()[0]}); pip install libtpu, or choose a number of '
-      'devices that pods come in.'
-    ) from e
+  def stage(role, key, count, *, rows=0, asked):
+    train = config.models[key].train
+    steps = train.epochs * math.ceil(rows / train.batch_size)
+    counts = {'training': count * steps, 'prediction': count * asked}
+    return Stage(role, key, count, counts)
 
-
-def pod(count, axes):
-  """Sides of a TPU slice, as equal as they can be, the longest last."""
-  sides = []
-  while axes > 1:
-    root = round(count ** (1 / axes))
-    side = max(s for s in range(1, root + 1) if count % s == 0)
-    sides.append(side)
-    count, axes = count // side, axes - 1
-  return *sides, count
-
-
-def compile_steps(model, config, key, mesh):
-  """{'training': compiled, 'prediction': compiled} of a model."""
-  import jax
-
-  from w2s_jax import adapt
-  from w2s_jax import heads
-  from w2s_jax import predict
-  from w2s_jax import sharding
-  from w2s_jax import train
-
-  spec = config.models[key]
-  length = config.data.max_length
-  lora = spec.adapt.lora.to_dict() if spec.adapt.method == 'lora' else None
-  shapes = heads.parameter_shapes(model.network, length)
-  trainable, frozen = adapt.split(shapes, freeze=spec.train.freeze, lora=lora)
-  recipe = spec.train.to_dict()
-  for name in ('freeze', 'epochs', 'batch_size'):
-    del recipe[name]
-  loss = config.losses[-1]
-  init_state, train_step = train.make_step(
-    model.network,
-    train.Recipe(
-      loss=loss,
-      loss_args=tuple(sorted(config.loss_args.get(loss, {}).items())),
-      total_steps=1000,
-      **recipe,
-    ),
-    mesh,
-  )
-
-  def placed(tree):
-    return jax.tree.map(
-      lambda x, s: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=s),
-      tree,
-      sharding.tree_sharding(mesh, tree),
+  tests = answers(sizes.validation, sizes.test)
+  looking = tests + looks * answers(sizes.validation)
+  labels = answers(sizes.transfer)
+  found = []
+  for key in dict.fromkeys(key for chain in chains for key in chain):
+    if any(c[-1] == key for c in chains):
+      found.append(stage('untrained', key, 1, asked=tests))
+    if any(c[0] == key for c in chains):
+      found.append(stage('weak', key, seeds, rows=sizes.weak, asked=tests))
+      found.append(stage('labels', key, seeds, asked=labels))
+    taught_by = taught * sum(c[-1] == key for c in students)
+    if taught_by:
+      found.append(
+        stage('student', key, taught_by, rows=sizes.transfer, asked=looking)
+      )
+    asked_on = taught * sum(
+      c[-1] == key for c in {c[:n] for c in chains for n in range(2, len(c))}
     )
-
-  def batch(size):
-    inputs = dict(
-      zip(model.network.INPUTS, heads.dummy_inputs(model.network, length))
-    )
-    arrays = {
-      **inputs,
-      'label_probs': np.zeros((1, model.network.num_classes), np.float32),
-      'weight': np.zeros(1, np.float32),
-    }
-    rows = sharding.batch_sharding(mesh)
-    return {
-      name: jax.ShapeDtypeStruct((size, *x.shape[1:]), x.dtype, sharding=rows)
-      for name, x in arrays.items()
-    }
-
-  with jax.set_mesh(mesh):
-    state = placed(jax.eval_shape(init_state, trainable))
-    training = train_step.lower(
-      state, placed(frozen), batch(spec.train.batch_size), 0
-    )
-    ways = mesh.shape['data'] * mesh.shape['fsdp']
-    rows = batch(ways * -(-config.eval_batch_size // ways))
-    answer = predict.answer_fn(model.network, mesh)
-    prediction = answer.lower(
-      placed(shapes), [rows[name] for name in model.network.INPUTS]
-    )
-    return {
-      'training': training.compile(),
-      'prediction': prediction.compile(),
-    }
-
-
-@functools.cache  # the text of a large program takes seconds to read
-def collectives(compiled):
-  """{kind: (count, bytes a device takes in)} of a compiled program.
-
-  What stands in a loop is counted once.
-  """
-  pattern = re.compile(
-    r'= (.*?) (all-gather|all-reduce|reduce-scatter|all-to-all|'
-    r'collective-permute)(-start)?\((.*)'
-  )
-  found = {}
-  for line in compiled.as_text().splitlines():
-    match = pattern.search(line)
-    if match:
-      result, kind, start, operands = match.groups()
-      sizes = array_bytes(result)
-      # An asynchronous operation gives (what goes in, what comes out, ...).
-      size = max(sizes) if start else sum(sizes)
-      if kind == 'reduce-scatter':
-        groups = re.search(r'replica_groups=\[\d+,(\d+)\]', operands)
-        size *= int(groups.group(1)) if groups else 1
-      count, total = found.get(kind, (0, 0))
-      found[kind] = count + 1, total + size
+    if asked_on:
+      found.append(stage('labels', key, asked_on, asked=labels))
+    if any(c[-1] == key for c in chains):
+      found.append(
+        stage('ceiling', key, seeds, rows=sizes.transfer, asked=tests)
+      )
   return found
 
 
-def array_bytes(text):
-  """Bytes of each array in a piece of HLO, such as 'bf16[8,128]{1,0}'."""
-  sizes = []
-  for kind, shape in re.findall(r'(\w+)\[([\d,]*)\]', text):
-    count = math.prod(int(n) for n in shape.split(',') if n)
-    sizes.append(count * BYTES.get(kind, 4))
-  return sizes or [0]
-
-
-def seconds(compiled, chip):
-  """Least time of one step: {'arithmetic': ..., 'memory': ..., ...}."""
-  cost = compiled.cost_analysis()
-  traffic = sum(
-    TRAFFIC[kind] * size for kind, (_, size) in collectives(compiled).items()
-  )
-  return {
-    'arithmetic': cost['flops'] / chip.flops,
-    'memory': cost.get('bytes accessed', 0.0) / chip.bandwidth,
-    'network': traffic / chip.network,
-  }
-
-
-def work(config, chains, key):
-  """How many batches of a study a model trains on, and answers."""
-  sizes, train = config.data.splits, config.models[key].train
-  variants, seeds = len(config.generative), len(config.seeds)
-  students = {c[:n] for c in chains for n in range(2, len(c) + 1)}
-  taught = variants * len(config.losses)
-  as_weak = any(c[0] == key for c in chains)
-  as_student = taught * sum(c[-1] == key for c in students)
-  as_ceiling = variants * any(c[-1] == key for c in chains)
-  as_teacher = as_weak + taught * sum(
-    c[-1] == key and c not in chains for c in students
-  )
-
-  def steps(rows):
-    return train.epochs * math.ceil(rows / train.batch_size)
-
-  trained = as_weak + as_student + as_ceiling
-  answers = trained * (sizes.validation + sizes.test)
-  answers += as_teacher * sizes.transfer
-  return {
-    'training': seeds
-    * (
-      as_weak * steps(sizes.weak)
-      + (as_student + as_ceiling) * steps(sizes.transfer)
-    ),
-    'prediction': seeds * math.ceil(answers / config.eval_batch_size),
-  }
-
-
-def seconds_of_study(steps, counts, chip):
-  return sum(
-    counts[name] * max(seconds(compiled, chip).values())
-    for name, compiled in steps.items()
-  )
-
-
-def model_table(model, steps, chip, mesh):
+def model_table(model, roles, plan, chip, mesh):
   """Rich table of one model."""
   from rich import box
   from rich import table
 
   shape = ', '.join(f'{name}={size}' for name, size in mesh.shape.items())
   made = table.Table(
-    title=f'{model.name}: {model.num_parameters:,} parameters on {shape}',
+    title=f'{model.name} ({roles}): {model.num_parameters:,} parameters on '
+    f'{shape}',
     box=box.SIMPLE_HEAD,
   )
+  steps = plan.steps
   made.add_column('a device')
   for name in steps:
     made.add_column(name, justify='right')
-  for label, cell in ROWS.items():
-    made.add_row(label, *(cell(x, chip) for x in steps.values()))
-  kinds = sorted({k for x in steps.values() for k in collectives(x)})
-  for kind in kinds:
-    cells = []
-    for compiled in steps.values():
-      count, size = collectives(compiled).get(kind, (0, 0))
-      cells.append(f'{gib(size)} in {count}' if count else '')
-    made.add_row(kind, *cells)
+  made.add_row('parameters', *[gib(plan.parameters)] * 2)
+  made.add_row('optimizer', gib(plan.optimizer))
+
+  def add(label, cell):
+    made.add_row(label, *map(cell, steps.values()))
+
+  add('activations, gradients', lambda x: gib(x.temporary))
+  add(
+    'peak memory',
+    lambda x: f'{gib(x.peak)}, {x.peak / chip.memory:.0%} of the chip',
+  )
+  add('operations a step', lambda x: f'{number(x.flops / 1e12)} TFLOP')
+  for kind in sorted({kind for x in steps.values() for kind in x.collectives}):
+    found = [x.collectives.get(kind) for x in steps.values()]
+    made.add_row(kind, *(collective(*x) if x else '' for x in found))
+  times = [x.seconds(chip) for x in steps.values()]
+  for part in times[0]:
+    made.add_row(f'time of {part}', *(milliseconds(x[part]) for x in times))
+  made.add_row('time a step, at least', *map(least, times))
+  return made
+
+
+def study_table(stages, models, plans, chip):
+  """Rich table of the least time of each kind of stage, and of all."""
+  from rich import box
+  from rich import table
+
+  made = table.Table(title='The study, at least', box=box.SIMPLE_HEAD)
+  for name in ('stages', 'model', 'number', 'steps', 'batches asked', 'hours'):
+    left = name in ('stages', 'model')
+    made.add_column(name, justify='left' if left else 'right')
+  total = 0.0
+  for stage in stages:
+    hours = sum(
+      count * max(plans[stage.key].steps[name].seconds(chip).values()) / 3600
+      for name, count in stage.steps.items()
+    )
+    total += hours
+    made.add_row(
+      stage.role,
+      models[stage.key].name,
+      f'{stage.count:,}',
+      *(f'{count:,}' for count in stage.steps.values()),
+      number(hours),
+    )
+  made.add_section()
+  made.add_row('all', '', '', '', '', number(total))
+  made.caption = (
+    f'{number(total * DEVICES.value)} chip hours. No chip can be faster; '
+    'loading, compiling and saving come on top.'
+  )
   return made
 
 
 def gib(size):
-  return f'{size / 2**30:,.2f} GiB'
+  return f'{number(size / 2**30)} GiB'
 
 
-def _memory(compiled, chip):
-  stats = compiled.memory_analysis()
-  peak = (
-    stats.argument_size_in_bytes
-    + stats.output_size_in_bytes
-    - stats.alias_size_in_bytes
-    + stats.temp_size_in_bytes
-  )
-  return f'{gib(peak)}, {peak / chip.memory:.0%} of the chip'
+def number(x):
+  return f'{x:,.1f}' if x >= 10 else f'{x:.2g}'
 
 
-def _least(compiled, chip):
-  parts = seconds(compiled, chip)
+def collective(count, size):
+  return f'{gib(size)} in {count:,}'
+
+
+def milliseconds(seconds):
+  return f'{number(1e3 * seconds)} ms'
+
+
+def least(parts):
   bound = max(parts, key=parts.get)
-  return f'{1e3 * parts[bound]:,.1f} ms, bound by {bound}'
-
-
-ROWS = {
-  'state and batch': lambda x, chip: gib(
-    x.memory_analysis().argument_size_in_bytes
-  ),
-  'activations': lambda x, chip: gib(x.memory_analysis().temp_size_in_bytes),
-  'peak memory': _memory,
-  'operations a step': lambda x, chip: (
-    f'{x.cost_analysis()["flops"] / 1e12:,.2f} TFLOP'
-  ),
-  'time a step, at least': _least,
-}
+  return f'{milliseconds(parts[bound])}, bound by {bound}'
 
 
 if __name__ == '__main__':

@@ -1,5 +1,6 @@
 """Plans for devices that are not there, and counts of what a study does."""
 
+import importlib
 import subprocess
 import sys
 
@@ -29,15 +30,14 @@ def plan(*flags, config='nlp.py:debug'):
 
 
 @pytest.fixture(scope='module')
-def module():
-  """experiments/plan.py, whose functions need no flags."""
+def modules():
+  """experiments/{plan, ahead, roofline}.py, whose functions need no flags."""
   folder = str(tiny.ROOT / 'experiments')
   sys.path.insert(0, folder)
   try:
-    import plan as found
+    return [importlib.import_module(x) for x in ('plan', 'ahead', 'roofline')]
   finally:
     sys.path.remove(folder)
-  return found
 
 
 def test_a_plan_says_what_a_device_does():
@@ -69,37 +69,64 @@ def test_what_does_not_divide_is_named(flags, message):
   assert status == 1 and message in text.replace('\n', ' '), text
 
 
-def test_sides_of_a_pod(module):
-  assert module.pod(256, 2) == (16, 16)
-  assert module.pod(8, 2) == (2, 4)
-  assert module.pod(256, 3) == (4, 8, 8)
-  assert module.pod(64, 3) == (4, 4, 4)
+def test_sides_of_a_pod(modules):
+  _, ahead, _ = modules
+  assert ahead.pod(256, 2) == (16, 16)
+  assert ahead.pod(8, 2) == (2, 4)
+  assert ahead.pod(256, 3) == (4, 8, 8)
+  assert ahead.pod(64, 3) == (4, 4, 4)
 
 
-def test_arrays_of_a_program(module):
-  assert module.array_bytes('(bf16[8,128]{1,0}, f32[4])') == [2048, 16]
-  assert module.array_bytes('s32[]') == [4]
+def test_arrays_of_a_program(modules):
+  _, _, roofline = modules
+  assert roofline.array_bytes('(bf16[8,128]{1,0}, f32[4])') == [2048, 16]
+  assert roofline.array_bytes('s32[]') == [4]
 
 
-def test_work_of_a_study(module):
+HLO = """
+%body (x: f32[8]) -> f32[8] {
+  %g = f32[8]{0} all-gather(%x), replica_groups={{0,1},{2,3}}, dimensions={0}
+}
+ENTRY %main (x: f32[8]) -> f32[8] {
+  %w = f32[8] while(%x), body=%body, config={"known_trip_count":{"n":"3"}}
+  %r = bf16[4,4]{1,0} all-reduce(%w), replica_groups=[1,4]<=[4], to_apply=%add
+}
+"""
+
+
+def test_communication_in_a_loop_counts_as_often_as_it_turns(modules):
+  _, _, roofline = modules
+  found, sent = roofline.communication(HLO)
+  assert found == {'all-gather': (3, 3 * 32), 'all-reduce': (1, 32)}
+  assert sent == 3 * 32 * 1 / 2 + 2 * 32 * 3 / 4
+
+
+def counts(stages, role, key):
+  (found,) = [x for x in stages if (x.role, x.key) == (role, key)]
+  return found.count, found.steps['training'], found.steps['prediction']
+
+
+def test_work_of_a_study(modules):
+  plan, _, _ = modules
   c = nlp.get_config('debug')  # 256 and 1,024 rows, batches of 32, 4 epochs
   chains = checks.parse_chains(c.students, c.models)
-  weak = module.work(c, chains, 'weak')
-  assert weak['training'] == 2 * 4 * 8
-  assert weak['prediction'] == 2 * -(-(64 + 512 + 1024) // 64)
-  strong = module.work(c, chains, 'strong')
-  assert strong['training'] == 2 * (2 + 1) * 4 * 32
-  assert strong['prediction'] == 2 * (2 + 1) * 9
+  stages = plan.stages_of(c, chains, predict_batch=64)
+  asked = 1 + 8  # 64 validation rows, 512 test rows
+  assert counts(stages, 'untrained', 'strong') == (1, 0, asked)
+  assert counts(stages, 'weak', 'weak') == (2, 2 * 4 * 8, 2 * asked)
+  assert counts(stages, 'labels', 'weak') == (2, 0, 2 * 16)
+  assert counts(stages, 'student', 'strong') == (4, 4 * 4 * 32, 4 * asked)
+  assert counts(stages, 'ceiling', 'strong') == (2, 2 * 4 * 32, 2 * asked)
 
 
-def test_a_model_in_the_middle_of_a_chain_labels_too(module):
+def test_a_model_in_the_middle_of_a_chain_labels_too(modules):
+  plan, _, _ = modules
   c = chess.get_config('debug')
   c.students = ('xs>s>m',)
   c.data.splits.update(weak=64, transfer=64, validation=64, test=64)
-  c.eval_batch_size = 64
   chains = checks.parse_chains(c.students, c.models)
-  counts = {key: module.work(c, chains, key) for key in c.models}
+  stages = plan.stages_of(c, chains, predict_batch=64)
   seeds = len(c.seeds)
-  # Validation, test and the next slice; no ceiling of a middle model.
-  assert counts['s']['prediction'] == seeds * 3
-  assert counts['m']['prediction'] == seeds * 2 * 2
+  assert counts(stages, 'labels', 's') == (seeds, 0, seeds)
+  assert counts(stages, 'student', 's')[0] == seeds
+  assert ('ceiling', 's') not in {(x.role, x.key) for x in stages}

@@ -1,0 +1,171 @@
+"""Steps of a study, compiled for devices that need not be there."""
+
+import functools
+import math
+import os
+from typing import NamedTuple
+
+import numpy as np
+
+import roofline
+
+
+class Plan(NamedTuple):
+  """One model on one device."""
+
+  parameters: int  # bytes
+  optimizer: int  # bytes
+  steps: dict  # 'training', 'prediction' -> roofline.Program
+
+
+def simulated(name, count):
+  """Devices to compile for: of a TPU slice of such chips, or CPUs.
+
+  Raises:
+    ValueError: there is no compiler for such a slice.
+  """
+  import jax
+
+  topology = roofline.CHIPS[name].topology
+  if not topology:
+    jax.config.update('jax_platforms', 'cpu')
+    jax.config.update('jax_num_cpu_devices', count)
+    return jax.devices()
+  from jax.experimental import topologies
+
+  # What is compiled for a TPU that is not there can not be read from disk.
+  jax.config.update('jax_enable_compilation_cache', False)
+  os.environ.setdefault('TPU_SKIP_MDS_QUERY', '1')  # there is no TPU to ask
+  slice_name = f'{name}:{"x".join(map(str, pod(count, topology)))}'
+  try:
+    return topologies.get_topology_desc(
+      platform='tpu', topology_name=slice_name
+    ).devices
+  except Exception as e:  # of the library's many kinds
+    raise ValueError(
+      f'--chip={name} --devices={count}: no TPU compiler for {slice_name} '
+      f'({str(e).splitlines()[0]}); pip install libtpu, or choose a number of '
+      'devices that pods come in.'
+    ) from e
+
+
+def pod(count, axes):
+  """Sides of a TPU slice, as equal as they can be, the longest last."""
+  sides = []
+  while axes > 1:
+    root = round(count ** (1 / axes))
+    side = max(s for s in range(1, root + 1) if count % s == 0)
+    sides.append(side)
+    count, axes = count // side, axes - 1
+  return *sides, count
+
+
+def prediction_batch(config, mesh):
+  """As predict.predict raises it."""
+  ways = mesh.shape['data'] * mesh.shape['fsdp']
+  return ways * -(-config.eval_batch_size // ways)
+
+
+def make_plan(model, config, key, mesh):
+  """Plan of a model; compiles its two steps."""
+  import jax
+
+  from w2s_jax import adapt
+  from w2s_jax import heads
+  from w2s_jax import predict
+  from w2s_jax import train
+
+  spec = config.models[key]
+  network, length = model.network, config.data.max_length
+  lora = spec.adapt.lora.to_dict() if spec.adapt.method == 'lora' else None
+  place = functools.partial(placed, mesh, field=f'models.{key}')
+  batch = functools.partial(batch_of, network, length, mesh)
+  recipe = recipe_of(config, spec.train)
+  init_state, train_step = train.make_step(network, recipe, mesh)
+  answer = predict.answer_fn(network, mesh)
+  shapes = heads.parameter_shapes(network, length)
+  with jax.set_mesh(mesh):
+    trainable, frozen = adapt.split(shapes, freeze=spec.train.freeze, lora=lora)
+    state = place(jax.eval_shape(init_state, trainable))
+    frozen = place(frozen)
+    training = train_step.lower(
+      state, frozen, batch(spec.train.batch_size), 0, recipe.numbers()
+    )
+    rows = batch(prediction_batch(config, mesh))
+    prediction = answer.lower(
+      place(shapes), [rows[name] for name in network.INPUTS]
+    )
+    return Plan(
+      parameters=bytes_of((state.params, frozen)),
+      optimizer=bytes_of(state.opt_state),
+      steps={
+        'training': roofline.read(
+          training.compile(), pieces=spec.train.accumulate
+        ),
+        'prediction': roofline.read(prediction.compile()),
+      },
+    )
+
+
+def placed(mesh, tree, *, field):
+  """Shapes where their arrays would lie.
+
+  Raises:
+    ValueError: the mesh does not divide a parameter of the model of `field`.
+  """
+  import jax
+
+  from w2s_jax import sharding
+
+  try:
+    places = sharding.tree_sharding(mesh, tree)
+  except ValueError as e:
+    raise ValueError(f'{field}: {e}') from e
+  return jax.tree.map(
+    lambda x, s: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=s),
+    tree,
+    places,
+  )
+
+
+def batch_of(network, length, mesh, size):
+  """Shapes of a training batch."""
+  import jax
+
+  from w2s_jax import heads
+  from w2s_jax import sharding
+
+  one = {
+    **dict(zip(network.INPUTS, heads.dummy_inputs(network, length))),
+    'label_probs': np.zeros((1, network.num_classes), np.float32),
+    'weight': np.zeros(1, np.float32),
+  }
+  rows = sharding.batch_sharding(mesh)
+  return {
+    name: jax.ShapeDtypeStruct((size, *x.shape[1:]), x.dtype, sharding=rows)
+    for name, x in one.items()
+  }
+
+
+def recipe_of(config, fields):
+  """train.Recipe of a config's `train` fields, with the study's last loss."""
+  from w2s_jax import train
+
+  fields = fields.to_dict()
+  for name in ('freeze', 'epochs', 'batch_size'):
+    del fields[name]
+  loss = config.losses[-1]
+  loss_args = tuple(sorted(config.loss_args.get(loss, {}).items()))
+  return train.Recipe(
+    loss=loss, loss_args=loss_args, total_steps=1000, **fields
+  )
+
+
+def bytes_of(tree):
+  """What one device holds of a tree of placed shapes."""
+  import jax
+
+  return sum(
+    math.prod(x.sharding.shard_shape(x.shape)) * x.dtype.itemsize
+    for x in jax.tree.leaves(tree)
+  )
