@@ -1,7 +1,10 @@
 """Runs each point of a sweep as a job of its own, all in one workdir.
 
   python experiments/sweep.py --config=configs/nlp.py --workdir=runs/l --jobs=2
-  python experiments/sweep.py ... --emit=slurm > sweep.sbatch  # or jobset
+  python experiments/sweep.py ... --emit=slurm > sweep.sbatch
+  python experiments/sweep.py ... --emit=jobset | kubectl apply -f -
+  python experiments/sweep.py ... --emit=xmanager > w2s.py
+  xmanager launch w2s.py -- --executor=Kubernetes
 
 Points are those of `experiments/main.py --sweep`. What several of them need, a
 ceiling for example, one job makes and the others wait for; a job that dies
@@ -9,8 +12,10 @@ loses only what its last checkpoint does not have, and the same command goes on
 from there. After jobs that were emitted, `main.py --sweep` writes the report.
 """
 
+import json
 import pathlib
 import shlex
+import string
 import subprocess
 import sys
 import textwrap
@@ -22,9 +27,16 @@ import main as main_lib
 
 JOBS = flags.DEFINE_integer('jobs', 2, 'Points that run here at a time.')
 EMIT = flags.DEFINE_enum(
-  'emit', None, ['slurm', 'jobset'], 'Print such jobs in place of running them.'
+  'emit',
+  None,
+  ['slurm', 'jobset', 'xmanager'],
+  'Print such jobs in place of running them.',
 )
-IMAGE = flags.DEFINE_string('image', 'w2s_jax', 'Container of a jobset.')
+IMAGE = flags.DEFINE_string(
+  'image',
+  'w2s_jax',
+  'Container of a jobset or of XManager; its working directory is a checkout.',
+)
 
 
 def main():
@@ -32,10 +44,11 @@ def main():
   count = len(main_lib.points())
   command = [
     *('python', 'experiments/main.py', '--sweep'),
-    *(arg for arg in sys.argv[1:] if is_of_main(arg)),
+    *handed_on(sys.argv[1:]),
   ]
   if EMIT.value:
-    print({'slurm': slurm, 'jobset': jobset}[EMIT.value](command, count))
+    jobs = {'slurm': slurm, 'jobset': jobset, 'xmanager': xmanager}
+    print(jobs[EMIT.value](command, count))
     return
   if JOBS.value < 1:
     raise ValueError(f'--jobs={JOBS.value} must be at least 1.')
@@ -48,10 +61,17 @@ def main():
     raise ValueError(f'{len(failed)} of {count} points failed; see {logs}.')
 
 
-def is_of_main(arg):
-  """Whether a flag is handed on, as those of this file are not."""
-  name = arg.lstrip('-').partition('=')[0]
-  return name not in ('jobs', 'emit', 'image', 'sweep')
+def handed_on(args):
+  """Arguments but for the flags of this file, as --jobs=2 or --jobs 2."""
+  args, kept = iter(args), []
+  for arg in args:
+    name, equals, _ = arg.lstrip('-').partition('=')
+    if name in ('jobs', 'emit', 'image'):
+      if not equals:
+        next(args)
+    elif name != 'sweep':
+      kept.append(arg)
+  return kept
 
 
 def run(command, count, logs):
@@ -89,19 +109,25 @@ def first_to_end(running):
 
 def slurm(command, count):
   """A job array."""
-  return textwrap.dedent(f"""\
+  return filled(
+    """\
     #!/bin/bash
     #SBATCH --job-name=w2s
-    #SBATCH --array=0-{count - 1}
+    #SBATCH --array=0-$last
     #SBATCH --output=w2s-%A-%a.log
     #SBATCH --requeue
-    srun {shlex.join(command)} --point=$SLURM_ARRAY_TASK_ID""")
+    srun $command --point=$$SLURM_ARRAY_TASK_ID""",
+    last=count - 1,
+    command=shlex.join(command),
+  )
 
 
 def jobset(command, count):
   """An indexed job of Kubernetes; add what the cluster asks for."""
   line = f'{shlex.join(command)} --point=$JOB_COMPLETION_INDEX'
-  return textwrap.dedent(f"""\
+  line = line.replace('$', '$$')  # Kubernetes makes one dollar of two
+  return filled(
+    """\
     apiVersion: jobset.x-k8s.io/v1alpha2
     kind: JobSet
     metadata:
@@ -115,16 +141,70 @@ def jobset(command, count):
         template:
           spec:
             completionMode: Indexed
-            completions: {count}
-            parallelism: {count}
+            completions: $count
+            parallelism: $count
             backoffLimitPerIndex: 10
             template:
               spec:
                 restartPolicy: Never
                 containers:
                 - name: w2s
-                  image: {IMAGE.value}
-                  command: [bash, -c, {line!r}]""")
+                  image: $image
+                  command: [bash, -c, $line]""",
+    count=count,
+    image=IMAGE.value,
+    line=json.dumps(line, ensure_ascii=False),  # so it is YAML, too
+  )
+
+
+def xmanager(command, count):
+  """A launch script of XManager, with a work unit for each point.
+
+  The image must have no entry point: the arguments of a job are its command.
+  """
+  return filled(
+    """\
+    from absl import app
+    from absl import flags
+    from xmanager import xm
+    from xmanager import xm_local
+
+    EXECUTOR = flags.DEFINE_enum(
+      'executor', 'Vertex', ['Vertex', 'Kubernetes', 'Local'], 'Where jobs run.'
+    )
+    # Of each job: add what it asks for, such as a100=1.
+    REQUIREMENTS = xm.JobRequirements(cpu=8, ram=32 * xm.GiB)
+    COMMAND = (
+    $command
+    )
+
+
+    def main(argv):
+      del argv
+      executor = getattr(xm_local, EXECUTOR.value)(requirements=REQUIREMENTS)
+      if EXECUTOR.value == 'Local':  # all at once, without a container
+        program = xm.binary(executor.Spec(), '/usr/bin/env')
+      else:
+        program = xm.container(executor.Spec(), $image)
+      with xm_local.create_experiment('w2s') as experiment:
+        [executable] = experiment.package([program])
+        for point in range($count):
+          args = [*COMMAND, f'--point={point}']
+          job = xm.Job(executable, executor, name=f'point-{point}', args=args)
+          experiment.add(job)
+
+
+    if __name__ == '__main__':
+      app.run(main)""",
+    command=textwrap.indent(',\n'.join(map(repr, command)), '  ') + ',',
+    image=repr(IMAGE.value),
+    count=count,
+  )
+
+
+def filled(template, **fields):
+  """Indentation goes first: a field may have lines of its own."""
+  return string.Template(textwrap.dedent(template)).substitute(fields)
 
 
 if __name__ == '__main__':

@@ -1,6 +1,7 @@
 """Sweeps: independent jobs in one workdir, here and elsewhere."""
 
 import json
+import os
 import subprocess
 import sys
 
@@ -22,6 +23,8 @@ def sweep():
   for loss in ('xent', 'logconf'):
     yield {{'losses': (loss,)}}
 """
+
+ODD = '--config.models.strong.prompt={text}\n  it\'s "$5" or $$5, é:'
 
 
 @pytest.fixture(scope='module')
@@ -84,18 +87,91 @@ def test_a_failed_point_is_named(config, tmp_path):
   assert 'data.splits' in (tmp_path / 'jobs' / 'point-0.log').read_text()
 
 
-def test_jobs_of_clusters_run_one_point_each(config):
-  printed = sweep(
-    config, 'gs://b/w', '--emit=slurm', '--config.seeds=0,'
-  ).stdout
-  assert '#SBATCH --array=0-1' in printed
-  assert '--point=$SLURM_ARRAY_TASK_ID' in printed
-  assert '--workdir=gs://b/w' in printed and '--config.seeds=0,' in printed
-  assert '--emit' not in printed
-  subprocess.run(['bash', '-n'], input=printed, text=True, check=True)
-  printed = sweep(config, 'gs://b/w', '--emit=jobset', '--image=me/w2s').stdout
-  assert 'completions: 2' in printed and 'image: me/w2s' in printed
-  assert '$JOB_COMPLETION_INDEX' in printed
+@pytest.fixture
+def recorder(tmp_path):
+  """PATH of a `python` that only writes down how it was called, and where."""
+  called = tmp_path / 'called.jsonl'
+  programs = {
+    'python': f"""\
+#!{sys.executable}
+import json, sys
+with open({str(called)!r}, 'a') as file:
+  print(json.dumps(sys.argv[1:]), file=file)
+""",
+    'srun': '#!/bin/sh\nexec "$@"\n',
+  }
+  for name, text in programs.items():
+    (tmp_path / name).write_text(text)
+    (tmp_path / name).chmod(0o755)
+  return f'{tmp_path}:{os.environ["PATH"]}', called
+
+
+def emitted(config, kind):
+  """Jobs of such a kind, with a flag that is hard to quote."""
+  flags = ['--emit', kind, '--image=me/w2s', '--jobs', '3', ODD]
+  done = sweep(config, 'gs://b/w', *flags)
+  assert done.returncode == 0, done.stderr
+  return done.stdout
+
+
+def call_of(config, point):
+  """What `python` has to be called with."""
+  return [
+    *('experiments/main.py', '--sweep', f'--config={config}'),
+    *('--workdir=gs://b/w', ODD, f'--point={point}'),
+  ]
+
+
+def calls(called):
+  return [json.loads(line) for line in called.read_text().splitlines()]
+
+
+def test_a_slurm_array_runs_one_point_each(config, recorder):
+  path, called = recorder
+  script = emitted(config, 'slurm')
+  assert script.startswith('#!/bin/bash\n#SBATCH')
+  assert '\n#SBATCH --array=0-1\n' in script
+  subprocess.run(
+    ['bash'],
+    input=script,
+    env={'PATH': path, 'SLURM_ARRAY_TASK_ID': '1'},
+    text=True,
+    check=True,
+  )
+  assert calls(called) == [call_of(config, 1)]
+
+
+def test_a_jobset_runs_one_point_each(config, recorder):
+  yaml = pytest.importorskip('yaml')
+  path, called = recorder
+  spec = yaml.safe_load(emitted(config, 'jobset'))['spec']
+  job = spec['replicatedJobs'][0]['template']['spec']
+  assert (job['completions'], job['completionMode']) == (2, 'Indexed')
+  container = job['template']['spec']['containers'][0]
+  assert container['image'] == 'me/w2s'
+  subprocess.run(
+    [part.replace('$$', '$') for part in container['command']],  # Kubernetes
+    env={'PATH': path, 'JOB_COMPLETION_INDEX': '1'},
+    check=True,
+  )
+  assert calls(called) == [call_of(config, 1)]
+
+
+def test_xmanager_runs_one_point_each(config, recorder, tmp_path):
+  path, called = recorder
+  script = emitted(config, 'xmanager')
+  compile(script, 'launch.py', 'exec')
+  assert 'for point in range(2):' in script and "'me/w2s'" in script
+  pytest.importorskip('xmanager')
+  (tmp_path / 'launch.py').write_text(script)
+  subprocess.run(
+    [sys.executable, 'launch.py', '--executor=Local'],
+    cwd=tmp_path,
+    env={'PATH': path, 'HOME': str(tmp_path)},
+    check=True,
+    timeout=300,
+  )
+  assert sorted(calls(called)) == [call_of(config, point) for point in (0, 1)]
 
 
 def test_a_point_that_is_not_there(config, tmp_path):
