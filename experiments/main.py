@@ -8,6 +8,7 @@ done, only rewrites the report. At SIGTERM it saves a checkpoint and exits with
 75: start it again.
 """
 
+import faulthandler
 import runpy
 import sys
 
@@ -31,19 +32,36 @@ COORDINATOR = flags.DEFINE_string(
 NUM_PROCESSES = flags.DEFINE_integer('num_processes', None, 'Off TPU pods.')
 PROCESS_ID = flags.DEFINE_integer('process_id', None, 'Off TPU pods.')
 
+# Without a sign of life for so many seconds a process counts as lost, and the
+# others end.
+_HEARTBEAT = 60
+
 
 def main():
+  import jax
+
+  from w2s_jax import preemption
+
+  if DISTRIBUTED.value or COORDINATOR.value:
+    jax.distributed.initialize(
+      COORDINATOR.value,
+      NUM_PROCESSES.value,
+      PROCESS_ID.value,
+      heartbeat_timeout_seconds=_HEARTBEAT,
+    )
+    if not launch.TRACEBACK.value:
+      faulthandler.disable()  # jax says why it ends with a lost process
+  with preemption.failing_alone():
+    run()
+
+
+def run():
   import jax
   import rich.console
 
   from w2s_jax import preemption
-  from w2s_jax import report
   from w2s_jax import study
 
-  if DISTRIBUTED.value or COORDINATOR.value:
-    jax.distributed.initialize(
-      COORDINATOR.value, NUM_PROCESSES.value, PROCESS_ID.value
-    )
   workdir = launch.WORKDIR.value
   primary = jax.process_index() == 0
   console = rich.console.Console(quiet=not primary)
@@ -60,6 +78,8 @@ def main():
     console.print(f'{e}; the same command goes on from there.')
     sys.exit(preemption.EXIT_CODE)
   if primary and POINT.value is None:
+    from w2s_jax import report  # brings matplotlib, which training can spare
+
     console.print(report.console_table(report.write(workdir)))
     console.print(f'Report: {workdir}/report.html')
 

@@ -1,7 +1,10 @@
-"""Two processes on one study, over loopback: what a pod of hosts would do."""
+"""Several processes on one study, over loopback: as the hosts of a pod."""
 
-import json
-import socket
+import contextlib
+import re
+import shutil
+import signal
+import time
 
 import jax
 import numpy as np
@@ -9,73 +12,138 @@ import pytest
 
 from w2s_jax import checkpoint
 from w2s_jax import predict
+from w2s_jax import preemption
 import tiny
 
-MESH = {'mesh.data': 1, 'mesh.fsdp': 2, 'mesh.tensor': 2}
+# Of each number of processes; `fsdp` crosses them all.
+MESHES = {
+  2: {'devices': 2, 'mesh.data': 1, 'mesh.fsdp': 2, 'mesh.tensor': 2},
+  4: {'devices': 1, 'mesh.data': 1, 'mesh.fsdp': 4, 'mesh.tensor': 1},
+}
+# Long enough to be stopped in the middle.
+LONG = {'models.strong.train.epochs': 40}
 
 
-def free_port():
-  with socket.socket() as s:
-    s.bind(('127.0.0.1', 0))
-    return s.getsockname()[1]
-
-
-@pytest.fixture(scope='module')
-def shared(tmp_path_factory):
-  """Workdir of two processes of two devices; fsdp crosses the processes."""
-  workdir = tmp_path_factory.mktemp('shared')
-  coordinator = f'--coordinator=127.0.0.1:{free_port()}'
-  processes = [
-    tiny.start(
-      workdir,
-      coordinator,
-      '--num_processes=2',
-      f'--process_id={i}',
-      env={'JAX_NUM_CPU_DEVICES': '2'},
-      **MESH,
-    )
-    for i in range(2)
-  ]
+@contextlib.contextmanager
+def processes(workdir, count, **fields):
+  """The processes of a study, which leave nothing behind."""
+  started = tiny.start_together(workdir, count, **MESHES[count] | fields)
   try:
-    for process in processes:
-      stderr = tiny.finish(process)
-      assert 'nvoluntary' not in stderr
+    yield started
   finally:
-    for process in processes:
+    for process in started:
       process.kill()
-  return workdir
+      process.wait()
 
 
-def test_two_processes_predict_as_one(shared):
-  alone = tiny.process_workdir()
-  assert tiny.stage_names(shared) == tiny.stage_names(alone)
-  paths = [path.relative_to(shared) for path in shared.rglob('*.npz')]
+@pytest.fixture(scope='module', params=MESHES)
+def shared(request, tmp_path_factory):
+  """(number of processes, workdir of the study that they ran)."""
+  workdir = tmp_path_factory.mktemp('shared')
+  with processes(workdir, request.param, checkpoint_every=6) as started:
+    for process in started:
+      assert 'nvoluntary' not in tiny.finish(process)
+  return request.param, workdir
+
+
+def assert_same_predictions(workdir, alone):
+  assert tiny.stage_names(workdir) == tiny.stage_names(alone)
+  paths = [path.relative_to(workdir) for path in workdir.rglob('*.npz')]
   assert len(paths) == 9  # two splits of four models, and weak labels
   for path in paths:
-    ours, theirs = tiny.arrays(shared / path), tiny.arrays(alone / path)
+    ours, theirs = tiny.arrays(workdir / path), tiny.arrays(alone / path)
     np.testing.assert_array_equal(ours['ids'], theirs['ids'])
     np.testing.assert_allclose(ours['probs'], theirs['probs'], atol=1e-5)
 
 
+def test_several_processes_predict_as_one(shared):
+  assert_same_predictions(shared[1], tiny.process_workdir())
+
+
 def test_only_the_first_process_writes_results(shared):
-  lines = (shared / 'results.jsonl').read_text().splitlines()
+  _, workdir = shared
+  lines = (workdir / 'results.jsonl').read_text().splitlines()
   assert len(lines) == 1
-  metrics = tiny.stage(shared, 'ceiling') / 'metrics.jsonl'
-  steps = [json.loads(x)['step'] for x in metrics.read_text().splitlines()]
+  steps = [x['step'] for x in tiny.metrics(tiny.stage(workdir, 'ceiling'))]
   assert steps == list(range(16))
 
 
 def test_parameters_crossed_the_processes(shared):
-  folder = tiny.stage(shared, 'ceiling') / 'params'
+  count, workdir = shared
+  folder = tiny.stage(workdir, 'ceiling') / 'params'
   written = {path.name for path in folder.glob('ocdbt.process_*')}
-  assert written == {'ocdbt.process_0', 'ocdbt.process_1'}
+  assert written == {f'ocdbt.process_{i}' for i in range(count)}
 
 
 def test_one_process_loads_their_checkpoint(shared):
-  loaded = checkpoint.load_model(shared, 'student')
+  _, workdir = shared
+  loaded = checkpoint.load_model(workdir, 'student')
   assert {len(x.devices()) for x in jax.tree.leaves(loaded.params)} == {1}
-  test = tiny.arrays(tiny.stage(shared, 'student') / 'predictions' / 'test.npz')
+  test = tiny.arrays(tiny.stage(workdir, 'student') / 'predictions/test.npz')
   splits, _ = tiny.splits()
   assert splits['test'].ids.tolist() == test['ids'].tolist()
   probs_NxC = predict.predict_inputs(loaded, splits['test'].inputs)
   np.testing.assert_allclose(probs_NxC, test['probs'], atol=1e-5)
+
+
+def wait_for_checkpoint(workdir, step, started):
+  """Until the student in training has a checkpoint of `step` or later."""
+  deadline = time.monotonic() + 200
+  while True:
+    found = workdir.glob('stages/student-*/checkpoints/*')
+    if any(p.name.isdigit() and int(p.name) >= step for p in found):
+      return
+    assert all(process.poll() is None for process in started)
+    assert time.monotonic() < deadline
+    time.sleep(0.01)
+
+
+def stopped_by_signal(workdir, count, *, told):
+  """SIGTERM to one process in the middle; the step that all stopped before."""
+  with processes(workdir, count, checkpoint_every=20, **LONG) as started:
+    wait_for_checkpoint(workdir, 20, started)
+    started[told].send_signal(signal.SIGTERM)
+    printed = [process.communicate(timeout=200)[0] for process in started]
+    codes = [process.returncode for process in started]
+  assert codes == [preemption.EXIT_CODE] * count
+  assert not list(workdir.rglob('*LOCK'))
+  step = int(re.search(r'stopped before step (\d+); the same', printed[0])[1])
+  (saved,) = workdir.glob('stages/student-*/checkpoints/[0-9]*')
+  assert int(saved.name) == step > 20
+  return step
+
+
+def killed(workdir, count, *, victim, after):
+  """SIGKILL for one process in the middle; the others end with an error."""
+  with processes(workdir, count, checkpoint_every=20, **LONG) as started:
+    wait_for_checkpoint(workdir, after + 1, started)
+    started[victim].kill()
+    errors = [process.communicate(timeout=200)[1] for process in started]
+    codes = [process.returncode for process in started]
+  assert codes.pop(victim) == -signal.SIGKILL
+  errors.pop(victim)
+  assert 0 not in codes and preemption.EXIT_CODE not in codes
+  for error in errors:
+    assert 'another' in error, error  # process or task was lost
+
+
+def test_stopped_and_killed_it_goes_on_with_fewer_processes(tmp_path):
+  alone = shutil.copytree(tiny.process_workdir(), tmp_path / 'alone')
+  fewer = shutil.copytree(alone, tmp_path / 'fewer')
+  for workdir in (alone, fewer):  # of other epochs, to be made again
+    (workdir / 'results.jsonl').unlink()
+    for role in ('student', 'ceiling'):
+      shutil.rmtree(tiny.stage(workdir, role))
+  tiny.finish(tiny.start(alone, **LONG))
+  step = stopped_by_signal(fewer, 4, told=3)
+  killed(fewer, 2, victim=1, after=step)
+  tiny.finish(tiny.start(fewer, **LONG))
+  assert_same_predictions(fewer, alone)
+  ours, theirs = (
+    tiny.metrics(tiny.stage(workdir, 'student')) for workdir in (fewer, alone)
+  )
+  assert [x['step'] for x in ours] == list(range(8 * 40))
+  for name in ('train/loss', 'train/grad_norm'):
+    np.testing.assert_allclose(
+      [x[name] for x in ours], [x[name] for x in theirs], atol=1e-4
+    )

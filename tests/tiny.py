@@ -7,6 +7,7 @@ import json
 import os
 import pathlib
 import shutil
+import socket
 import subprocess
 import sys
 import tempfile
@@ -92,6 +93,25 @@ def start(workdir, *flags, stdout=subprocess.DEVNULL, env=None, **fields):
     text=True,
     env=environment() | (env or {}),
   )
+
+
+def start_together(workdir, count, *, devices=1, **fields):
+  """Starts as many processes of one study, over loopback."""
+  with socket.socket() as s:
+    s.bind(('127.0.0.1', 0))
+    port = s.getsockname()[1]
+  return [
+    start(
+      workdir,
+      f'--coordinator=127.0.0.1:{port}',
+      f'--num_processes={count}',
+      f'--process_id={i}',
+      stdout=subprocess.PIPE,
+      env={'JAX_NUM_CPU_DEVICES': str(devices)},
+      **fields,
+    )
+    for i in range(count)
+  ]
 
 
 def finish(process):

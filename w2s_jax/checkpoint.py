@@ -34,11 +34,23 @@ def absolute(path):
   return path if '://' in str(path) else path.expanduser().absolute()
 
 
+class _Manager(ocp.CheckpointManager):
+  """Of Orbax, but leaves the signal to stop to preemption.py.
+
+  All who ask jax for the moment to stop must count in the same way: Orbax would
+  ask with the numbers of its steps, and the moment would be missed.
+  """
+
+  def reached_preemption(self, step):
+    del step
+    return False
+
+
 class Training:
   """Latest checkpoint of a run: state and place in the data, saved together."""
 
   def __init__(self, folder):
-    self._manager = ocp.CheckpointManager(
+    self._manager = _Manager(
       absolute(folder),
       item_names=('state', 'data'),
       options=ocp.CheckpointManagerOptions(max_to_keep=1),
