@@ -1,8 +1,9 @@
 """Locks between jobs that share a workdir, on one machine or on many.
 
-A lock is a file that its holder rewrites every few seconds. One that has not
-changed for EXPIRY seconds, by the clock of whoever waits, belongs to a job that
-died, and is taken over; on the same machine that is seen at once.
+A lock is a file that one job alone can create, on a disk or in a bucket, and
+that its holder rewrites every few seconds. One that has not changed for EXPIRY
+seconds, by the clock of whoever waits, belongs to a job that died, and is taken
+over; on the same machine that is seen at once.
 """
 
 import contextlib
@@ -14,11 +15,12 @@ import time
 import uuid
 
 from etils import epath
+import fsspec
 
 EXPIRY = 90.0
 _BEAT = 10.0
 _LOOK = 0.5
-_SETTLE = 3.0
+_SETTLE = 1.0
 
 
 @contextlib.contextmanager
@@ -50,7 +52,8 @@ def hold(path, *, until=lambda: False, waiting=lambda: None):
   finally:
     stop.set()
     beat.join()
-    path.unlink(missing_ok=True)
+    if _is_of(holder, path):
+      path.unlink(missing_ok=True)
 
 
 def _acquire(path, holder, until, waiting):
@@ -67,7 +70,10 @@ def _acquire(path, holder, until, waiting):
     if content != seen:
       seen, since = content, time.monotonic()
     if time.monotonic() - since > EXPIRY or _is_dead(content):
-      path.unlink(missing_ok=True)
+      path.write_text(_stamped(holder, 0))
+      time.sleep(_SETTLE)  # of several who do so, the last one gets it
+      if _is_of(holder, path):
+        return True
       continue
     if not told:
       waiting()
@@ -76,29 +82,30 @@ def _acquire(path, holder, until, waiting):
 
 
 def _create(path, holder):
-  content = _stamped(holder, 0)
-  if '://' not in str(path):
-    try:
-      with open(path, 'x') as file:
-        file.write(content)
-      return True
-    except FileExistsError:
-      return False
-  # In a bucket the last of those who write at the same moment holds it.
-  if path.exists():
+  """Whether the lock was free and is the holder's now."""
+  try:
+    with fsspec.open(str(path), 'xb') as file:
+      file.write(_stamped(holder, 0).encode())
+    return True
+  except FileExistsError:
     return False
-  path.write_text(content)
-  time.sleep(_SETTLE)
-  return path.read_text() == content
 
 
 def _stamped(holder, beat):
   return f'{holder}\n{beat}\n'
 
 
+def _is_of(holder, path):
+  """Whether it is not another's, who took it for one left behind."""
+  try:
+    return path.read_text().startswith(holder)
+  except FileNotFoundError:
+    return False
+
+
 def _keep(path, holder, stop):
   beat = 0
-  while not stop.wait(_BEAT):
+  while not stop.wait(_BEAT) and _is_of(holder, path):
     beat += 1
     path.write_text(_stamped(holder, beat))
 

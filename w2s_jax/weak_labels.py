@@ -5,6 +5,7 @@ takes the same form, so that both reach a model by the same path: joined on
 ids, never by position.
 """
 
+import io
 import json
 from typing import NamedTuple
 import zipfile
@@ -61,17 +62,18 @@ def save_arrays(path, **arrays):
 
 def load_arrays(path):
   """Arrays of `save_arrays`; a damaged file raises ValueError naming it."""
-  with epath.Path(path).open('rb') as f:
-    try:
-      if zipfile.ZipFile(f).testzip():
-        raise ValueError('a checksum is wrong')
-      f.seek(0)
-      with np.load(f) as arrays:
-        return dict(arrays)
-    except Exception as e:  # zipfile, zlib and NumPy raise all kinds
-      raise ValueError(
-        f'{path} is damaged ({e}); delete its stage folder and run again.'
-      ) from e
+  # Read at once: in a bucket each seek would be a request.
+  f = io.BytesIO(epath.Path(path).read_bytes())
+  try:
+    if zipfile.ZipFile(f).testzip():
+      raise ValueError('a checksum is wrong')
+    f.seek(0)
+    with np.load(f) as arrays:
+      return dict(arrays)
+  except Exception as e:  # zipfile, zlib and NumPy raise all kinds
+    raise ValueError(
+      f'{path} is damaged ({e}); delete its stage folder and run again.'
+    ) from e
 
 
 def save(path, labels):

@@ -1,0 +1,131 @@
+"""A study whose workdir is a bucket: killed, shared by two jobs, loaded.
+
+The libraries are those that reach Google Cloud Storage; the bucket is here.
+"""
+
+import os
+import pathlib
+import signal
+import subprocess
+import threading
+import time
+
+from etils import epath
+import numpy as np
+import pytest
+
+from w2s_jax import checkpoint
+from w2s_jax import lock
+from w2s_jax import predict
+import bucket as bucket_lib
+import tiny
+
+pytest.importorskip('gcsfs', reason='needs the extra gcs')
+
+ROOT = epath.Path(f'gs://{bucket_lib.NAME}')
+WORKDIR = ROOT / 'runs' / 'study'
+
+
+@pytest.fixture(scope='module')
+def bucket():
+  """Where gs:// leads from here, and from processes that are started here."""
+  bucket = bucket_lib.Bucket()
+  threading.Thread(target=bucket.serve_forever, daemon=True).start()
+  with pytest.MonkeyPatch.context() as patch:
+    for name, value in bucket.environment().items():
+      patch.setenv(name, value)
+    yield bucket
+  bucket.shutdown()
+
+
+def half_saved(bucket, folder):
+  """Whether a folder of Orbax has files, but not yet the one that ends it."""
+  names = [name for name in list(bucket.objects) if folder in name]
+  return names and not any('commit_success' in name for name in names)
+
+
+@pytest.fixture(scope='module')
+def killed(bucket):
+  """The bucket after a study was killed while it saved parameters."""
+  process = tiny.start(WORKDIR)
+  deadline = time.monotonic() + 200
+  while not half_saved(bucket, '/params/'):
+    assert process.poll() is None, process.communicate()[1]
+    assert time.monotonic() < deadline
+    time.sleep(0.001)
+  os.kill(process.pid, signal.SIGKILL)
+  process.communicate()
+  assert half_saved(bucket, '/params/')
+  return bucket
+
+
+@pytest.fixture(scope='module')
+def printed(killed):
+  """By each of two jobs that finished the study together."""
+  jobs = [tiny.start(WORKDIR, stdout=subprocess.PIPE) for _ in range(2)]
+  printed = [job.communicate(timeout=300) for job in jobs]
+  assert [job.returncode for job in jobs] == [0, 0], printed
+  return [stdout for stdout, _ in printed]
+
+
+def test_two_jobs_make_each_stage_once(printed):
+  lines = [line for text in printed for line in text.splitlines()]
+  ended = [line for line in lines if '✓' in line]
+  made = [line.split()[2] for line in ended if 'cached' not in line]
+  assert len(ended) == 10
+  assert len(made) == 4 and len(set(made)) == 4  # one was made before the kill
+
+
+def test_the_study_is_that_of_a_disk(printed, bucket, tmp_path):
+  for name, (content, _) in bucket.objects.items():
+    (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+    (tmp_path / name).write_bytes(content)
+  there = tmp_path / 'runs' / 'study'
+  alone = pathlib.Path(tiny.process_workdir())
+  assert {p.name for p in there.iterdir()} == {p.name for p in alone.iterdir()}
+  assert tiny.stage_names(there) == tiny.stage_names(alone)
+  for name in tiny.stage_names(alone):
+    ours, theirs = there / 'stages' / name, alone / 'stages' / name
+    assert {p.name for p in ours.iterdir()} == {
+      p.name for p in theirs.iterdir()
+    }
+    tiny.assert_same_results(ours, theirs)
+
+
+def test_a_model_is_loaded_from_there(printed, tmp_path):
+  loaded = checkpoint.load_model(str(WORKDIR), 'ceiling')
+  splits, _ = tiny.splits()
+  probs_NxC = predict.predict_inputs(loaded, splits['test'].inputs)
+  alone = tiny.stage(tiny.process_workdir(), 'ceiling')
+  stored = tiny.arrays(alone / 'predictions' / 'test.npz')
+  np.testing.assert_allclose(probs_NxC, stored['probs'], atol=1e-5)
+
+
+def test_what_others_write_is_seen(bucket):
+  folder = ROOT / 'seen'
+  (folder / 'ours').write_text('')
+  assert [path.name for path in folder.iterdir()] == ['ours']
+  bucket.objects['seen/theirs'] = b'', next(bucket.generations)
+  assert (folder / 'theirs').exists()
+  assert len(list(folder.iterdir())) == 2
+
+
+def test_one_holder_of_a_lock_at_a_time(bucket):
+  inside, most = 0, 0
+
+  def work():
+    nonlocal inside, most
+    with lock.hold(ROOT / 'LOCK') as held:
+      assert held
+      inside += 1
+      most = max(most, inside)
+      time.sleep(0.1)
+      inside -= 1
+
+  threads = [threading.Thread(target=work) for _ in range(3)]
+  for thread in threads:
+    thread.start()
+  for thread in threads:
+    thread.join()
+  assert most == 1
+  assert 'LOCK' not in bucket.objects
