@@ -1,6 +1,7 @@
 """What the commands of this folder share: flags, readable errors, caches."""
 
 import contextlib
+import ctypes
 import pathlib
 import runpy
 import sys
@@ -30,12 +31,29 @@ def run(main, required=('config', 'workdir')):
   def checked(argv):
     if len(argv) > 1:
       raise app.UsageError(f'unexpected arguments: {argv[1:]}')
+    keep_memory()
     keep_compiled_programs()
     with one_line_errors():
       main()
 
   flags.mark_flags_as_required(required)
   app.run(checked, flags_parser=parse_flags)
+
+
+def keep_memory():
+  """Memory that a training step frees stays with the process for the next one.
+
+  By itself glibc gives large buffers back, and the kernel zeroes them anew page
+  by page: a seventh of the time of a step on a CPU. Must come before threads.
+  """
+  libc = ctypes.CDLL(None)
+  if hasattr(libc, 'mallopt'):  # not on macOS
+    for option, value in (
+      (-8, 1),  # M_ARENA_MAX: one heap for all threads; others are bounded
+      (-4, 0),  # M_MMAP_MAX: nothing is mapped beside the heap
+      (-1, -1),  # M_TRIM_THRESHOLD: the heap never shrinks
+    ):
+      libc.mallopt(option, value)
 
 
 def keep_compiled_programs():

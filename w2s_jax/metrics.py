@@ -10,8 +10,6 @@ patterns.
 from typing import NamedTuple
 
 import numpy as np
-from scipy import special
-from scipy import stats
 
 
 def correct(probs_NxC, label_probs_NxC):
@@ -35,6 +33,8 @@ def auroc(scores_N, positive_N) -> float | None:
   n_negative = len(positive_N) - n_positive
   if not n_positive or not n_negative:
     return None
+  from scipy import stats  # a second, which training need not wait for
+
   rank_sum = stats.rankdata(scores_N)[positive_N].sum()
   wins = rank_sum - n_positive * (n_positive + 1) / 2
   return float(wins / (n_positive * n_negative))
@@ -46,7 +46,7 @@ def nll(probs_NxC, label_probs_NxC) -> float:
   # float32, which is therefore the mildest finite stand-in.
   floor = np.finfo(np.float32).tiny
   probs_NxC = np.maximum(np.asarray(probs_NxC, np.float64), floor)
-  return float(-special.xlogy(label_probs_NxC, probs_NxC).sum(-1).mean())
+  return float(-(label_probs_NxC * np.log(probs_NxC)).sum(-1).mean())
 
 
 def reliability(probs_NxC, label_probs_NxC, *, bins=15):

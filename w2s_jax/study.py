@@ -76,12 +76,13 @@ def run(config, workdir, *, console):
     measure=tasks.TASKS[config.task].measure,
   )
   everything = union([*evaluated.values(), *itertools.chain(*slices.values())])
-  zero_shot = {
-    key: stages.zero_shot_stage(
+
+  @functools.cache
+  def zero_shot(key):
+    return stages.zero_shot_stage(
       runtime, model=ladder[key], evaluation=evaluation
     )
-    for key in dict.fromkeys(chain[-1] for chain in chains)
-  }
+
   for seeds in in_groups(config.seeds, config.population):
     journey = Journey(
       runtime, config, ladder, evaluation, slices, everything, seeds
@@ -91,7 +92,7 @@ def run(config, workdir, *, console):
       for generative in config.generative
       for chain in chains
       for loss in config.losses
-      for row in journey.results(chain, loss, generative, zero_shot[chain[-1]])
+      for row in journey.results(chain, loss, generative, zero_shot)
     ]
     if jax.process_index() == 0:
       write_results(runtime.workdir, rows)
@@ -299,6 +300,7 @@ class Journey:
       self._student(chain, loss, generative),
       self._ceiling(chain[-1], generative),
     )
+    untrained = zero_shot(chain[-1])  # last: training starts without it
     rows = []
     for seed, transfer, labels, weak, student, ceiling in together:
       labels = weak_labels.join(transfer.ids, labels)
@@ -306,7 +308,7 @@ class Journey:
         self._described(chain, loss, generative)
         | {'seed': seed}
         | compare(
-          dict(weak=weak, student=student, ceiling=ceiling, zero_shot=zero_shot)
+          dict(weak=weak, student=student, ceiling=ceiling, zero_shot=untrained)
         )
         | {
           'weak_label_accuracy': metrics.accuracy(
