@@ -1,0 +1,87 @@
+"""Work in processes of its own, on one core each, that take turns.
+
+A run is a generator function. Its process waits to be asked for each next value
+and says what the value took.
+"""
+
+import multiprocessing
+import os
+import time
+from typing import Any, NamedTuple
+
+# One thread, so that CPU seconds are seconds of a core.
+_XLA_FLAGS = '--xla_cpu_multi_thread_eigen=false intra_op_parallelism_threads=1'
+
+
+class Taken(NamedTuple):
+  value: Any
+  cpu: float  # seconds of the process
+  wall: float
+
+
+class Process:
+  """A run in a process of its own, which starts at the first `next`.
+
+  On one core and one thread, unless it is not `pinned`.
+  """
+
+  def __init__(self, run, *, pinned=True, environment=None, **arguments):
+    context = multiprocessing.get_context('spawn')
+    self._pipe, theirs = context.Pipe()
+    self._process = context.Process(
+      target=_serve,
+      args=(theirs, run, arguments, pinned, environment or {}),
+      daemon=True,
+    )
+
+  def next(self):
+    """What is `Taken`, for the first value with the start of the process.
+
+    Raises:
+      ValueError, FileNotFoundError, ImportError: those of the run.
+      RuntimeError: it died otherwise, after it wrote why.
+    """
+    started = time.monotonic()
+    if self._process.pid is None:
+      self._process.start()
+    self._pipe.send(None)
+    try:
+      value, cpu = self._pipe.recv()
+    except (EOFError, ConnectionError):
+      raise RuntimeError('a process of the benchmark died; see above') from None
+    if isinstance(value, Exception):
+      raise value
+    return Taken(value, cpu, time.monotonic() - started)
+
+  def __enter__(self):
+    return self
+
+  def __exit__(self, *_):
+    self.stop()
+
+  def stop(self):
+    if self._process.pid is not None:
+      self._process.kill()  # main.py would take SIGTERM for a preemption
+      self._process.join()
+
+
+def _serve(pipe, run, arguments, pinned, environment):
+  os.environ.update(environment)
+  if pinned:
+    flags = os.environ.get('XLA_FLAGS', '')
+    os.environ['XLA_FLAGS'] = f'{flags} {_XLA_FLAGS}'
+    if hasattr(os, 'sched_setaffinity'):
+      os.sched_setaffinity(0, [max(os.sched_getaffinity(0))])
+  values, spent = run(**arguments), 0.0
+  while True:
+    try:
+      pipe.recv()
+    except EOFError:
+      return
+    try:
+      value = next(values)
+    except (ValueError, FileNotFoundError, ImportError) as e:
+      value = e
+    now = time.process_time()
+    pipe.send((value, now - spent))
+    spent = now
