@@ -9,11 +9,12 @@
   b  tokens that are no padding
   c  a study against two plain loops of PyTorch and transformers
   d  from the start of experiments/main.py to the first training step
+  e  training steps of 4 and 16 models side by side against one
   f  probes for ten label sources on features that are made once
 
 On a CPU all is measured on one core and one thread, in CPU seconds; what is
 compared takes turns, and the range is that over the turns. On an accelerator
-parts a, d and f run there and count wall seconds.
+parts a, d, e and f run there and count wall seconds.
 """
 
 import contextlib
@@ -57,6 +58,7 @@ REPEATS = flags.DEFINE_integer('repeats', 3, 'Turns of what is compared.')
 OUT = flags.DEFINE_string('out', None, 'File for the rows as JSON lines.')
 
 SOURCES = 10  # of labels, in part f
+SIZES = (1, 4, 16)  # of populations, in part e
 
 
 class Row(NamedTuple):
@@ -86,15 +88,17 @@ class Row(NamedTuple):
     if self.target is None:
       return ''
     ratio = self.value / self.target
-    missed = ratio - 1 if self.unit == 's' else 1 - ratio
+    missed = ratio - 1 if self.unit in FEWER else 1 - ratio
     return 'met' if missed <= 0 else f'missed by {missed:.0%}'
 
 
 UNITS = {
   '%': '{:.1%}'.format,
   'x': '{:.2f}x'.format,
-  's': '{:.1f} s'.format,  # the fewer the better
+  's': '{:.1f} s'.format,
+  'of one': '{:.2f} of one'.format,
 }
+FEWER = ('s', 'of one')  # the fewer the better
 
 
 def main():
@@ -406,6 +410,41 @@ def start(console):
     )
 
 
+def populations(console):
+  """Training steps of several models side by side, against one."""
+  del console
+  here = on_cpu()
+  batch, length = (8, 32) if here else (32, 128)
+  with own_process.Process(
+    benchmark_speed.populations,
+    pinned=here,
+    preset='minilm-l6',
+    dtype='float32' if here else 'bfloat16',
+    batch=batch,
+    length=length,
+    sizes=SIZES,
+  ) as process:
+    process.next()
+    turns = [process.next().value for _ in range(3 * REPEATS.value)]
+  one = float(np.median([turn[1] for turn in turns]))
+  for size in SIZES[1:]:
+    together = float(np.median([turn[size] for turn in turns]))
+    yield Row(
+      'e',
+      f'a step of {size} minilm-l6 side by side over one, {batch} x {length} '
+      'tokens each',
+      [turn[size] / turn[1] for turn in turns],
+      'of one',
+      f'{1e3 * together:,.0f} ms over {1e3 * one:,.0f} ms, '
+      f'{together / one / size:.2f} of as many single steps'
+      + (': one model keeps a core busy' if here else ''),
+      target=3.0 if size == 16 and not here else None,
+      details=[
+        {str(n): seconds for n, seconds in turn.items()} for turn in turns
+      ],
+    )
+
+
 def probes(console):
   """Probes for ten label sources: features made once, or for each anew."""
   del console
@@ -438,7 +477,14 @@ def probes(console):
   )
 
 
-TABLE = {'a': speed, 'b': padding, 'c': triple, 'd': start, 'f': probes}
+TABLE = {
+  'a': speed,
+  'b': padding,
+  'c': triple,
+  'd': start,
+  'e': populations,
+  'f': probes,
+}
 
 
 if __name__ == '__main__':

@@ -151,15 +151,65 @@ def largest(make, sizes):
         raise
 
 
-def _model_calls(preset, dtype, batch, length, mesh, counted):
-  """(its architecture, {name: counted call}) of the real step and its parts."""
+def populations(*, preset, dtype, batch, length, sizes):
+  """Yields None, then {size: seconds of a training step}, for ever.
+
+  Of so many models of a preset, each with a batch of its own, side by side.
+  """
+  import jax
+
+  import launch
+  from w2s_jax import population
+  from w2s_jax import sharding
+  from w2s_jax import train
+
+  launch.keep_compiled_programs()
+  one_device = sharding.make_mesh(devices=jax.devices()[:1])
+  on_cpu = one_device.devices.flat[0].platform == 'cpu'
+  clock = time.process_time if on_cpu else time.perf_counter
+  network, params, arrays, recipe = _model(
+    preset, dtype, batch, length, one_device
+  )
+
+  def step_of(size):
+    mesh = population.mesh_of(one_device, size)
+    init_state, train_step = train.make_step(network, recipe, mesh, size=size)
+    with jax.set_mesh(mesh):
+      state = init_state(population.stack(mesh, [params] * size))
+    arguments = (
+      {},
+      population.place_batch(mesh, [arrays] * size),
+      population.stack_numbers(list(range(size))),
+      population.stack_numbers([recipe.numbers()] * size),
+    )
+
+    def step():
+      nonlocal state
+      with jax.set_mesh(mesh):
+        state, metrics = train_step(state, *arguments)
+      jax.block_until_ready((state, metrics))
+
+    step()
+    return step
+
+  steps = {size: step_of(size) for size in sizes}
+  yield None
+  while True:
+    seconds = {}
+    for size, step in steps.items():
+      started = clock()
+      step()
+      seconds[size] = clock() - started
+    yield seconds
+
+
+def _model(preset, dtype, batch, length, mesh):
+  """(network, its parameters, arrays of a batch on the host, recipe)."""
   import jax
   import numpy as np
 
   from configs import base
   from w2s_jax import checks
-  from w2s_jax import losses
-  from w2s_jax import sharding
   from w2s_jax import train
 
   spec = base.model(preset, weights=f'random:{preset}', batch_size=batch)
@@ -167,20 +217,14 @@ def _model_calls(preset, dtype, batch, length, mesh, counted):
   data = base.get_config().data
   data.max_length = length
   model = checks.build_model(spec, preset, 'synthetic', data, mesh)
-  network = model.network
   rng = np.random.default_rng(0)
-  arrays = sharding.place_batch(
-    mesh,
-    {
-      'tokens': rng.integers(
-        1, network.config.vocab_size, (batch, length), np.int32
-      ),
-      'length': np.full(batch, length, np.int32),
-      'label_probs': rng.dirichlet([1, 1], batch).astype(np.float32),
-      'weight': np.ones(batch, np.float32),
-    },
-  )
-  inputs = [arrays[name] for name in network.INPUTS]
+  vocab_size = model.network.config.vocab_size
+  arrays = {
+    'tokens': rng.integers(1, vocab_size, (batch, length), np.int32),
+    'length': np.full(batch, length, np.int32),
+    'label_probs': rng.dirichlet([1, 1], batch).astype(np.float32),
+    'weight': np.ones(batch, np.float32),
+  }
   params = model.init(mesh, 0)
   # A head of zeros would make all gradients of the trunk zero.
   head_DxC = params['head']['kernel']
@@ -195,6 +239,20 @@ def _model_calls(preset, dtype, batch, length, mesh, counted):
   recipe = train.Recipe(
     loss='xent', loss_args=(), total_steps=1_000_000, **recipe
   )
+  return model.network, params, arrays, recipe
+
+
+def _model_calls(preset, dtype, batch, length, mesh, counted):
+  """(its architecture, {name: counted call}) of the real step and its parts."""
+  import jax
+
+  from w2s_jax import losses
+  from w2s_jax import sharding
+  from w2s_jax import train
+
+  network, params, arrays, recipe = _model(preset, dtype, batch, length, mesh)
+  arrays = sharding.place_batch(mesh, arrays)
+  inputs = [arrays[name] for name in network.INPUTS]
   init_state, train_step = train.make_step(network, recipe, mesh)
   state, numbers = init_state(params), recipe.numbers()
 
