@@ -74,6 +74,7 @@ def study(*, config, folder):
   import launch
   from w2s_jax import study as study_lib
 
+  launch.keep_memory()
   launch.keep_compiled_programs()
   console = rich.console.Console(quiet=True)
   yield None
@@ -118,6 +119,7 @@ def probes(*, config, folder, sources):
   from w2s_jax import weak_labels
   from w2s_jax import workdir
 
+  launch.keep_memory()
   launch.keep_compiled_programs()
   mesh = sharding.make_mesh()
   evaluated, slices = study_lib.load_splits(

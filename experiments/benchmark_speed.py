@@ -81,6 +81,7 @@ def speed(*, preset, dtype, batch, length, seconds=0.1):
   import launch
   from w2s_jax import sharding
 
+  launch.keep_memory()
   launch.keep_compiled_programs()
   device = jax.devices()[0]
   mesh = sharding.make_mesh(devices=[device])
@@ -163,6 +164,7 @@ def populations(*, preset, dtype, batch, length, sizes):
   from w2s_jax import sharding
   from w2s_jax import train
 
+  launch.keep_memory()
   launch.keep_compiled_programs()
   one_device = sharding.make_mesh(devices=jax.devices()[:1])
   on_cpu = one_device.devices.flat[0].platform == 'cpu'

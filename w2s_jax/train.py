@@ -355,7 +355,9 @@ class _Log:
 
   def __init__(self, members, name, total_steps, first_step):
     self._loggers = [member.logger for member in members]
-    self._name = name
+    self._names = [name]
+    if len(members) > 1:
+      self._names = [member.folder.name for member in members]
     self._waiting = None
     self._progress = self._loggers[0].progress(
       stage=name, total_steps=total_steps, first_step=first_step
@@ -389,13 +391,13 @@ class _Log:
     step, metrics, examples = self._waiting
     self._waiting = None
     metrics_S = {key: np.atleast_1d(value) for key, value in metrics.items()}
-    for member, logger in enumerate(self._loggers):
+    for member, (name, logger) in enumerate(zip(self._names, self._loggers)):
       values = {
         key: float(value_S[member]) for key, value_S in metrics_S.items()
       }
       if not np.isfinite(values['train/loss']):
         raise FloatingPointError(
-          f'{self._name}: the loss is {values["train/loss"]} at step {step}; '
+          f'{name}: the loss is {values["train/loss"]} at step {step}; '
           'lower train.learning_rate or use dtype float32.'
         )
       logger.write(step, values)
