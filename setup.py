@@ -38,6 +38,7 @@ setuptools.setup(
     'chess>=1.11',
     'etils[epath]>=1.9',
     'flax>=0.12.8',
+    'fsspec>=2025.2',
     'grain>=0.2.18',
     'importlib_resources>=6',  # of tensorflow-datasets, undeclared there
     'jax>=0.10.2',
@@ -60,6 +61,7 @@ setuptools.setup(
     'parquet': ['pyarrow>=15'],  # reads .zst, too
     'tensorboard': ['tensorboardX>=2.6'],
     'test': TEST,
+    'torch': ['torch>=2.5', 'transformers>=4.50'],  # what benchmark.py times
     'tpu': ['jax[tpu]'],
   },
 )

@@ -53,7 +53,9 @@ def main():
   if JOBS.value < 1:
     raise ValueError(f'--jobs={JOBS.value} must be at least 1.')
   command[:2] = sys.executable, str(launch.ROOT / 'experiments' / 'main.py')
-  failed = run(command, count, pathlib.Path(launch.WORKDIR.value) / 'jobs')
+  workdir = launch.WORKDIR.value
+  logs = 'jobs' if '://' in workdir else f'{workdir}/jobs'
+  failed = run(command, count, pathlib.Path(logs))
   if len(failed) < count:
     subprocess.run(command, check=not failed)  # all is cached: the report
   if failed:

@@ -17,6 +17,7 @@ from rich import table as rich_table
 
 from w2s_jax import figures
 from w2s_jax import html_page
+from w2s_jax import lock
 from w2s_jax import metrics
 from w2s_jax import page
 from w2s_jax import results
@@ -185,17 +186,20 @@ def write(workdir) -> list[dict]:
   rows = read_results(workdir)
   groups = aggregate(workdir, rows)
   pngs = {}
-  (workdir / 'figures').mkdir(parents=True, exist_ok=True)
   drawn = figures.draw(groups)
   for name, (figure, _) in drawn.items():
     buffer = io.BytesIO()
     figure.savefig(buffer, format='png', dpi=160, metadata={'Software': None})
     pngs[name] = buffer.getvalue()
-    _write(workdir / 'figures' / name, pngs[name])
   captions = {name: caption for name, (_, caption) in drawn.items()}
   markdown = page.to_markdown(rows, groups, captions)
-  _write(workdir / 'report.md', markdown.encode())
-  _write(workdir / 'report.html', html_page.to_html(markdown, pngs).encode())
+  page_html = html_page.to_html(markdown, pngs)
+  (workdir / 'figures').mkdir(parents=True, exist_ok=True)
+  with lock.hold(workdir / 'report.LOCK'):  # jobs may end at the same time
+    for name, png in pngs.items():
+      _write(workdir / 'figures' / name, png)
+    _write(workdir / 'report.md', markdown.encode())
+    _write(workdir / 'report.html', page_html.encode())
   return groups
 
 
