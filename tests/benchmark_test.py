@@ -17,11 +17,14 @@ from w2s_jax import transformer
 import tiny
 
 sys.path.insert(0, str(tiny.ROOT / 'experiments'))
-import benchmark  # noqa: E402
-import benchmark_runs  # noqa: E402
-import benchmark_speed  # noqa: E402
-import own_process  # noqa: E402
-import torch_loops  # noqa: E402
+from benchmarks import loops  # noqa: E402
+from benchmarks import own_process  # noqa: E402
+from benchmarks import padding  # noqa: E402
+from benchmarks import small_study  # noqa: E402
+from benchmarks import speed  # noqa: E402
+from benchmarks import start  # noqa: E402
+from benchmarks import table  # noqa: E402
+from benchmarks import torch_loops  # noqa: E402
 
 SIZES = dict(vocab_size=64, embed_dim=256, num_heads=8, mlp_dim=1024)
 
@@ -38,7 +41,7 @@ def run(*flags):
   return done.returncode, done.stdout + done.stderr
 
 
-def start(function, **arguments):
+def ask(function, **arguments):
   return own_process.Process(
     function, environment=tiny.environment(), **arguments
   )
@@ -64,8 +67,8 @@ def test_formula_of_flops_is_what_xla_counts(preset, sizes):
   def forward(params):
     return network.apply({'params': params}, tokens_BxL, length_B).sum()
 
-  count = benchmark_speed.matmuls(config, batch=4, length=64, num_classes=2)
-  work = benchmark_speed.flops(count)
+  count = speed.matmuls(config, batch=4, length=64, num_classes=2)
+  work = speed.flops(count)
   for function, times in {forward: 1, jax.grad(forward): 3}.items():
     cost = jax.jit(function).lower(params).cost_analysis()
     # Softmax, norms and activations are what XLA counts besides.
@@ -84,7 +87,7 @@ def test_gradients_of_a_matmul_are_matmuls():
 
   left, right = operands(einsum)
   product, pull_back = jax.vjp(lambda *x: jnp.einsum(einsum, *x), left, right)
-  forward, by_left, by_right = benchmark_speed.with_gradients(einsum)
+  forward, by_left, by_right = speed.with_gradients(einsum)
   assert forward == einsum
   grads = pull_back(product)
   np.testing.assert_allclose(
@@ -98,12 +101,12 @@ def test_gradients_of_a_matmul_are_matmuls():
 def test_peak_and_matmuls_alone():
   sizes = (('t', 2), ('i', 3), ('o', 5))
   turn = {'forward + backward': 0.1}
-  for einsum in benchmark_speed.with_gradients('ti,io->to'):
+  for einsum in speed.with_gradients('ti,io->to'):
     turn[einsum, sizes] = 2.0
   turn['ti,io->to', sizes] = 1.0
   count = collections.Counter({('ti,io->to', sizes): 4})
-  assert benchmark_speed.peak(turn) == 2 * 2 * 3 * 5
-  assert benchmark_speed.alone(count, turn) == 4 * (1 + 2 + 2)
+  assert speed.peak(turn) == 2 * 2 * 3 * 5
+  assert speed.alone(count, turn) == 4 * (1 + 2 + 2)
 
 
 def test_largest_batch_that_fits():
@@ -112,15 +115,15 @@ def test_largest_batch_that_fits():
       raise jax.errors.JaxRuntimeError('RESOURCE_EXHAUSTED: no room')
     return 'architecture', 'calls'
 
-  found = benchmark_speed.largest(make, [16, 8, 4, 2])
+  found = speed.largest(make, [16, 8, 4, 2])
   assert found == ('architecture', 4, 'calls')
   with pytest.raises(jax.errors.JaxRuntimeError, match='no room'):
-    benchmark_speed.largest(make, [16, 8])
+    speed.largest(make, [16, 8])
 
 
 def test_padding_of_a_study():
   config = tiny.config(**{'data.num_buckets': 2})
-  total = next(benchmark_runs.padding(config=config))
+  total = next(padding.measure(config=config))
   _, slices = tiny.splits()
   tokens = [len(x.split()) for part in slices[0] for x in part.inputs]
   epochs = config.models.weak.train.epochs
@@ -132,7 +135,7 @@ def test_padding_of_a_study():
 
 def test_time_belongs_to_what_began_last():
   intervals = [('all', 0, 10), ('rows', 1, 4), ('inner', 2, 3), ('cut', 8, 12)]
-  assert benchmark_runs.innermost(intervals, until=10) == {
+  assert start.innermost(intervals, until=10) == {
     'all': 1 + 4,
     'rows': 2,
     'inner': 1,
@@ -152,7 +155,7 @@ def test_time_belongs_to_what_began_last():
 )
 def test_verdicts(unit, value, target, verdict):
   values = [value, 0.9 * value, 1.1 * value]
-  row = benchmark.Row('a', 'what', values, unit, 'bound', target)
+  row = table.Row('a', 'what', values, unit, 'bound', target)
   assert row.value == value and row.verdict() == verdict
 
 
@@ -185,8 +188,8 @@ def test_mistakes_are_named(flag, message):
 
 
 def test_errors_come_out_of_a_process():
-  with start(
-    benchmark_speed.speed, preset='gpt5', dtype='float32', batch=1, length=8
+  with ask(
+    speed.measure, preset='gpt5', dtype='float32', batch=1, length=8
   ) as process:
     with pytest.raises(ValueError, match='the presets are .*gpt2'):
       process.next()
@@ -236,11 +239,11 @@ def test_plain_loops_do_the_work_of_a_study(tmp_path):
     }
   config = tiny.config(**fields)
   config.models.weak.train.freeze = '_embed/'
-  work = benchmark.fetched(config)
+  work = small_study.fetched(config)
   with (
-    start(benchmark_runs.study, config=config, folder=tmp_path / 'runs') as a,
-    start(torch_loops.study, padded=True, **work) as b,
-    start(torch_loops.study, padded=False, **work) as c,
+    ask(loops.study, config=config, folder=tmp_path / 'runs') as a,
+    ask(torch_loops.study, padded=True, **work) as b,
+    ask(torch_loops.study, padded=False, **work) as c,
   ):
     ours, *theirs = [(x.next(), x.next())[1].value for x in (a, b, c)]
   assert min(ours[f'{x}_nll'] for x in ('weak', 'ceiling')) < 0.65

@@ -27,10 +27,10 @@ class Process:
 
   def __init__(self, run, *, pinned=True, environment=None, **arguments):
     context = multiprocessing.get_context('spawn')
-    self._pipe, theirs = context.Pipe()
+    self._pipe, self._theirs = context.Pipe()
     self._process = context.Process(
       target=_serve,
-      args=(theirs, run, arguments, pinned, environment or {}),
+      args=(self._theirs, run, arguments, pinned, environment or {}),
       daemon=True,
     )
 
@@ -44,6 +44,7 @@ class Process:
     started = time.monotonic()
     if self._process.pid is None:
       self._process.start()
+      self._theirs.close()  # else a death over there would not be noticed
     self._pipe.send(None)
     try:
       value, cpu = self._pipe.recv()
@@ -85,3 +86,15 @@ def _serve(pipe, run, arguments, pinned, environment):
     now = time.process_time()
     pipe.send((value, now - spent))
     spent = now
+
+
+def platform():
+  """What JAX would run on here; asked for in a process that lets go of it."""
+  import jax
+
+  yield jax.default_backend()
+
+
+def on_cpu():
+  with Process(platform) as asked:
+    return asked.next().value == 'cpu'

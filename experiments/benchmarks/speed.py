@@ -1,19 +1,80 @@
-"""A model against the matmuls it is made of: part a of benchmark.py.
+"""Forward and backward pass of a model against matmuls.
 
 Shapes as in w2s_jax/transformer.py.
 """
 
 import collections
 import math
+import os
 import re
 import time
+
+import numpy as np
+
+from benchmarks import own_process
+from benchmarks import table
+
+
+def rows(options, console):
+  del console
+  with own_process.Process(
+    measure,
+    pinned=own_process.on_cpu(),
+    preset=options.preset,
+    dtype=options.dtype,
+    batch=options.batch,
+    length=options.length,
+  ) as measured:
+    setting = measured.next().value
+    turns = [measured.next().value for _ in range(3 * options.repeats)]
+  work = 3 * flops(setting['count'])
+  tokens = setting['batch'] * options.length
+
+  def middle(number_of):
+    return float(np.median([number_of(turn) for turn in turns]))
+
+  fastest = middle(peak)
+  in_matmuls = middle(lambda t: alone(setting['count'], t))
+  both = middle(lambda t: t['forward + backward'])
+  step = middle(lambda t: t['train step'])
+  shapes = f'{options.preset}, {setting["batch"]} x {options.length} tokens'
+  bounds = {
+    'forward + backward': (
+      f'{tokens / both:,.0f} tokens/s, {work / both / 1e9:,.0f} of '
+      f'{fastest / 1e9:,.0f} GFLOP/s. Its matmuls, each alone, would take '
+      f'{in_matmuls / both:.0%} of the time, at '
+      f'{work / in_matmuls / fastest:.0%} of the peak; the rest is softmax, '
+      'norms, activations and copies'
+    ),
+    'train step': (
+      f'{tokens / step:,.0f} tokens/s. {1 - both / step:.0%} of it is clipping '
+      'and AdamW, of all parameters'
+    ),
+  }
+  targets = {'forward + backward': 0.65 if setting['on_cpu'] else 0.5}
+  for name, bound in bounds.items():
+    yield table.Row(
+      'a',
+      f'{name} of {shapes}, {options.dtype}, to the matmul peak',
+      [work / turn[name] / peak(turn) for turn in turns],
+      '%',
+      bound,
+      target=targets.get(name),
+      details={
+        'device': setting['device'],
+        'flops_of_forward_and_backward': work,
+        'tokens': tokens,
+        'flops_per_second_of_peak': fastest,
+        'seconds': {'forward + backward': both, 'train step': step},
+        'seconds_of_matmuls_alone': in_matmuls,
+      },
+    )
 
 
 def matmuls(config, *, batch, length, num_classes):
   """Those of a forward pass: {(einsum, size of each index): how many}.
 
-  Attention counts whole, masked or not; a lookup
-  in a table counts nothing.
+  Attention counts whole, masked or not; a lookup in a table counts nothing.
   """
   count = collections.Counter()
   heads = config.num_heads * config.head_width
@@ -69,12 +130,14 @@ def with_gradients(einsum):
   return einsum, f'{out},{right}->{left}', f'{left},{out}->{right}'
 
 
-def speed(*, preset, dtype, batch, length, seconds=0.1):
+def measure(*, preset, dtype, batch, length, seconds=0.1):
   """Yields what is measured, then {name: seconds a call}, for ever.
 
   By name: 'forward + backward', 'train step' and each matmul, (einsum, sizes).
-  A batch of 0 is the largest power of two that fits an accelerator, or 32.
+  A batch of 0 is the largest power of two up to 64 that fits an
+  accelerator, and 32 on a CPU.
   """
+  os.environ.setdefault('XLA_PYTHON_CLIENT_MEM_FRACTION', '0.92')  # of a GPU
   import jax
   import jax.numpy as jnp
 
@@ -119,7 +182,7 @@ def speed(*, preset, dtype, batch, length, seconds=0.1):
       if batch
       else [32]
       if on_cpu
-      else [2**i for i in range(8, -1, -1)],
+      else [2**i for i in range(6, -1, -1)],
     )
     count = matmuls(config, batch=batch, length=length, num_classes=2)
     squares = (1024, 2048) if on_cpu else (4096, 8192, 16384)
@@ -152,60 +215,43 @@ def largest(make, sizes):
         raise
 
 
-def populations(*, preset, dtype, batch, length, sizes):
-  """Yields None, then {size: seconds of a training step}, for ever.
-
-  Of so many models of a preset, each with a batch of its own, side by side.
-  """
+def _model_calls(preset, dtype, batch, length, mesh, counted):
+  """(its architecture, {name: counted call}) of the real step and its parts."""
   import jax
 
-  import launch
-  from w2s_jax import population
+  from w2s_jax import losses
   from w2s_jax import sharding
   from w2s_jax import train
 
-  launch.keep_memory()
-  launch.keep_compiled_programs()
-  one_device = sharding.make_mesh(devices=jax.devices()[:1])
-  on_cpu = one_device.devices.flat[0].platform == 'cpu'
-  clock = time.process_time if on_cpu else time.perf_counter
-  network, params, arrays, recipe = _model(
-    preset, dtype, batch, length, one_device
-  )
+  network, params, arrays, recipe = model_of(preset, dtype, batch, length, mesh)
+  arrays = sharding.place_batch(mesh, arrays)
+  inputs = [arrays[name] for name in network.INPUTS]
+  init_state, train_step = train.make_step(network, recipe, mesh)
+  state, numbers = init_state(params), recipe.numbers()
 
-  def step_of(size):
-    mesh = population.mesh_of(one_device, size)
-    init_state, train_step = train.make_step(network, recipe, mesh, size=size)
-    with jax.set_mesh(mesh):
-      state = init_state(population.stack(mesh, [params] * size))
-    arguments = (
-      {},
-      population.place_batch(mesh, [arrays] * size),
-      population.stack_numbers(list(range(size))),
-      population.stack_numbers([recipe.numbers()] * size),
+  @jax.jit
+  @jax.grad
+  def gradients(params, inputs, labels_BxC):
+    logits_BxC = network.apply({'params': params}, *inputs)
+    loss_B = losses.xent(
+      logits_BxC, labels_BxC, weight_B=None, step_fraction=0.0
     )
+    return loss_B.mean()
 
-    def step():
-      nonlocal state
-      with jax.set_mesh(mesh):
-        state, metrics = train_step(state, *arguments)
-      jax.block_until_ready((state, metrics))
+  def step():
+    nonlocal state
+    state, metrics = train_step(state, {}, arrays, 0, numbers)
+    return metrics
 
-    step()
-    return step
-
-  steps = {size: step_of(size) for size in sizes}
-  yield None
-  while True:
-    seconds = {}
-    for size, step in steps.items():
-      started = clock()
-      step()
-      seconds[size] = clock() - started
-    yield seconds
+  return network.config, {
+    'forward + backward': counted(
+      lambda: gradients(state.params, inputs, arrays['label_probs'])
+    ),
+    'train step': counted(step),
+  }
 
 
-def _model(preset, dtype, batch, length, mesh):
+def model_of(preset, dtype, batch, length, mesh):
   """(network, its parameters, arrays of a batch on the host, recipe)."""
   import jax
   import numpy as np
@@ -242,39 +288,3 @@ def _model(preset, dtype, batch, length, mesh):
     loss='xent', loss_args=(), total_steps=1_000_000, **recipe
   )
   return model.network, params, arrays, recipe
-
-
-def _model_calls(preset, dtype, batch, length, mesh, counted):
-  """(its architecture, {name: counted call}) of the real step and its parts."""
-  import jax
-
-  from w2s_jax import losses
-  from w2s_jax import sharding
-  from w2s_jax import train
-
-  network, params, arrays, recipe = _model(preset, dtype, batch, length, mesh)
-  arrays = sharding.place_batch(mesh, arrays)
-  inputs = [arrays[name] for name in network.INPUTS]
-  init_state, train_step = train.make_step(network, recipe, mesh)
-  state, numbers = init_state(params), recipe.numbers()
-
-  @jax.jit
-  @jax.grad
-  def gradients(params, inputs, labels_BxC):
-    logits_BxC = network.apply({'params': params}, *inputs)
-    loss_B = losses.xent(
-      logits_BxC, labels_BxC, weight_B=None, step_fraction=0.0
-    )
-    return loss_B.mean()
-
-  def step():
-    nonlocal state
-    state, metrics = train_step(state, {}, arrays, 0, numbers)
-    return metrics
-
-  return network.config, {
-    'forward + backward': counted(
-      lambda: gradients(state.params, inputs, arrays['label_probs'])
-    ),
-    'train step': counted(step),
-  }

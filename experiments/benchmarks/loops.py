@@ -1,0 +1,107 @@
+"""A study against two plain loops of PyTorch and transformers."""
+
+import contextlib
+import importlib.util
+import itertools
+import json
+import pathlib
+import tempfile
+
+import numpy as np
+
+from benchmarks import own_process
+from benchmarks import small_study
+from benchmarks import table
+from benchmarks import torch_loops
+
+
+def rows(options, console):
+  if not all(map(importlib.util.find_spec, ('torch', 'transformers'))):
+    console.print("    left out: it needs pip install '.[torch]'", markup=False)
+    return
+  config = small_study.config_of(options.rows, tables=options.tables)
+  work = small_study.fetched(config)
+  with contextlib.ExitStack() as stack:
+    folder = pathlib.Path(stack.enter_context(tempfile.TemporaryDirectory()))
+
+    def side(run, **arguments):
+      environment = {'JAX_PLATFORMS': 'cpu', **small_study.fresh_cache(folder)}
+      process = own_process.Process(run, environment=environment, **arguments)
+      return stack.enter_context(process)
+
+    cold = side(study, config=config, folder=folder / 'cold')
+    whole = {'cold': cold.next().cpu + cold.next().cpu}
+    cold.stop()
+    sides = {
+      'ours': side(study, config=config, folder=folder / 'warm'),
+      'one row at a time': side(torch_loops.study, padded=False, **work),
+      'padded batches': side(torch_loops.study, padded=True, **work),
+    }
+    whole |= {name: process.next().cpu for name, process in sides.items()}
+    whole['ours'] += sides['ours'].next().cpu  # loads what was compiled
+    turns = [
+      {name: process.next() for name, process in sides.items()}
+      for _ in range(options.repeats)
+    ]
+  for name, taken in turns[-1].items():
+    console.print(f'    {name}: {outcome_text(taken.value)}')
+    if name != 'ours':
+      whole[name] += turns[0][name].cpu
+  seconds = {name: [turn[name].cpu for turn in turns] for name in sides}
+  outcomes = {name: taken.value for name, taken in turns[-1].items()}
+  trained = 'all' if options.tables else 'all but embeddings'
+  work = f'2 layers teach 6, {options.rows} rows a half, {trained} trained'
+  yield from compared(seconds, whole, outcomes, work)
+
+
+def compared(seconds, whole, outcomes, work):
+  ours = np.array(seconds['ours'])
+  for name, target in {'one row at a time': 3.0, 'padded batches': 1.5}.items():
+    theirs = np.array(seconds[name])
+    yield table.Row(
+      'c',
+      f'CPU seconds of a PyTorch study, {name}, over ours',
+      (theirs / ours).tolist(),
+      'x',
+      f'{np.median(theirs):.0f} s over {np.median(ours):.0f} s, when all is '
+      f'compiled: {work}',
+      target=target,
+      details={'seconds': seconds, 'outcomes': outcomes},
+    )
+    yield table.Row(
+      'c',
+      f'whole processes, {name}: with start, and what is compiled loaded',
+      [whole[name] / whole['ours']],
+      'x',
+      f'{whole[name]:.0f} s over {whole["ours"]:.0f} s; compiling it too, ours '
+      f'are {whole["cold"]:.0f} s: {whole[name] / whole["cold"]:.2f}x',
+      details={'seconds': whole},
+    )
+
+
+def study(*, config, folder):
+  """Yields None when all is imported, then a study's outcome, for ever."""
+  import rich.console
+
+  import launch
+  from w2s_jax import study as study_lib
+
+  launch.keep_memory()
+  launch.keep_compiled_programs()
+  console = rich.console.Console(quiet=True)
+  yield None
+  for number in itertools.count():
+    workdir = pathlib.Path(folder) / str(number)
+    study_lib.run(config, workdir, console=console)
+    (row,) = (workdir / 'results.jsonl').read_text().splitlines()
+    yield json.loads(row)
+
+
+def outcome_text(outcome):
+  """'weak 70.0 %, nll 0.610; ...' on the test rows."""
+  roles = ('zero_shot', 'weak', 'student', 'ceiling')
+  return '; '.join(
+    f'{role} {outcome[f"{role}_accuracy"]:.1%}, nll '
+    f'{outcome[f"{role}_nll"]:.3f}'
+    for role in roles
+  )

@@ -1,0 +1,81 @@
+"""Tokens of training batches that are no padding, by the default configs."""
+
+import collections
+
+from benchmarks import own_process
+from benchmarks import table
+
+from configs import chess
+from configs import nlp
+from configs import reward_modeling
+
+
+def rows(options, console):
+  del options, console
+  configs = {
+    'nlp': nlp.get_config(),
+    'chess': chess.get_config(),
+    'reward_modeling': reward_modeling.get_config(),
+  }
+  for name, config in configs.items():
+    with own_process.Process(measure, config=config) as measured:
+      total = measured.next().value
+    in_bucket = total['tokens'] / total['slots_of_rows']
+    yield table.Row(
+      'b',
+      f'useful of all tokens, configs/{name}.py',
+      [total['tokens'] / total['slots']],
+      '%',
+      f'{in_bucket:.1%} by the {config.data.num_buckets} lengths alone; then '
+      'rows that fill up batches of longer ones, and the last batch',
+      target=0.85,
+      details=total,
+    )
+
+
+def measure(*, config):
+  """Yields {'slots': ..., 'tokens': ...} of what a study trains on.
+
+  And what rows alone, each in its own bucket, would take: 'slots_of_rows'.
+  """
+  import numpy as np
+
+  from w2s_jax import batching
+  from w2s_jax import checks
+  from w2s_jax import sharding
+  from w2s_jax import stages
+  from w2s_jax import study
+
+  mesh = sharding.make_mesh()
+  (weak, strong), *_ = checks.parse_chains(config.students, config.models)
+  evaluated, slices = study.load_splits(
+    config.task, config.data, seeds=(0,), num_transfer=1
+  )
+  evaluation = stages.Evaluation(
+    splits=evaluated,
+    max_length=config.data.max_length,
+    num_buckets=config.data.num_buckets,
+    measure=None,
+  )
+  total = collections.Counter()
+  for key, examples in zip((weak, strong), slices[0]):
+    model = checks.build_model(
+      config.models[key], key, config.task, config.data, mesh
+    )
+    rows, _ = stages.tokenize(model, examples, config.data.max_length)
+    buckets = evaluation.buckets(model)
+    fields = config.models[key].train
+    plan = batching.EpochPlan(
+      rows.lengths_N,
+      batch_size=fields.batch_size,
+      buckets=buckets,
+      epochs=fields.epochs,
+      seed=0,
+    )
+    tokens = fields.epochs * int(rows.lengths.sum())
+    bucket_N = np.array(buckets)[batching.bucket_of(rows.lengths_N, buckets)]
+    texts = rows.lengths.size // len(rows)
+    total['tokens'] += tokens
+    total['slots'] += round(tokens * batching.padding_ratio(rows, plan))
+    total['slots_of_rows'] += fields.epochs * texts * int(bucket_N.sum())
+  yield dict(total)

@@ -1,0 +1,74 @@
+"""A study that is small enough to be done again and again, and its files."""
+
+from benchmarks import own_process
+
+from configs import nlp
+
+
+def config_of(rows, *, tables=False):
+  """The default study with a supervisor of two layers, and fewer rows.
+
+  With `tables` the embeddings train too, as in the public code.
+  """
+  config = nlp.get_config('weak=minilm-l2,loss=xent')
+  config.seeds = (0,)
+  config.data.splits.update(
+    weak=rows, transfer=rows, validation=max(2, rows // 2), test=2 * rows
+  )
+  if tables:
+    for model in config.models.values():
+      model.train.freeze = ''
+  return config
+
+
+def fetched(config):
+  """Fetches what a study reads; returns it as torch_loops.study takes it."""
+  from w2s_jax import hub
+
+  with own_process.Process(texts, config=config) as asked:
+    data = asked.next().value
+  fields = ('epochs', 'batch_size', 'learning_rate', 'warmup', 'weight_decay')
+  return dict(
+    folder=str(hub.folder(config.models.strong.weights)),
+    models={
+      key: {
+        'num_layers': spec.num_layers,
+        'tables_train': not spec.train.freeze,
+        **{name: spec.train[name] for name in (*fields, 'clip_norm')},
+      }
+      for key, spec in config.models.items()
+    },
+    texts={name: texts for name, (texts, _) in data.items()},
+    classes={name: classes for name, (_, classes) in data.items()},
+    max_length=config.data.max_length,
+    eval_batch_size=config.eval_batch_size,
+    seed=config.seeds[0],
+  )
+
+
+def texts(*, config):
+  """Yields {'weak': (texts, classes), ...} of the rows of a study."""
+  from w2s_jax import study as study_lib
+
+  evaluated, slices = study_lib.load_splits(
+    config.task, config.data, seeds=config.seeds, num_transfer=1
+  )
+  weak, transfer = slices[config.seeds[0]]
+  parts = {'weak': weak, 'transfer': transfer, **evaluated}
+  yield {
+    name: (list(x.inputs), x.label_probs_NxC.argmax(1).tolist())
+    for name, x in parts.items()
+  }
+
+
+def fresh_cache(folder):
+  """Environment with all that was fetched, but no compiled programs."""
+  from w2s_jax import assets
+
+  cache = folder / 'cache'
+  if not cache.exists():
+    cache.mkdir()
+    for path in assets.cache_dir().iterdir():
+      if path.name != 'xla':
+        (cache / path.name).symlink_to(path)
+  return {'W2S_CACHE': str(cache)}

@@ -1,0 +1,144 @@
+"""From the start of experiments/main.py to its first training step."""
+
+import collections
+import contextlib
+import itertools
+import os
+import pathlib
+import tempfile
+import time
+
+import launch
+import numpy as np
+
+from benchmarks import own_process
+from benchmarks import small_study
+from benchmarks import table
+
+# What JAX says it spends time on, before a program runs first.
+_COMPILING = {
+  '/jax/core/compile/jaxpr_trace_duration': 'tracing',
+  '/jax/core/compile/jaxpr_to_mlir_module_duration': 'tracing',
+  '/jax/core/compile/backend_compile_duration': 'compiling',
+}
+
+
+class _Reached(Exception):
+  """Breaks off a program at the moment that was waited for."""
+
+
+def rows(options, console):
+  del console
+  small_study.fetched(small_study.config_of(options.rows))
+  here = own_process.on_cpu()
+  with tempfile.TemporaryDirectory() as folder:
+    environment = small_study.fresh_cache(pathlib.Path(folder))
+    started = []
+    for number in range(1 + options.repeats):
+      command = (
+        f'--config={launch.ROOT}/configs/nlp.py',
+        f'--workdir={folder}/{number}',
+      )
+      with own_process.Process(
+        start_up,
+        pinned=here,
+        environment=environment,
+        command=command,
+        started=time.time(),
+      ) as process:
+        started.append(process.next().value)
+  for cache, of_it in {'empty': started[:1], 'warm': started[1:]}.items():
+    parts = of_it[-1]['wall seconds of']
+    values = [x['cpu' if here else 'wall'] for x in of_it]
+    scale = np.median(values) / sum(parts.values())
+    yield table.Row(
+      'd',
+      f'start of configs/nlp.py to its first training step, {cache} cache',
+      values,
+      's',
+      ', '.join(
+        f'{what} {table.UNITS["s"](seconds * scale)}'
+        for what, seconds in sorted(parts.items(), key=lambda x: -x[1])
+      ),
+      target=5.0 if cache == 'warm' else None,
+      details=of_it,
+    )
+
+
+def start_up(*, command, started):
+  """Runs experiments/main.py up to the metrics of its first training step.
+
+  Yields CPU and wall seconds since the start of this process, and {what: wall
+  seconds} of it, each moment counted for the innermost that it was spent on.
+
+  Args:
+    command: arguments of main.py. started: time.time() of the start.
+  """
+  import runpy
+  import sys
+
+  intervals = []
+  main_started = time.time()
+  intervals.append(('Python', started, main_started))
+  import jax  # as main.py does when its flags are read
+
+  from w2s_jax import checks
+  from w2s_jax import logger
+  from w2s_jax import models
+  from w2s_jax import stages
+  from w2s_jax import study as study_lib
+
+  intervals.append(('imports', main_started, time.time()))
+
+  def watch(module, name, what):
+    function = getattr(module, name)
+
+    def watched(*args, **kwargs):
+      begun = time.time()
+      try:
+        return function(*args, **kwargs)
+      finally:
+        intervals.append((what, begun, time.time()))
+
+    setattr(module, name, watched)
+
+  watch(study_lib, 'load_splits', 'rows')
+  watch(checks, 'build_model', 'models')
+  watch(models, 'initial', 'weights')
+  watch(stages, 'zero_shot_stage', 'zero-shot answers')
+
+  def compiled(event, seconds, **_):
+    if event in _COMPILING:
+      now = time.time()
+      intervals.append((_COMPILING[event], now - seconds, now))
+
+  jax.monitoring.register_event_duration_secs_listener(compiled)
+  write = logger.Logger.write
+
+  def first(self, step, values):
+    write(self, step, values)
+    if 'train/loss' in values:
+      raise _Reached(time.process_time(), time.time())
+
+  logger.Logger.write = first
+  main = str(launch.ROOT / 'experiments' / 'main.py')
+  sys.argv = [main, *command]
+  try:
+    with open(os.devnull, 'w') as nowhere, contextlib.redirect_stdout(nowhere):
+      runpy.run_path(main, run_name='__main__')
+  except _Reached as reached:
+    cpu, now = reached.args
+  intervals.append(('the rest', started, now))
+  parts = innermost(intervals, until=now)
+  yield {'cpu': cpu, 'wall': now - started, 'wall seconds of': parts}
+
+
+def innermost(intervals, *, until):
+  """{what: seconds} of (what, start, end); the latest start has the moment."""
+  seconds = collections.Counter()
+  moments = sorted({min(t, until) for _, *ends in intervals for t in ends})
+  for start, end in itertools.pairwise(moments):
+    over = [x for x in intervals if x[1] <= start and x[2] >= end]
+    if over:
+      seconds[max(over, key=lambda x: x[1])[0]] += end - start
+  return dict(seconds)
