@@ -85,6 +85,7 @@ def make_plan(model, config, key, mesh):
   answer = predict.answer_fn(network, mesh)
   shapes = heads.parameter_shapes(network, length)
   with jax.set_mesh(mesh):
+    parameters = place(shapes)
     trainable, frozen = adapt.split(shapes, freeze=spec.train.freeze, lora=lora)
     state = place(jax.eval_shape(init_state, trainable))
     frozen = place(frozen)
@@ -93,7 +94,7 @@ def make_plan(model, config, key, mesh):
     )
     rows = batch(prediction_batch(config, mesh))
     prediction = answer.lower(
-      place(shapes), [rows[name] for name in network.INPUTS]
+      parameters, [rows[name] for name in network.INPUTS]
     )
     return Plan(
       parameters=bytes_of((state.params, frozen)),

@@ -47,6 +47,7 @@ def main():
   import rich.console
 
   from w2s_jax import checks
+  from w2s_jax import heads
   from w2s_jax import sharding
 
   config = launch.CONFIG.value
@@ -58,13 +59,24 @@ def main():
   checks.check_numbers(config)
   check_is_known(config, chains)
   devices = ahead.simulated(CHIP.value, DEVICES.value)
-  mesh = sharding.make_mesh(**mesh_fields(config.mesh), devices=devices)
+  sizes = mesh_fields(config.mesh)
+  try:
+    mesh = sharding.make_mesh(**sizes, devices=devices)
+  except NotImplementedError as e:
+    sides = ahead.pod(DEVICES.value, chip.topology)
+    raise ValueError(
+      f'mesh {sizes} can not be laid over a slice of {sides} chips: each axis '
+      'has to be a product of some of its sides.'
+    ) from e
   models = {
     key: checks.build_model(
       config.models[key], key, config.task, config.data, mesh
     )
     for key in dict.fromkeys(key for chain in chains for key in chain)
   }
+  for key, model in models.items():  # before any of them is compiled
+    shapes = heads.parameter_shapes(model.network, config.data.max_length)
+    ahead.placed(mesh, shapes, field=f'models.{key}')
   stages = stages_of(config, chains, ahead.prediction_batch(config, mesh))
   console = rich.console.Console(width=100)
   plans = {}

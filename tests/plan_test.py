@@ -1,14 +1,18 @@
 """Plans for devices that are not there, and counts of what a study does."""
 
+import functools
 import importlib
 import subprocess
 import sys
 
+import jax
 import pytest
 
 from configs import chess
 from configs import nlp
 from w2s_jax import checks
+from w2s_jax import sharding
+from w2s_jax import train
 import tiny
 
 
@@ -44,7 +48,7 @@ def test_a_plan_says_what_a_device_does():
   status, text = plan('--chip=h100', '--devices=8', '--mesh=fsdp=4,tensor=2')
   assert status == 0, text
   assert '54,144 parameters on data=1, fsdp=4, tensor=2' in text
-  for row in ('peak memory', 'all-reduce', 'time a step, at least', 'hours'):
+  for row in ('optimizer', 'peak memory', 'all-reduce', 'bound by', 'ceiling'):
     assert row in text
 
 
@@ -61,6 +65,26 @@ def test_a_plan_says_what_a_device_does():
     (
       ['--chip=h100', '--devices=3', '--mesh=fsdp=3'],
       'models.weak.train.batch_size=32 does not divide',
+    ),
+    (
+      [
+        *('--chip=h100', '--devices=7', '--mesh=tensor=7'),
+        '--config.models.strong.weights=random:qwen2.5-0.5b',  # 14 heads
+        '--config.models.weak.weights=random:qwen2.5-0.5b',
+      ],
+      'mesh.tensor=7 does not divide the 2 attention heads',
+    ),
+    (
+      [
+        *('--chip=h100', '--devices=24', '--mesh=fsdp=24'),
+        '--config.models.weak.train.batch_size=48',
+        '--config.models.strong.train.batch_size=48',
+      ],
+      'models.weak: mesh.fsdp=24, mesh.tensor=1 do not divide transformer/',
+    ),
+    (
+      ['--chip=h100', '--config.models.weak.adapt.method=probe'],
+      "models.weak.adapt.method='probe': there are plans for",
     ),
   ],
 )
@@ -99,6 +123,64 @@ def test_communication_in_a_loop_counts_as_often_as_it_turns(modules):
   found, sent = roofline.communication(HLO)
   assert found == {'all-gather': (3, 3 * 32), 'all-reduce': (1, 32)}
   assert sent == 3 * 32 * 1 / 2 + 2 * 32 * 3 / 4
+
+
+GROUPS = """
+%all-reduce-scatter.1 (x: f32[8]) -> f32[2] {
+  %r = f32[8]{0} all-reduce(%x), replica_groups=mesh['a'=2,'b'=4] {'b'}
+}
+ENTRY %main (x: f32[8]) -> f32[2] {
+  %f = f32[2] fusion(%x), kind=kCustom, calls=%all-reduce-scatter.1
+  %s = f32[2] reduce-scatter(%f), replica_groups=[2,4]<=[8], dimensions={0}
+  %p = (f32[4], f32[4], u32[]) collective-permute-start(%s), pairs={{0,1}}
+}
+"""
+
+
+def test_a_gradient_that_is_scattered_is_sent_once(modules):
+  _, _, roofline = modules
+  found, sent = roofline.communication(GROUPS)
+  assert found == {'reduce-scatter': (2, 64), 'collective-permute': (1, 16)}
+  assert sent == 2 * 32 * 3 / 4 + 16
+
+
+@pytest.fixture(scope='module')
+def planned(modules):
+  """Of accumulated pieces: (config, mesh, model, plan) of the debug student."""
+  _, ahead, _ = modules
+
+  def made(accumulate):
+    c = nlp.get_config('debug')
+    c.models.strong.train.accumulate = accumulate
+    mesh = sharding.make_mesh(data=2, fsdp=2, tensor=2)
+    model = checks.build_model(c.models.strong, 'strong', c.task, c.data, mesh)
+    return c, mesh, model, ahead.make_plan(model, c, 'strong', mesh)
+
+  return functools.cache(made)
+
+
+def test_bytes_are_those_of_the_real_state(modules, planned):
+  _, ahead, _ = modules
+  c, mesh, model, plan = planned(1)
+  recipe = ahead.recipe_of(c, c.models.strong.train)
+  init_state, _ = train.make_step(model.network, recipe, mesh)
+  with jax.set_mesh(mesh):
+    state = init_state(model.init(mesh, 0))
+
+  def held(tree):
+    return sum(
+      x.addressable_shards[0].data.nbytes for x in jax.tree.leaves(tree)
+    )
+
+  assert plan.parameters == held(state.params)
+  assert plan.optimizer == held(state.opt_state)
+
+
+def test_pieces_cost_one_more_forward_pass(planned):
+  whole = planned(1)[-1].steps['training']
+  pieces = planned(4)[-1].steps['training']
+  assert 1.2 < pieces.flops / whole.flops < 1.5
+  assert pieces.temporary < whole.temporary
 
 
 def counts(stages, role, key):
