@@ -7,8 +7,9 @@
 #       [--fetch=runs/nlp] [--attempts=10] [--keep] [--dry-run] \
 #       -- --config=configs/nlp.py --config.mesh.fsdp=8
 #
-# What stands behind -- goes to experiments/main.py. A slice that is taken away
-# is made again, and the study goes on from its last checkpoint; an error of the
+# What stands behind -- goes to experiments/main.py. A study that was asked to
+# stop (by SIGTERM to any worker) starts again where it is, and a slice that is
+# taken away is made again; both go on from the last checkpoint. An error of the
 # study itself ends all. --keep leaves the slice running, --dry-run prints the
 # commands in place of running them.
 set -euo pipefail
@@ -68,17 +69,25 @@ remove() {
 }
 
 is_lost() {
-  # A slice in any other state, or none at all, can not go on.
+  # A slice in any other state, or none at all, can not go on. Its machines are
+  # gone a while before that is seen.
   local state
-  state=$(gcloud compute tpus tpu-vm describe "$name" "--zone=$zone" \
-    '--format=value(state)' 2>/dev/null) || return 0
-  [[ $state != READY ]]
+  for _ in {1..6}; do
+    state=$(gcloud compute tpus tpu-vm describe "$name" "--zone=$zone" \
+      '--format=value(state)' 2>/dev/null) || return 0
+    [[ $state == READY ]] || return 0
+    sleep 10
+  done
+  return 1
 }
 
 code=$(mktemp -d)
 trap 'rm -r "$code"' EXIT
-run="cd w2s_jax && exec .venv/bin/python experiments/main.py --distributed"
-run+=" --workdir=$(printf %q "$workdir") $(printf '%q ' "$@")"
+# All workers stop at the same step, with 75, and so begin again together.
+run="cd w2s_jax || exit; code=75; while [ \$code = 75 ]; do"
+run+=" .venv/bin/python experiments/main.py --distributed"
+run+=" --workdir=$(printf %q "$workdir") $(printf '%q ' "$@");"
+run+=' code=$?; done; exit $code'
 for ((attempt = 1; ; attempt++)); do
   create
   if on_all "$run"; then break; fi

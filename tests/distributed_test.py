@@ -20,8 +20,6 @@ MESHES = {
   2: {'devices': 2, 'mesh.data': 1, 'mesh.fsdp': 2, 'mesh.tensor': 2},
   4: {'devices': 1, 'mesh.data': 1, 'mesh.fsdp': 4, 'mesh.tensor': 1},
 }
-# Long enough to be stopped in the middle.
-LONG = {'models.strong.train.epochs': 40}
 
 
 @contextlib.contextmanager
@@ -86,22 +84,19 @@ def test_one_process_loads_their_checkpoint(shared):
   np.testing.assert_allclose(probs_NxC, test['probs'], atol=1e-5)
 
 
-def wait_for_checkpoint(workdir, step, started):
-  """Until the student in training has a checkpoint of `step` or later."""
+def wait_for(pattern, workdir, started):
+  """Until a path under the workdir matches, while all processes run."""
   deadline = time.monotonic() + 200
-  while True:
-    found = workdir.glob('stages/student-*/checkpoints/*')
-    if any(p.name.isdigit() and int(p.name) >= step for p in found):
-      return
+  while not any(workdir.glob(pattern)):
     assert all(process.poll() is None for process in started)
     assert time.monotonic() < deadline
     time.sleep(0.01)
 
 
 def stopped_by_signal(workdir, count, *, told):
-  """SIGTERM to one process in the middle; the step that all stopped before."""
-  with processes(workdir, count, checkpoint_every=20, **LONG) as started:
-    wait_for_checkpoint(workdir, 20, started)
+  """SIGTERM to one process while all compile the student's first step."""
+  with processes(workdir, count) as started:
+    wait_for('stages/student-*/checkpoints', workdir, started)
     started[told].send_signal(signal.SIGTERM)
     printed = [process.communicate(timeout=200)[0] for process in started]
     codes = [process.returncode for process in started]
@@ -109,14 +104,14 @@ def stopped_by_signal(workdir, count, *, told):
   assert not list(workdir.rglob('*LOCK'))
   step = int(re.search(r'stopped before step (\d+); the same', printed[0])[1])
   (saved,) = workdir.glob('stages/student-*/checkpoints/[0-9]*')
-  assert int(saved.name) == step > 20
-  return step
+  assert int(saved.name) == step > 0
 
 
-def killed(workdir, count, *, victim, after):
+def killed(workdir, count, *, victim):
   """SIGKILL for one process in the middle; the others end with an error."""
-  with processes(workdir, count, checkpoint_every=20, **LONG) as started:
-    wait_for_checkpoint(workdir, after + 1, started)
+  with processes(workdir, count, checkpoint_every=8) as started:
+    wait_for('stages/student-*/checkpoints/8', workdir, started)
+    time.sleep(1)  # a process that waits for a save learns of it much later
     started[victim].kill()
     errors = [process.communicate(timeout=200)[1] for process in started]
     codes = [process.returncode for process in started]
@@ -128,22 +123,20 @@ def killed(workdir, count, *, victim, after):
 
 
 def test_stopped_and_killed_it_goes_on_with_fewer_processes(tmp_path):
-  alone = shutil.copytree(tiny.process_workdir(), tmp_path / 'alone')
+  alone = tiny.process_workdir()
   fewer = shutil.copytree(alone, tmp_path / 'fewer')
-  for workdir in (alone, fewer):  # of other epochs, to be made again
-    (workdir / 'results.jsonl').unlink()
-    for role in ('student', 'ceiling'):
-      shutil.rmtree(tiny.stage(workdir, role))
-  tiny.finish(tiny.start(alone, **LONG))
-  step = stopped_by_signal(fewer, 4, told=3)
-  killed(fewer, 2, victim=1, after=step)
-  tiny.finish(tiny.start(fewer, **LONG))
+  (fewer / 'results.jsonl').unlink()
+  for role in ('student', 'ceiling'):
+    shutil.rmtree(tiny.stage(fewer, role))
+  stopped_by_signal(fewer, 4, told=3)
+  killed(fewer, 2, victim=1)
+  tiny.finish(tiny.start(fewer))
   assert_same_predictions(fewer, alone)
   ours, theirs = (
     tiny.metrics(tiny.stage(workdir, 'student')) for workdir in (fewer, alone)
   )
-  assert [x['step'] for x in ours] == list(range(8 * 40))
+  assert [x['step'] for x in ours] == list(range(16))
   for name in ('train/loss', 'train/grad_norm'):
     np.testing.assert_allclose(
-      [x[name] for x in ours], [x[name] for x in theirs], atol=1e-4
+      [x[name] for x in ours], [x[name] for x in theirs], atol=1e-5
     )

@@ -5,6 +5,7 @@ import subprocess
 
 import pytest
 
+from w2s_jax import preemption
 import tiny
 
 SCRIPT = tiny.ROOT / 'experiments' / 'launch_tpu.sh'
@@ -27,7 +28,9 @@ esac
 def launch(tmp_path):
   """(flags, failures, state) -> (process, verbs of the calls of gcloud)."""
   (tmp_path / 'gcloud').write_text(GCLOUD.format(folder=tmp_path))
-  (tmp_path / 'gcloud').chmod(0o755)
+  (tmp_path / 'sleep').write_text('#!/bin/bash\n')
+  for name in ('gcloud', 'sleep'):
+    (tmp_path / name).chmod(0o755)
 
   def run(*flags, failures=0, state='READY'):
     environment = {
@@ -81,7 +84,27 @@ def test_a_slice_that_is_taken_away_is_made_again(launch):
 def test_an_error_of_the_study_is_not_tried_again(launch):
   done, lines = launch(*FLAGS, failures=1)
   assert done.returncode == 1 and 'left for you to see' in done.stderr
-  assert verbs(lines) == ['create', 'scp', 'ssh', 'run', 'describe']
+  assert verbs(lines) == ['create', 'scp', 'ssh', 'run', *['describe'] * 6]
+
+
+@pytest.mark.parametrize('end', [0, 1, 134])
+def test_workers_begin_again_when_asked_to_stop(launch, tmp_path, end):
+  _, lines = launch(*FLAGS)
+  (run,) = [line for line in lines if 'main.py' in line]
+  command = run.partition('--command=')[2].partition('--zone')[0]
+  python = tmp_path / 'w2s_jax' / '.venv' / 'bin' / 'python'
+  python.parent.mkdir(parents=True)
+  python.write_text(
+    f'#!/bin/bash\necho "$@" >> {tmp_path}/runs\n'
+    f'(( $(wc -l < {tmp_path}/runs) < 3 )) && exit {preemption.EXIT_CODE}\n'
+    f'exit {end}\n'
+  )
+  python.chmod(0o755)
+  done = subprocess.run(['bash', '-c', command], cwd=tmp_path, timeout=60)
+  assert done.returncode == end
+  runs = (tmp_path / 'runs').read_text().splitlines()
+  assert len(runs) == 3 and len(set(runs)) == 1
+  assert runs[0].endswith('--config=configs/nlp.py:debug --config.seeds=0,1')
 
 
 def test_a_dry_run_only_prints(launch):

@@ -117,6 +117,7 @@ def _entered(runtime, name, model, spec):
 
 def _is_missing(stage, say, locks):
   """Whether a stage has to be made here; if so its lock is held."""
+  _check_same(stage)
   folder = stage.folder
   done = folder / 'DONE'
   if jax.process_index() == 0 and not done.exists():
@@ -144,6 +145,20 @@ def _is_missing(stage, say, locks):
     )
   barrier(f'{stage.name}-start')
   return True
+
+
+def _check_same(stage):
+  """Raises ValueError where processes would make different things of it."""
+  if jax.process_count() == 1:
+    return
+  key = np.int32(int(stage.key[:7], 16))
+  keys_P = multihost_utils.process_allgather(key)
+  others = np.flatnonzero(keys_P != keys_P[0]).tolist()
+  if others:
+    raise ValueError(
+      f'{stage.name}: processes {others} of {len(keys_P)} have other data, '
+      'weights, flags or code than process 0.'
+    )
 
 
 def _build(missing, build):
