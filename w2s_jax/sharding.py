@@ -33,7 +33,8 @@ def make_mesh(*, data=-1, fsdp=1, tensor=1, devices=None):
   """Mesh over all devices; one axis may be -1 and takes what is left.
 
   Raises:
-    ValueError: the axes do not multiply to the number of devices.
+    ValueError: the axes do not multiply to the number of devices, or fit no
+      sides of a slice of TPUs.
   """
   devices = jax.devices() if devices is None else devices
   sizes = dict(data=data, fsdp=fsdp, tensor=tensor)
@@ -49,12 +50,18 @@ def make_mesh(*, data=-1, fsdp=1, tensor=1, devices=None):
     sizes[name] = len(devices) // int(np.prod(fixed))
   if int(np.prod(list(sizes.values()))) != len(devices):
     raise ValueError(f'{wanted} does not use all {len(devices)} devices.')
-  return jax.make_mesh(
-    tuple(sizes[name] for name in AXES),
-    AXES,
-    axis_types=(jax.sharding.AxisType.Auto,) * len(AXES),
-    devices=devices,
-  )
+  try:
+    return jax.make_mesh(
+      tuple(sizes[name] for name in AXES),
+      AXES,
+      axis_types=(jax.sharding.AxisType.Auto,) * len(AXES),
+      devices=devices,
+    )
+  except NotImplementedError as e:
+    raise ValueError(
+      f'{wanted} can not be laid over the slice: each axis has to be a product '
+      f'of some of its sides ({str(e).partition(". ")[0]}).'
+    ) from e
 
 
 def path_string(path):
