@@ -167,6 +167,7 @@ def test_ground_truth_of_the_transfer_half_cannot_reach_the_student(
   'fields, says',
   [
     ({'seeds': ('a',)}, "seeds: 'a'"),
+    ({'seeds': (0, 1, 0)}, 'seeds=.*: each must stand there once'),
     ({'checkpoint_every': 0}, 'checkpoint_every=0'),
     ({'models.strong.train.epochs': 0}, 'models.strong.train.epochs=0'),
     ({'models.weak.train.decay': 'fast'}, "weak.train: decay='fast'"),

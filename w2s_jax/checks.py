@@ -66,6 +66,11 @@ def check_numbers(config):
   for seed in config.seeds:
     if not isinstance(seed, int) or seed < 0:
       raise ValueError(f'seeds: {seed!r} must be a whole number, 0 or more.')
+  if len(set(config.seeds)) < len(config.seeds):
+    raise ValueError(
+      f'seeds={tuple(config.seeds)}: each must stand there once; on the '
+      'command line a second --config.seeds adds to the first.'
+    )
   choices = {
     'weak_labels': weak_labels.TRANSFORMS,
     'early_stopping': ('none', 'weak_labels', 'ground_truth'),
