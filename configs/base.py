@@ -42,7 +42,7 @@ def get_config():
       'source': '',  # '' is the task's own; tfds:, file:, hf:, asset:
       'seed': 0,  # of the test and validation sets, shared by all seeds
       'max_length': 128,  # tokens; longer texts are cut
-      'num_buckets': 6,  # padded lengths, so compiled shapes
+      'num_buckets': 8,  # padded lengths, so compiled shapes
       'select': {},  # which rows, where a task leaves a choice
       # Rows of each split; -1 shares what is left. Each step of a chain has a
       # transfer slice of its own.

@@ -37,7 +37,6 @@ def get_config(arg=None):
   c.task = 'chess_puzzles'
   c.data.select = dict(min_rating=0, max_rating=0, themes=())
   c.data.max_length = 33  # tokens of a board: 32 pieces and en passant
-  c.data.num_buckets = 4
   c.data.splits.update(weak=1350, transfer=1350, validation=500, test=2000)
   c.weak_labels = 'hard'  # as in the paper
   if args.loss != 'all':

@@ -108,7 +108,6 @@ def get_config(arg=None):
     loss='',  # '' is every loss of base.py
   )
   c = base.get_config()
-  c.data.num_buckets = 5
   if args.all or args.paper:
     c.task = 'all' if args.all else 'paper'
     c.data.update(max_length=256)

@@ -52,7 +52,6 @@ def get_config(arg=None):
   c = base.get_config()
   c.task = args.task
   c.data.max_length = base.choose(TASKS, args.task, field='task')
-  c.data.num_buckets = 5
   c.data.splits.update(weak=1000, transfer=1000, validation=500, test=2000)
   if args.loss != 'all':
     c.losses = (args.loss,)

@@ -36,13 +36,34 @@ def test_every_epoch_holds_every_row_once_in_a_new_order():
   assert any(list(plan[i][0]) != list(other[i][0]) for i in range(steps))
 
 
-def test_only_the_last_batch_of_the_longest_bucket_is_padded():
+def test_batches_are_as_short_as_can_be_and_one_of_the_shortest_is_padded():
   rows = make_rows()
+  buckets_N = np.sort(batching.bucket_of(rows.lengths_N, (16, 24, 40, 80)))
   plan = make_plan(rows)
   short = [i for i in range(13) if len(plan[i][0]) < 8]
-  assert len(short) == 1 and plan[short[0]][1] == 80
+  assert len(short) == 1 and plan[short[0]][1] == 16
   for i in range(13):
     assert rows.lengths_N[plan[i][0]].max() <= plan[i][1]
+  # By rank: the length of every eighth row from the last one on.
+  needed = np.array([16, 24, 40, 80])[buckets_N[::-8]]
+  assert sorted(plan[i][1] for i in range(13)) == sorted(needed)
+
+
+def test_rows_of_a_bucket_meet_others_in_each_epoch():
+  plan = make_plan(make_rows(), buckets=(80,), epochs=1)
+  full = [set(plan[i][0]) for i in range(13) if len(plan[i][0]) == 8]
+  again = make_plan(make_rows(), buckets=(80,), seed=1, epochs=1)
+  assert len(full) == 12
+  assert not any(set(again[i][0]) in full for i in range(13))
+
+
+def test_texts_of_a_pair_stand_behind_each_other():
+  pairs = [(np.array([1, 2, 3]), np.array([4])), (np.array([5]), np.array([6]))]
+  rows = batching.Rows(pairs)
+  assert rows.texts == 2 and rows.lengths_N.tolist() == [4, 2]
+  batch = batching.assemble(rows, np.array([1, 0]), 5, batch_size=3)
+  assert batch['tokens'].tolist() == [[5, 6, 0, 0, 0], [1, 2, 3, 4, 0], [0] * 5]
+  assert batch['length'].tolist() == [[1, 1], [3, 1], [0, 0]]
 
 
 def test_batches_are_the_rows_and_padding_weighs_nothing():
@@ -85,14 +106,14 @@ def test_the_iterator_resumes_at_the_next_batch():
 @pytest.mark.parametrize('count', [1, 2, 3])
 def test_buckets_are_the_best_of_all(count):
   lengths = make_rows(seed=3).lengths_N
-  top = -(-lengths.max() // 8) * 8
+  top = -(-lengths.max() // 4) * 4
 
   def slots(buckets):
     return sum(buckets[batching.bucket_of(n, buckets)] for n in lengths)
 
   best = min(
     slots((*sorted(lower), top))
-    for lower in itertools.combinations(range(8, top, 8), count - 1)
+    for lower in itertools.combinations(range(4, top, 4), count - 1)
   )
   got = batching.choose_buckets(lengths, count=count)
   assert slots(got) == best and len(got) <= count and got[-1] == top

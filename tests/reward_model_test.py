@@ -59,7 +59,7 @@ def test_the_reward_of_a_text_is_its_own(kind):
   params = random_params(model)
   rows, _ = rows_of(model, PAIRS)
   batch = batching.assemble(rows, np.arange(3), 16, batch_size=4)
-  assert batch['tokens'].shape == (4, 2, 16)
+  assert batch['tokens'].shape == (4, 16) and batch['length'].shape == (4, 2)
   logits_Bx2 = model.apply({'params': params}, batch['tokens'], batch['length'])
   single = heads.Classifier(CONFIGS[kind], 1)
   for pair, logits_2 in zip(PAIRS, logits_Bx2):
@@ -111,15 +111,14 @@ def test_long_texts_lose_their_beginning_and_are_counted_once_a_pair():
   assert rows_of(model, [one_long], max_length=6)[1] == 1
 
 
-def test_padding_counts_both_texts():
+def test_padding_is_behind_both_texts():
   rows, _ = rows_of(heads.RewardModel(CONFIGS['encoder']), PAIRS)
   assert rows.lengths.tolist() == [[7, 5], [6, 1], [7, 7]]
-  assert rows.lengths_N.tolist() == [7, 6, 7]
+  assert rows.lengths_N.tolist() == [12, 7, 14]
   plan = batching.EpochPlan(
-    rows.lengths_N, batch_size=2, buckets=(6, 8), epochs=1, seed=0
+    rows.lengths_N, batch_size=2, buckets=(8, 16), epochs=1, seed=0
   )
-  # The row that fits into 6 is alone, and moves up.
-  assert batching.padding_ratio(rows, plan) == 2 * (2 * 2 * 8) / 33
+  assert batching.padding_ratio(rows, plan) == (2 * 8 + 2 * 16) / 33
 
 
 def test_votes_are_learned_as_they_were_cast():
@@ -127,7 +126,7 @@ def test_votes_are_learned_as_they_were_cast():
   probs_Nx2 = np.array([[1, 0], [1 / 3, 2 / 3], [0, 1]], np.float32)
   labels = weak_labels.Labels(np.array(['a', 'b', 'c']), probs_Nx2, {})
   rows, _ = rows_of(model, PAIRS, labels=labels)
-  batch = batching.assemble(rows, np.arange(3), 8, batch_size=4)
+  batch = batching.assemble(rows, np.arange(3), 16, batch_size=4)
   labels_Bx2, weight_B = model.targets(batch)
   np.testing.assert_array_equal(labels_Bx2[:3], probs_Nx2)
   np.testing.assert_array_equal(weight_B, [1, 1, 1, 0])

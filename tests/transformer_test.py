@@ -308,6 +308,32 @@ def test_padding_changes_no_decoder(family):
     np.testing.assert_allclose(padded_BxC, logits_BxC, atol=1e-5)
 
 
+@pytest.mark.parametrize('family', families_test.TINY)
+def test_texts_of_a_row_are_read_as_if_each_stood_alone(family):
+  config = families_test.TINY[family]
+  params = random_params(config)
+  texts = [(5, 4), (1, 9), (9, 0), (0, 3)]
+  tokens_BxL = tokens_of(np.full(4, 12), width=12) % 60
+  length_Bx2 = np.array(texts)
+  together_BxLxD = states_of(config, params, tokens_BxL, length_Bx2)
+  pooled_Bx2xD = transformer.pool(together_BxLxD, length_Bx2, config.pooling)
+  for b, lengths in enumerate(texts):
+    for s, (start, length) in enumerate(zip((0, lengths[0]), lengths)):
+      if not length:
+        assert not pooled_Bx2xD[b, s].any()
+        continue
+      inside = slice(start, start + length)
+      alone_1xL = np.zeros((1, 9), np.int32)
+      alone_1xL[0, :length] = tokens_BxL[b, inside]
+      length_1 = np.array([length])
+      alone_1xLxD = states_of(config, params, alone_1xL, length_1)
+      np.testing.assert_allclose(
+        together_BxLxD[b, inside], alone_1xLxD[0, :length], atol=1e-5
+      )
+      pooled_1xD = transformer.pool(alone_1xLxD, length_1, config.pooling)
+      np.testing.assert_allclose(pooled_Bx2xD[b, s], pooled_1xD[0], atol=1e-5)
+
+
 @EACH_DECODER
 def test_what_a_decoder_sees(family):
   """Through one layer: what is before it, and with a window the last three."""

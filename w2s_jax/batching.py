@@ -10,8 +10,9 @@ process:
   label_probs_BxC  float32, where there are labels
   weight_B      float32, 0 in padding rows
 
-and what else the head of the model reads, such as movers_BxM. Where rows are
-pairs of texts it is tokens_Bx2xL and length_Bx2.
+and what else the head of the model reads, such as movers_BxM. The two texts of
+a pair stand one behind the other, and length_Bx2 says where each ends: padded
+one by one, the shorter would be a quarter padding.
 """
 
 import dataclasses
@@ -42,10 +43,15 @@ class Rows:
     ]
     return np.array(lengths, np.int32)
 
+  @property
+  def texts(self):
+    """Texts in each row."""
+    return self.lengths.size // len(self)
+
   @functools.cached_property
   def lengths_N(self):
-    """What a row has to be padded to at least."""
-    return self.lengths.reshape(len(self), -1).max(1)
+    """Tokens of each row, both texts of a pair together."""
+    return self.lengths.reshape(len(self), -1).sum(1)
 
 
 class Padded:
@@ -77,7 +83,7 @@ class OneHot:
     return np.eye(self.shape[1], dtype=self.dtype)[self._classes_N[index]]
 
 
-def choose_buckets(lengths_N, *, count, multiple=8):
+def choose_buckets(lengths_N, *, count, multiple=4):
   """At most `count` padded lengths that waste the fewest tokens on these rows.
 
   Exact, by dynamic programming over multiples of `multiple`.
@@ -108,16 +114,17 @@ def bucket_of(lengths, buckets):
 class EpochPlan:
   """Which rows make batch `step`: a pure function of the seed and the step.
 
-  Within an epoch every row comes once. Each bucket is shuffled and cut into
-  full batches; its leftover joins the next longer bucket, so only the last
-  batch of the longest one is padded. The order of batches is shuffled last, in
-  one way for all seeds: models that train side by side need like lengths.
+  Within an epoch every row comes once. Rows stand by bucket, shuffled within
+  each, and are cut into full batches; one that begins in a bucket and ends in
+  the next has the length of the longer. What is left over is of the shortest
+  bucket, where padding rows cost least. The order of batches is shuffled last,
+  in one way for all seeds: models that train side by side need like lengths.
   """
 
   def __init__(self, lengths_N, *, batch_size, buckets, epochs, seed):
     self._bucket_N = bucket_of(lengths_N, buckets)
     self.batch_size = batch_size
-    self._buckets = buckets[: self._bucket_N.max() + 1]  # none stays empty
+    self._buckets = buckets
     self._seed = seed
     self.steps_per_epoch = -(-len(lengths_N) // batch_size)
     self._steps = self.steps_per_epoch * epochs
@@ -135,32 +142,29 @@ class EpochPlan:
   def _plan_epoch(self, epoch):
     rng = np.random.default_rng((self._seed, epoch))
     order_N = rng.permutation(len(self._bucket_N))
-    batches, waiting = [], np.array([], np.int64)
-    for bucket, length in enumerate(self._buckets):
-      waiting = np.append(waiting, order_N[self._bucket_N[order_N] == bucket])
-      waiting = rng.permutation(waiting)
-      last = length == self._buckets[-1]
-      while len(waiting) >= self.batch_size or (last and len(waiting)):
-        batches.append((waiting[: self.batch_size], length))
-        waiting = waiting[self.batch_size :]
+    order_N = order_N[np.argsort(self._bucket_N[order_N], kind='stable')]
+    size = self.batch_size
+    first = len(order_N) % size or size
+    batches = np.split(order_N, range(first, len(order_N), size))
     order = np.random.default_rng(epoch).permutation(len(batches))
-    return [batches[i] for i in order]
+    return [
+      (batches[i], self._buckets[self._bucket_N[batches[i][-1]]]) for i in order
+    ]
 
 
 def assemble(rows, index, length, *, batch_size):
   """One batch from rows `index` (at most batch_size), padded to `length`."""
-  shape = batch_size, *rows.lengths.shape[1:]
   batch = {
     'id': np.full(batch_size, -1, np.int32),
-    'tokens': np.zeros((*shape, length), np.int32),
-    'length': np.zeros(shape, np.int32),
+    'tokens': np.zeros((batch_size, length), np.int32),
+    'length': np.zeros((batch_size, *rows.lengths.shape[1:]), np.int32),
     'weight': np.zeros(batch_size, np.float32),
   }
   for slot, i in enumerate(index):
     row = rows.tokens[i]
-    texts = row if isinstance(row, tuple) else (row,)
-    for padded_L, text in zip(batch['tokens'][slot].reshape(-1, length), texts):
-      padded_L[: len(text)] = text
+    if isinstance(row, tuple):
+      row = np.concatenate(row)
+    batch['tokens'][slot, : len(row)] = row
   real = slice(0, len(index))
   batch['id'][real] = index
   batch['length'][real] = rows.lengths[index]
@@ -194,6 +198,5 @@ def sorted_batches(rows, *, batch_size, buckets):
 
 def padding_ratio(rows, plan):
   """Token slots over real tokens in the batches of a plan; 1 is perfect."""
-  texts = rows.lengths.size // len(rows)
-  slots = sum(plan.batch_size * texts * length for _, length in plan)
-  return slots / sum(int(rows.lengths[index].sum()) for index, _ in plan)
+  slots = sum(plan.batch_size * length for _, length in plan)
+  return slots / sum(int(rows.lengths_N[index].sum()) for index, _ in plan)

@@ -72,29 +72,25 @@ class Classifier(_Chooser):
     return inputs
 
 
-def _pooled(config, tokens_BxL, length_B, deterministic):
-  """Float32 [B, D]; the modules of these two belong to the calling head."""
+def _pooled(config, tokens_BxL, length, deterministic):
+  """Float32 [B, D], or [B, 2, D] of the texts of pairs.
+
+  The modules of these two belong to the calling head.
+  """
   trunk = transformer.Transformer(config, name='transformer')
-  x_BxLxD = trunk(tokens_BxL, length_B, deterministic)
-  return transformer.pool(x_BxLxD, length_B, config.pooling)
+  x_BxLxD = trunk(tokens_BxL, length, deterministic)
+  return transformer.pool(x_BxLxD, length, config.pooling)
 
 
-def _scores(num_scores, pooled_BxD):
-  """Float32 [B, num_scores]."""
+def _scores(num_scores, pooled):
+  """Float32 [..., num_scores]."""
   return nn.Dense(
     num_scores,
     use_bias=False,
     kernel_init=nn.initializers.zeros,
     precision=_EXACT,
     name='head',
-  )(pooled_BxD)
-
-
-def _each_text(tokens_Bx2xL, length_Bx2):
-  """The texts of pairs, as rows of one batch."""
-  return tokens_Bx2xL.reshape(-1, tokens_Bx2xL.shape[-1]), length_Bx2.reshape(
-    -1
-  )
+  )(pooled)
 
 
 class RewardModel(_Chooser):
@@ -102,7 +98,7 @@ class RewardModel(_Chooser):
 
   So p(second preferred) = sigmoid(r2 - r1), as Bradley and Terry have it (paper
   appendix A.3), and all that works on two classes works on pairs. Both texts go
-  through the trunk together, as rows of one batch.
+  through the trunk in one row, and neither sees the other.
   """
 
   num_classes: int = 2
@@ -110,10 +106,9 @@ class RewardModel(_Chooser):
   INPUTS = ('tokens', 'length')
 
   @nn.compact
-  def __call__(self, tokens_Bx2xL, length_Bx2, deterministic=True):
-    texts = _each_text(tokens_Bx2xL, length_Bx2)
-    pooled_RxD = _pooled(self.config, *texts, deterministic)
-    return _scores(1, pooled_RxD).reshape(length_Bx2.shape)
+  def __call__(self, tokens_BxL, length_Bx2, deterministic=True):
+    pooled_Bx2xD = _pooled(self.config, tokens_BxL, length_Bx2, deterministic)
+    return _scores(1, pooled_Bx2xD)[:, :, 0]
 
   def rows(self, tokenizer, inputs, labels, *, max_length):
     """Long texts lose their beginning: what is judged stands at the end."""
@@ -162,11 +157,8 @@ class Features(nn.Module):
   INPUTS = ('tokens', 'length')
 
   @nn.compact
-  def __call__(self, tokens, length):
-    if length.ndim == 1:
-      return _pooled(self.config, tokens, length, True)
-    pooled_RxD = _pooled(self.config, *_each_text(tokens, length), True)
-    return pooled_RxD.reshape(*length.shape, -1)
+  def __call__(self, tokens_BxL, length):
+    return _pooled(self.config, tokens_BxL, length, True)
 
   answer = __call__
 
@@ -484,18 +476,18 @@ def parameter_shapes(head, length=1):
   """Nested dict of jax.ShapeDtypeStruct.
 
   Raises:
-    ValueError: rows of this length do not fit the model.
+    ValueError: texts of this length do not fit the model.
   """
   inputs = dummy_inputs(head, length)
   return jax.eval_shape(head.init, jax.random.key(0), *inputs)['params']
 
 
 def dummy_inputs(head, length=1):
-  """One row of zeros, to trace a head with."""
-  texts = (1, 2) if isinstance(head, RewardModel) else (1,)
+  """One row of zeros, to trace a head with; `length` is that of each text."""
+  texts = 2 if isinstance(head, RewardModel) else 1
   arrays = {
-    'tokens': np.zeros((*texts, length), np.int32),
-    'length': np.ones(texts, np.int32),
+    'tokens': np.zeros((1, texts * length), np.int32),
+    'length': np.ones((1, 2) if texts == 2 else 1, np.int32),
     'movers': np.zeros((1, 1), np.int32),
     'arrivals': np.zeros((1, 1), np.int32),
     'captures': np.zeros((1, 1), np.int32),

@@ -52,12 +52,14 @@ class Evaluation:
     }
 
   def buckets(self, model):
-    lengths = [
-      tokenize(model, examples, self.max_length)[0].lengths_N
+    rows = [
+      tokenize(model, examples, self.max_length)[0]
       for examples in self.splits.values()
     ]
+    longest = self.max_length * rows[0].texts
     return batching.choose_buckets(
-      np.concatenate([*lengths, [self.max_length]]), count=self.num_buckets
+      np.concatenate([*(x.lengths_N for x in rows), [longest]]),
+      count=self.num_buckets,
     )
 
 

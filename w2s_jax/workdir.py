@@ -29,7 +29,7 @@ from w2s_jax import logger as logger_lib
 from w2s_jax import weak_labels
 
 # Part of every key; raised when the same spec comes to mean something else.
-FORMAT = 4
+FORMAT = 5
 
 
 @dataclasses.dataclass(frozen=True)

@@ -72,10 +72,9 @@ def measure(*, config):
       epochs=fields.epochs,
       seed=0,
     )
-    tokens = fields.epochs * int(rows.lengths.sum())
+    tokens = fields.epochs * int(rows.lengths_N.sum())
     bucket_N = np.array(buckets)[batching.bucket_of(rows.lengths_N, buckets)]
-    texts = rows.lengths.size // len(rows)
     total['tokens'] += tokens
     total['slots'] += round(tokens * batching.padding_ratio(rows, plan))
-    total['slots_of_rows'] += fields.epochs * texts * int(bucket_N.sum())
+    total['slots_of_rows'] += fields.epochs * int(bucket_N.sum())
   yield dict(total)
