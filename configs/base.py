@@ -51,7 +51,7 @@ def get_config():
   )
   # data * fsdp * tensor = devices; -1 takes what is left.
   c.mesh = config_dict.ConfigDict({'data': -1, 'fsdp': 1, 'tensor': 1})
-  c.eval_batch_size = 64
+  c.eval_batch_size = 32
   c.checkpoint_every = 100  # steps
   c.tensorboard = False  # needs the extra 'tensorboard'
   return c

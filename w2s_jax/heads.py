@@ -21,6 +21,8 @@ Shapes as in transformer.py; C classes, M candidate moves, T tokens of a
 completion, R the rows of a loss: of the batch, or its B * T tokens.
 """
 
+import functools
+
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
@@ -472,8 +474,9 @@ def choose(inputs, config, num_classes, *, label_ids=None):
   return heads[inputs, kind](config, num_classes)
 
 
+@functools.lru_cache(maxsize=64)
 def parameter_shapes(head, length=1):
-  """Nested dict of jax.ShapeDtypeStruct.
+  """Nested dict of jax.ShapeDtypeStruct, not to be changed.
 
   Raises:
     ValueError: texts of this length do not fit the model.

@@ -51,8 +51,9 @@ def read_config(folder):
   return config
 
 
+@functools.lru_cache(maxsize=64)
 def parameter_shapes(config):
-  """{path: shape} of the trunk's parameters."""
+  """{path: shape} of the trunk's parameters, not to be changed."""
   model = transformer.Transformer(config)
   one_row = jnp.zeros((1, 1), jnp.int32), jnp.ones(1, jnp.int32)
   variables = jax.eval_shape(model.init, jax.random.key(0), *one_row)

@@ -174,7 +174,7 @@ class _Learner:
       loss_args=tuple(sorted(lesson.loss_args.items())),
       seed=lesson.seed,
     )
-    self._params_folder = stage.folder / 'params'
+    self._params_folder, self._kept = stage.folder / 'params', None
     self._trainable, self.frozen = adapt.split(
       lesson.model.init(runtime.mesh, lesson.seed),
       freeze=lesson.fine_tuning['freeze'],
@@ -208,11 +208,14 @@ class _Learner:
     if not self.lesson.lora:
       trained = adapt.merge(trained, self.frozen)
     checkpoint.save_params(self._params_folder, trained)
+    self._kept = trained
 
   def finish(self):
     """Predicts, cleans up, and returns what there is to say of the stage."""
     runtime, stage = self._runtime, self.stage
-    trained = checkpoint.load_params(self._params_folder, mesh=runtime.mesh)
+    trained, self._kept = self._kept, None
+    if trained is None:  # by an earlier run
+      trained = checkpoint.load_params(self._params_folder, mesh=runtime.mesh)
     params = adapt.merge(trained, self.frozen)
     scores = _evaluate(runtime, stage, params, self._evaluation, self._buckets)
     if jax.process_index() == 0:
