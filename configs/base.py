@@ -23,6 +23,9 @@ def get_config():
   # The best of ten moments of a student's training, on validation rows: 'none'
   # is its end; 'weak_labels' asks its supervisor; 'ground_truth' is cheating.
   c.early_stopping = 'none'
+  # What a point of a sweep changes that results would not show otherwise, in
+  # your words: 'lr 1e-4'.
+  c.variant = ''
   c.losses = ('xent', 'logconf')  # one student each; see w2s_jax/losses.py
   # Whether a student and its ceiling first learn to write the texts of the
   # transfer set, labels unseen (paper section 5.2.2); (False, True) compares.

@@ -91,7 +91,12 @@ def points():
   sweep = file['sweep']() if SWEEP.value else [{}]
   tasks = file.get('tasks', lambda config: [{}])
   configs = [at(launch.CONFIG.value, point) for point in sweep]
-  return [at(config, point) for config in configs for point in tasks(config)]
+  configs = [at(config, point) for config in configs for point in tasks(config)]
+  if SWEEP.value:
+    from w2s_jax import checks
+
+    checks.check_points(configs)
+  return configs
 
 
 def chosen(configs, number):

@@ -24,6 +24,7 @@ from absl import flags
 
 import launch
 import main as main_lib
+from w2s_jax import preemption
 
 JOBS = flags.DEFINE_integer('jobs', 2, 'Points that run here at a time.')
 EMIT = flags.DEFINE_enum(
@@ -110,17 +111,25 @@ def first_to_end(running):
 
 
 def slurm(command, count):
-  """A job array."""
+  """A job array; what is asked to stop before its end goes on later."""
   return filled(
     """\
     #!/bin/bash
     #SBATCH --job-name=w2s
     #SBATCH --array=0-$last
     #SBATCH --output=w2s-%A-%a.log
+    #SBATCH --open-mode=append
     #SBATCH --requeue
-    srun $command --point=$$SLURM_ARRAY_TASK_ID""",
+    #SBATCH --signal=TERM@120
+    srun $command --point=$$SLURM_ARRAY_TASK_ID
+    status=$$?
+    if [ $$status = $stopped ]; then
+      scontrol requeue $$SLURM_JOB_ID
+    fi
+    exit $$status""",
     last=count - 1,
     command=shlex.join(command),
+    stopped=preemption.EXIT_CODE,
   )
 
 

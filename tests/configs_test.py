@@ -131,14 +131,48 @@ def test_sweep_points_fit_the_config(path):
   file = runpy.run_path(str(path))
   if 'sweep' not in file:
     pytest.skip('no sweep() in this file')
-  seen = set()
+  seen = {}
   for point in file['sweep']():
     config = file['get_config']('').lock()
     config.update(point)  # raises for an unknown field or another type
     assert_has_the_fields_of_base(config)
     assert config.to_json() not in seen
-    seen.add(config.to_json())
+    seen[config.to_json()] = config
   assert len(seen) > 1
+  checks.check_points(seen.values())
+
+
+def test_points_that_would_replace_each_other_need_names():
+  def points(**fields):
+    configs = [load('nlp') for _ in range(3)]
+    for number, config in enumerate(configs):
+      config.losses = ('logconf',)
+      for field, value in fields.items():
+        config.update_from_flattened_dict({field: value(number)})
+    return configs
+
+  changes = {
+    'models.strong.train.learning_rate': lambda n: 0.1**n,
+    'loss_args.logconf.alpha_max': lambda n: n / 4,
+    'data.max_length': lambda n: 64 if n < 2 else 128,
+  }
+  for field, value in changes.items():
+    numbers = '0 and 2' if field == 'data.max_length' else '0 and 1'
+    with pytest.raises(ValueError, match=f'points {numbers} .* in {field}, '):
+      checks.check_points(points(**{field: value}))
+    named = {field: value, 'variant': lambda n: f'number {n}'}
+    checks.check_points(points(**named))
+  # What decides no row, or can be seen in it.
+  checks.check_points(points(seeds=lambda n: (n,)))
+  checks.check_points(points(weak_labels=lambda n: ['soft', 'hard'][n % 2]))
+  checks.check_points(
+    points(**{'models.strong.name': lambda n: f'm{n}', 'population': int})
+  )
+  # The first loss does not read the arguments of the second.
+  of_others = points(**{'loss_args.logconf.alpha_max': lambda n: n / 4})
+  for config in of_others:
+    config.losses = ('xent',)
+  checks.check_points(of_others)
 
 
 def test_every_field_of_base_is_read():

@@ -56,6 +56,7 @@ def result(workdir, rates, **key):
     'weak_labels': 'soft',
     'early_stopping': 'none',
     'generative': False,
+    'variant': '',
     **key,
   }
   labels_N = np.random.default_rng(0).random(600) < 0.5
@@ -198,6 +199,7 @@ def group(
     'weak_labels': 'soft',
     'early_stopping': 'none',
     'generative': generative,
+    'variant': '',
     'n_classes': 2,
     'pgr': pgr,
     'pgr_low': None if pgr is None else -np.inf,

@@ -17,6 +17,8 @@ def test_methods_and_sizes():
   assert results.method(group) == 'logconf via board-s, board-m'
   group.update(early_stopping='weak_labels', generative=True, via=())
   assert results.method(group) == 'logconf stopped + generative'
+  group.update(variant='lr 1e-4')
+  assert results.method(group) == 'logconf stopped lr 1e-4 + generative'
   assert list(results.sizes(made_up.ladder()[::-1])) == list(made_up.MODELS)
 
 

@@ -7,6 +7,7 @@ import sys
 
 import pytest
 
+from w2s_jax import preemption
 import tiny
 
 CONFIG = """
@@ -94,11 +95,13 @@ def recorder(tmp_path):
   programs = {
     'python': f"""\
 #!{sys.executable}
-import json, sys
+import json, os, sys
 with open({str(called)!r}, 'a') as file:
   print(json.dumps(sys.argv[1:]), file=file)
+sys.exit(int(os.environ.get('EXIT', '0')))
 """,
     'srun': '#!/bin/sh\nexec "$@"\n',
+    'scontrol': f'#!/bin/sh\necho "$@" >> {tmp_path}/requeued\n',
   }
   for name, text in programs.items():
     (tmp_path / name).write_text(text)
@@ -131,14 +134,16 @@ def test_a_slurm_array_runs_one_point_each(config, recorder):
   script = emitted(config, 'slurm')
   assert script.startswith('#!/bin/bash\n#SBATCH')
   assert '\n#SBATCH --array=0-1\n' in script
-  subprocess.run(
-    ['bash'],
-    input=script,
-    env={'PATH': path, 'SLURM_ARRAY_TASK_ID': '1'},
-    text=True,
-    check=True,
-  )
-  assert calls(called) == [call_of(config, 1)]
+  job = {'PATH': path, 'SLURM_ARRAY_TASK_ID': '1', 'SLURM_JOB_ID': '7'}
+  requeued = called.with_name('requeued')
+  for status in (0, 1, preemption.EXIT_CODE):
+    assert not requeued.exists()
+    done = subprocess.run(
+      ['bash'], input=script, env=job | {'EXIT': str(status)}, text=True
+    )
+    assert done.returncode == status
+  assert requeued.read_text() == 'requeue 7\n'
+  assert calls(called) == 3 * [call_of(config, 1)]
 
 
 def test_a_jobset_runs_one_point_each(config, recorder):

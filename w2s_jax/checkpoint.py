@@ -125,7 +125,7 @@ def load_params(folder, *, mesh=None):
   """
   folder = absolute(folder)
   done = folder.parent / 'DONE'
-  if done.exists():
+  if jax.process_index() == 0 and done.exists():  # one reads it all
     expected = json.loads(done.read_text())['params_sha256']
     if digest(folder) != expected:
       raise ValueError(

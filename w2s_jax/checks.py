@@ -5,7 +5,9 @@ field, what was found and what to do.
 """
 
 import functools
+import itertools
 
+from flax import traverse_util
 import jax
 
 from w2s_jax import adapt
@@ -13,6 +15,7 @@ from w2s_jax import heads
 from w2s_jax import losses
 from w2s_jax import models
 from w2s_jax import optimizer
+from w2s_jax import result_rows
 from w2s_jax import sharding
 from w2s_jax import tasks
 from w2s_jax import weak_labels
@@ -43,6 +46,33 @@ def parse_chains(students, ladder):
   if not chains:
     raise ValueError("students is empty; name a chain, as 'weak>strong'.")
   return chains
+
+
+def check_points(configs):
+  """No point of a sweep replaces the rows of results of another."""
+  owners = {}
+  for number, config in enumerate(configs):
+    chains = parse_chains(config.students, config.models)
+    for choice in itertools.product(chains, config.losses, config.generative):
+      chain, loss, _ = choice
+      student = tuple(result_rows.student(config, *choice).values())
+      fields = {
+        'models': {key: config.models[key].to_dict() for key in chain},
+        'data': config.data.to_dict(),
+        'loss_args': {loss: dict(config.loss_args.get(loss, {}))},
+        'generative_train': config.generative_train.to_dict(),
+      }
+      fields = traverse_util.flatten_dict(fields, sep='.')
+      other, known = owners.setdefault(student, (number, fields))
+      differing = [
+        f for f in sorted({*fields, *known}) if fields.get(f) != known.get(f)
+      ]
+      if differing:
+        raise ValueError(
+          f'points {other} and {number} of the sweep differ in '
+          f'{", ".join(differing[:3])}, which no column of results shows: one '
+          "would replace the other. Give each a `variant`, such as 'lr 1e-4'."
+        )
 
 
 def check_numbers(config):

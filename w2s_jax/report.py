@@ -5,7 +5,6 @@ Shapes: S seeds, N test examples, C classes.
 
 import functools
 import io
-import json
 import zipfile
 import zlib
 
@@ -20,85 +19,8 @@ from w2s_jax import html_page
 from w2s_jax import lock
 from w2s_jax import metrics
 from w2s_jax import page
+from w2s_jax import result_rows
 from w2s_jax import results
-
-_KEY = *results.PANEL, *results.METHOD
-_OPTIONAL = tuple(  # where the task measures them
-  f'{role}_{name}'
-  for role in results.ROLES
-  for name in ('accepted_accuracy', 'legal')
-)
-_MEANS = (
-  *(
-    f'{role}_{name}'
-    for role in results.ROLES
-    for name in ('auroc', 'nll', 'ece')
-  ),
-  *results.AGREEMENT,
-  'weak_label_accuracy',
-  'seconds',
-)
-_FIELDS = (
-  *_KEY,
-  *results.SIZES,
-  *('seed', 'pgr', 'pgr_status', 'n_test', 'rows', 'rows_cut', 'stages'),
-  *(f'{role}_accuracy' for role in results.ROLES),
-  *_MEANS,
-)
-
-
-def read_results(workdir) -> list[dict]:
-  """The rows of `workdir/results.jsonl`, one for each student trained.
-
-  Raises:
-    FileNotFoundError: there are no results yet.
-    ValueError: a line is damaged or misses a field, or two lines claim to be
-      the same student.
-  """
-  path = epath.Path(workdir) / 'results.jsonl'
-  if not path.exists():
-    raise FileNotFoundError(
-      f'{path} not found: no student is trained yet. Run experiments/main.py '
-      f'with --workdir={workdir} first.'
-    )
-  rows, lines = [], {}
-  for number, line in enumerate(path.read_text().splitlines(), start=1):
-    where = f'{path}, line {number}'
-    try:
-      row = json.loads(line)
-    except ValueError as error:
-      raise ValueError(
-        f'{where}: not JSON ({error}). Delete the file and run again: finished '
-        'stages are not repeated.'
-      ) from error
-    missing = [f for f in _FIELDS if not isinstance(row, dict) or f not in row]
-    if missing:
-      raise ValueError(f'{where}: not a result, {missing[0]!r} is missing.')
-    row['via'] = tuple(row['via'])
-    student = tuple(row[field] for field in (*_KEY, 'seed'))
-    if student in lines:
-      raise ValueError(
-        f'{where}: the same student as line {lines[student]} {student}. Use a '
-        'workdir of its own for each change of the config.'
-      )
-    lines[student] = number
-    rows.append(row)
-  if not rows:
-    raise ValueError(f'{path} is empty: no student is trained yet.')
-  return sorted(rows, key=_order)
-
-
-def _order(row):
-  """Small models first, naive students and the baseline loss too."""
-  return (
-    row['task'],
-    *(row[field] for field in results.SIZES),
-    *(row['weak_model'], row['strong_model']),
-    *(len(row['via']), row['via']),
-    *(row['loss'] != 'xent', row['loss']),
-    *(row['weak_labels'], row['early_stopping'], row['generative']),
-    row['seed'],
-  )
 
 
 def aggregate(workdir, rows) -> list[dict]:
@@ -116,7 +38,9 @@ def aggregate(workdir, rows) -> list[dict]:
   load = functools.cache(functools.partial(_load_predictions, workdir))
   groups = {}
   for row in rows:
-    groups.setdefault(tuple(row[field] for field in _KEY), []).append(row)
+    groups.setdefault(
+      tuple(row[field] for field in result_rows.STUDENT), []
+    ).append(row)
   return [_aggregate_seeds(rows, load) for rows in groups.values()]
 
 
@@ -138,7 +62,9 @@ def _load_predictions(workdir, stage):
 
 
 def _aggregate_seeds(rows, load):
-  group = {field: rows[0][field] for field in (*_KEY, *results.SIZES)}
+  group = {
+    field: rows[0][field] for field in (*result_rows.STUDENT, *results.SIZES)
+  }
   group.update(seeds=[row['seed'] for row in rows], n_seeds=len(rows))
   first_path, first_ids, _, _ = load(rows[0]['stages']['weak'])
   group['n_test'] = len(first_ids)
@@ -165,7 +91,7 @@ def _aggregate_seeds(rows, load):
     group['reliability'][role] = metrics.reliability(
       probs_SxNxC.reshape(-1, n_classes), labels_SxNxC.reshape(-1, n_classes)
     )
-  for name in (*_MEANS, *_OPTIONAL):
+  for name in (*result_rows.MEANS, *result_rows.OPTIONAL):
     values = [row[name] for row in rows if row.get(name) is not None]
     group[name] = float(np.mean(values)) if values else None
   pgr = metrics.pgr_interval(
@@ -180,10 +106,10 @@ def write(workdir) -> list[dict]:
   """Writes report.md, report.html and figures/*.png; returns `aggregate`'s.
 
   Raises:
-    FileNotFoundError, ValueError: as `read_results` and `aggregate`.
+    FileNotFoundError, ValueError: as `result_rows.read` and `aggregate`.
   """
   workdir = epath.Path(workdir)
-  rows = read_results(workdir)
+  rows = result_rows.read(workdir)
   groups = aggregate(workdir, rows)
   pngs = {}
   drawn = figures.draw(groups)

@@ -14,7 +14,9 @@ ROLES = ('weak', 'student', 'ceiling', 'zero_shot')
 PAIR = ('weak_model', 'strong_model')
 PANEL = ('task', *PAIR)
 SIZES = ('weak_parameters', 'strong_parameters')
-METHOD = ('via', 'loss', 'weak_labels', 'early_stopping', 'generative')
+METHOD = (
+  *('via', 'loss', 'weak_labels', 'early_stopping', 'generative', 'variant'),
+)
 AGREEMENT = (
   'agreement',
   'agreement_supervisor_right',
@@ -43,6 +45,8 @@ def method(group):
   }
   if group['early_stopping'] in stopped:
     words.append(stopped[group['early_stopping']])
+  if group['variant']:
+    words.append(group['variant'])
   return marked(' '.join(words), group)
 
 

@@ -218,20 +218,21 @@ class _Learner:
       trained = checkpoint.load_params(self._params_folder, mesh=runtime.mesh)
     params = adapt.merge(trained, self.frozen)
     scores = _evaluate(runtime, stage, params, self._evaluation, self._buckets)
-    if jax.process_index() == 0:
-      self.lesson.model.tokenizer.save(stage.folder)
-      for temporary in ('checkpoints', 'snapshots'):
-        (stage.folder / temporary).rmtree(missing_ok=True)
-    return {
+    summary = {
       'steps': len(self._prepared['plan']),
       'rows': len(self._rows),
       'rows_cut': self._cut,
       'padding_ratio': batching.padding_ratio(
         self._rows, self._prepared['plan']
       ),
-      'params_sha256': checkpoint.digest(self._params_folder),
       **scores,
     }
+    if jax.process_index() == 0:  # which also writes the summary
+      self.lesson.model.tokenizer.save(stage.folder)
+      for temporary in ('checkpoints', 'snapshots'):
+        (stage.folder / temporary).rmtree(missing_ok=True)
+      summary['params_sha256'] = checkpoint.digest(self._params_folder)
+    return summary
 
 
 def _trained(runtime, stage, seed):

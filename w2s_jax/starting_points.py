@@ -68,7 +68,9 @@ def generative_stage(
     trunk = model.init(runtime.mesh, seed)['transformer']
     params = {'transformer': trunk}
     before = nats(params)
-    if not workdir.agreed(checkpoint.is_saved(params_folder)):
+    if workdir.agreed(checkpoint.is_saved(params_folder)):
+      params = checkpoint.load_params(params_folder, mesh=runtime.mesh)
+    else:
       member = train.Member(
         trainable=params,
         frozen={},
@@ -84,18 +86,18 @@ def generative_stage(
         name=stage.name,
       )
       checkpoint.save_params(params_folder, params)
-    params = checkpoint.load_params(params_folder, mesh=runtime.mesh)
-    if jax.process_index() == 0:
-      model.tokenizer.save(stage.folder)
-      (stage.folder / 'checkpoints').rmtree(missing_ok=True)
-    return {
+    summary = {
       'seconds': round(time.monotonic() - started, 1),
       'steps': len(prepared['plan']),
       'tokens': int(packed.lengths.sum()),
       'validation_nats_before': before,  # a token
       'validation_nats': nats(params),
-      'params_sha256': checkpoint.digest(params_folder),
     }
+    if jax.process_index() == 0:  # which also writes the summary
+      model.tokenizer.save(stage.folder)
+      (stage.folder / 'checkpoints').rmtree(missing_ok=True)
+      summary['params_sha256'] = checkpoint.digest(params_folder)
+    return summary
 
   stage = workdir.once(runtime, f'{name}-seed{seed}', model, spec, build)
   return _starting_from(model, generative=stage)

@@ -9,15 +9,14 @@ for the next. The strong ceiling is the student's model trained on ground truth.
 import dataclasses
 import functools
 import itertools
-import json
 
 import jax
 import numpy as np
 
 from w2s_jax import checkpoint
 from w2s_jax import checks
-from w2s_jax import lock
 from w2s_jax import metrics
+from w2s_jax import result_rows
 from w2s_jax import sharding
 from w2s_jax import stages
 from w2s_jax import starting_points
@@ -25,12 +24,6 @@ from w2s_jax import tasks
 from w2s_jax import weak_labels
 from w2s_jax import workdir as workdir_lib
 from w2s_jax.tasks import splits
-
-# One row of results.jsonl for each of these.
-ROW_KEY = (
-  *('task', 'weak_model', 'strong_model', 'via'),
-  *('loss', 'weak_labels', 'early_stopping', 'generative', 'seed'),
-)
 
 
 def run(config, workdir, *, console):
@@ -95,7 +88,7 @@ def run(config, workdir, *, console):
       for row in journey.results(chain, loss, generative, zero_shot)
     ]
     if jax.process_index() == 0:
-      write_results(runtime.workdir, rows)
+      result_rows.write(runtime.workdir, rows)
 
 
 def in_groups(seeds, size):
@@ -241,7 +234,9 @@ class Journey:
     given = list(zip(self._seeds, inputs, labels, judges))
 
     def name(method):
-      return f'{role}-{adapted_name(models[0].name, method)}{suffix}'
+      return (
+        f'{role}-{result_rows.adapted_name(models[0].name, method)}{suffix}'
+      )
 
     def train(models, method, fine_tuning, lora=None):
       lessons = [
@@ -305,9 +300,13 @@ class Journey:
     for seed, transfer, labels, weak, student, ceiling in together:
       labels = weak_labels.join(transfer.ids, labels)
       rows.append(
-        self._described(chain, loss, generative)
-        | {'seed': seed}
-        | compare(
+        result_rows.student(self._config, chain, loss, generative)
+        | {
+          'seed': seed,
+          'weak_parameters': self._ladder[chain[0]].num_parameters,
+          'strong_parameters': self._ladder[chain[-1]].num_parameters,
+        }
+        | result_rows.measured(
           dict(weak=weak, student=student, ceiling=ceiling, zero_shot=untrained)
         )
         | {
@@ -317,26 +316,6 @@ class Journey:
         }
       )
     return rows
-
-  def _described(self, chain, loss, generative):
-    """What a row of results is about."""
-
-    def called(key):
-      method = self._config.models[key].adapt.method
-      return adapted_name(self._ladder[key].name, method)
-
-    return dict(
-      task=self._config.task,
-      weak_model=called(chain[0]),
-      strong_model=called(chain[-1]),
-      via=[called(key) for key in chain[1:-1]],
-      weak_labels=self._config.weak_labels,
-      early_stopping=self._config.early_stopping,
-      generative=generative,
-      loss=loss,
-      weak_parameters=self._ladder[chain[0]].num_parameters,
-      strong_parameters=self._ladder[chain[-1]].num_parameters,
-    )
 
 
 def without_truth(examples):
@@ -381,37 +360,6 @@ def count_stages(chains, ladder, loss_names, seeds, generative):
   return len(strong) + len(seeds) * a_seed
 
 
-def compare(trained):
-  """Metrics, agreement and PGR on the test set, of stages by their role."""
-  test = {role: stage.predictions('test') for role, stage in trained.items()}
-  truth = test['weak']['label_probs']
-  row = {'n_test': len(truth)}
-  for role, arrays in test.items():
-    summary = metrics.summary(arrays['probs'], truth)
-    for name in ('accuracy', 'accuracy_se', 'auroc', 'nll', 'ece'):
-      row[f'{role}_{name}'] = summary[name]
-    for name, value in trained[role].summary().items():
-      if name == 'validation_accuracy' or name.startswith('test_'):
-        row.setdefault(f'{role}_{name.removeprefix("test_")}', value)
-  agreement = metrics.agreement(
-    test['student']['probs'], test['weak']['probs'], truth
-  )
-  row['agreement'] = agreement['all']
-  row['agreement_supervisor_right'] = agreement['supervisor_right']
-  row['agreement_supervisor_wrong'] = agreement['supervisor_wrong']
-  pgr = metrics.pgr_interval(
-    *(
-      metrics.correct(test[role]['probs'], truth)[None]
-      for role in ('weak', 'student', 'ceiling')
-    )
-  )
-  row['pgr'], row['pgr_status'] = pgr.value, pgr.status
-  for name in ('seconds', 'rows', 'rows_cut'):
-    row[name] = trained['student'].summary()[name]
-  row['stages'] = {role: s.folder.name for role, s in trained.items()}
-  return row
-
-
 def load_splits(task, data, *, seeds, num_transfer):
   """(evaluated splits, {seed: [weak half, transfer slices ...]}).
 
@@ -448,28 +396,3 @@ def load_splits(task, data, *, seeds, num_transfer):
     splits.check_disjoint({**evaluated, **named})
     slices[seed] = list(named.values())
   return evaluated, slices
-
-
-def adapted_name(name, method):
-  """What a model is called in results once it has come to its task."""
-  return name if method == 'full' else f'{name}-{method}'
-
-
-def write_results(workdir, rows):
-  """Adds rows to results.jsonl; a row of the same key is replaced."""
-  path = workdir / 'results.jsonl'
-  with lock.hold(workdir / 'results.LOCK'):
-    _replace_rows(path, rows)
-
-
-def _replace_rows(path, rows):
-  old = []
-  if path.exists():
-    old = [json.loads(line) for line in path.read_text().splitlines()]
-  by_key = {
-    json.dumps([row.get(k) for k in ROW_KEY]): row for row in [*old, *rows]
-  }
-  lines = [json.dumps(by_key[key]) + '\n' for key in sorted(by_key)]
-  partial = path.with_name('results.jsonl.partial')
-  partial.write_text(''.join(lines))
-  partial.replace(path)
