@@ -11,8 +11,8 @@ process:
   weight_B      float32, 0 in padding rows
 
 and what else the head of the model reads, such as movers_BxM. The two texts of
-a pair stand one behind the other, and length_Bx2 says where each ends: padded
-one by one, the shorter would be a quarter padding.
+a pair stand one behind the other, with their lengths in length_Bx2: padded to
+one length side by side, the shorter would be padding in large part.
 """
 
 import dataclasses

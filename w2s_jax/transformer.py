@@ -83,8 +83,8 @@ def _norm(config, name):
 def attention_mask(position_BxL, length, num_keys, *, causal, window):
   """Which of M keys a query may see: bool, broadcastable to BxHxLxM.
 
-  A decoder needs no lengths of single texts: padding is on the right, so no
-  real token sees any of it.
+  Where a row is one text, a decoder needs no length: padding is on the right,
+  so no real token sees any of it.
   """
   key_1x1xM = jnp.arange(num_keys)[None, None]
   if length.ndim == 1 and not causal:
