@@ -16,7 +16,7 @@ LAYERS = (
   ('workdir',),
   ('train', 'predict', 'weak_labels', 'figures'),
   ('checkpoint', 'row_figures'),
-  ('models', 'panels'),
+  ('models', 'panels', 'result_rows'),
   ('heads', 'hub', 'results'),
   ('gguf_files',),
   (
