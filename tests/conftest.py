@@ -1,7 +1,14 @@
 """Eight simulated devices, strict ranks, the repository on the path."""
 
+import os
 import pathlib
 import sys
+
+# Programs run but a few times here, so the compiler is not to think long. The
+# processes that tests start inherit this.
+os.environ['XLA_FLAGS'] = (
+  f'{os.environ.get("XLA_FLAGS", "")} --xla_backend_optimization_level=0'
+)
 
 import jax
 

@@ -107,12 +107,7 @@ def start_together(workdir, count, *, devices=1, **fields):
       f'--num_processes={count}',
       f'--process_id={i}',
       stdout=subprocess.PIPE,
-      env={
-        'JAX_NUM_CPU_DEVICES': str(devices),
-        # For all but the first process, which alone finds in the cache what
-        # was compiled before: so it is on a CPU.
-        'XLA_FLAGS': '--xla_backend_optimization_level=0',
-      },
+      env={'JAX_NUM_CPU_DEVICES': str(devices)},
       **fields,
     )
     for i in range(count)
