@@ -93,9 +93,7 @@ def make_plan(model, config, key, mesh):
       state, frozen, batch(spec.train.batch_size), 0, recipe.numbers()
     )
     rows = batch(prediction_batch(config, mesh))
-    prediction = answer.lower(
-      parameters, [rows[name] for name in network.INPUTS]
-    )
+    prediction = answer.lower(parameters, rows)
     return Plan(
       parameters=bytes_of((state.params, frozen)),
       optimizer=bytes_of(state.opt_state),

@@ -120,13 +120,14 @@ def test_buckets_are_the_best_of_all(count):
 
 
 def test_inference_batches_hold_every_row_once():
-  rows = make_rows()
-  batches = list(
-    batching.sorted_batches(rows, batch_size=8, buckets=(16, 40, 80))
-  )
-  ids = np.concatenate([b['id'] for b in batches])
-  assert sorted(ids[ids >= 0]) == list(range(103))
-  lengths = [b['tokens'].shape[1] for b in batches]
+  lengths_N = make_rows().lengths_N
+  plan = batching.sorted_plan(lengths_N, batch_size=8, buckets=(16, 40, 80))
+  assert sorted(np.concatenate([index for index, _ in plan])) == [*range(103)]
+  assert [len(index) for index, _ in plan] == [8] * 12 + [7]
+  for index, length in plan:
+    longest = lengths_N[index].max()
+    assert length == min(b for b in (16, 40, 80) if b >= longest)
+  lengths = [length for _, length in plan]
   assert lengths == sorted(lengths, reverse=True)
 
 

@@ -21,6 +21,7 @@ LAYERS = (
   ('gguf_files',),
   (
     'batching',
+    'compile_ahead',
     'decoding',
     'pretrained',
     'adapt',

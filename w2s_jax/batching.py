@@ -187,13 +187,14 @@ def train_iterator(rows, plan):
   return iter(dataset.to_iter_dataset(options))
 
 
-def sorted_batches(rows, *, batch_size, buckets):
-  """Every row once, longest first, for inference; the last batch is padded."""
-  order_N = np.argsort(-rows.lengths_N, kind='stable')
-  for start in range(0, len(rows), batch_size):
-    index = order_N[start : start + batch_size]
-    length = buckets[bucket_of(rows.lengths_N[index].max(), buckets)]
-    yield assemble(rows, index, length, batch_size=batch_size)
+def sorted_plan(lengths_N, *, batch_size, buckets):
+  """[(rows of a batch, its length)] for inference: each row once.
+
+  The longest come first; the last batch may be short.
+  """
+  order_N = np.argsort(-lengths_N, kind='stable')
+  batches = np.split(order_N, range(batch_size, len(order_N), batch_size))
+  return [(x, buckets[bucket_of(lengths_N[x[0]], buckets)]) for x in batches]
 
 
 def padding_ratio(rows, plan):

@@ -7,6 +7,7 @@ import jax
 import numpy as np
 
 from w2s_jax import batching
+from w2s_jax import compile_ahead
 from w2s_jax import sharding
 
 IN_FLIGHT = 8
@@ -14,9 +15,10 @@ IN_FLIGHT = 8
 
 @functools.lru_cache(maxsize=None)
 def answer_fn(model, mesh):
-  """Jitted (params, inputs of a batch) -> what is kept of each row."""
+  """Jitted (params, batch) -> what is kept of each row."""
 
-  def answer(params, inputs):
+  def answer(params, batch):
+    inputs = [batch[name] for name in model.INPUTS]
     return model.apply({'params': params}, *inputs, method='answer')
 
   return jax.jit(answer, out_shardings=sharding.replicated(mesh))
@@ -31,7 +33,6 @@ def predict(model, params, rows, *, batch_size, buckets, mesh, progress=None):
   """
   ways = mesh.shape['data'] * mesh.shape['fsdp']
   batch_size = ways * -(-batch_size // ways)
-  ask = answer_fn(model, mesh)
   result = None
   waiting = collections.deque()
   done = 0
@@ -47,14 +48,22 @@ def predict(model, params, rows, *, batch_size, buckets, mesh, progress=None):
     if progress:
       progress.update(done, examples=int(real_B.sum()))
 
-  with jax.set_mesh(mesh):
-    for batch in batching.sorted_batches(
-      rows, batch_size=batch_size, buckets=buckets
-    ):
-      ids_B = batch['id']
-      inputs = [batch[name] for name in model.INPUTS]
+  plan = batching.sorted_plan(
+    rows.lengths_N, batch_size=batch_size, buckets=buckets
+  )
+  lengths = [length for _, length in plan]
+  names = {'tokens', *model.INPUTS}
+  with (
+    jax.set_mesh(mesh),
+    compile_ahead.Programs(
+      answer_fn(model, mesh), mesh, lengths=lengths, place=1
+    ) as ask,
+  ):
+    for index, length in plan:
+      batch = batching.assemble(rows, index, length, batch_size=batch_size)
+      inputs = {name: batch[name] for name in names}
       placed = sharding.place_batch(mesh, inputs)
-      waiting.append((ids_B, ask(params, placed)))
+      waiting.append((batch['id'], ask(params, placed)))
       if len(waiting) > IN_FLIGHT:
         collect()
     while waiting:

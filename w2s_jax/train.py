@@ -14,6 +14,7 @@ import optax
 from w2s_jax import adapt
 from w2s_jax import batching
 from w2s_jax import checkpoint as checkpoint_lib
+from w2s_jax import compile_ahead
 from w2s_jax import losses
 from w2s_jax import optimizer
 from w2s_jax import population
@@ -318,7 +319,12 @@ def _fit_population(
     # The order below matters. A save comes before the next batch is drawn and
     # after every earlier step is logged; a step is dispatched before the
     # metrics of the one before it are read, so the device never waits.
-    with _Log(members, name, total_steps, first_step) as log:
+    with (
+      compile_ahead.Programs(
+        train_step, joint_mesh, lengths=_lengths(members, first_step), place=2
+      ) as train_step,
+      _Log(members, name, total_steps, first_step) as log,
+    ):
       for step in range(first_step, total_steps):
         if step in moments - {0}:
           for member, params in zip(members, singles(state.params)):
@@ -342,6 +348,14 @@ def _fit_population(
           state, metrics = train_step(state, frozen, placed, seeds, numbers)
         log.add(step, metrics, examples=sum(b['weight'].sum() for b in batch))
     return list(singles(state.params))
+
+
+def _lengths(members, step):
+  """Of the batches of an epoch, from a step on, each once."""
+  plans = [member.plan for member in members]
+  end = min(step + plans[0].steps_per_epoch, len(plans[0]))
+  longest = (max(plan[i][1] for plan in plans) for i in range(step, end))
+  return tuple(dict.fromkeys(longest))
 
 
 def _are_same(left, right):

@@ -1,0 +1,74 @@
+import threading
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from w2s_jax import compile_ahead
+from w2s_jax import sharding
+import tiny
+
+
+def placed(mesh, length):
+  tokens = np.arange(2 * length, dtype=np.int32).reshape(2, length)
+  return sharding.place_batch(mesh, {'tokens': tokens})
+
+
+def traced_by(function):
+  """A jitted function, and (tokens of a row, thread) of each of its traces."""
+  traces = []
+
+  def noted(scale, batch):
+    traces.append((batch['tokens'].shape[-1], threading.current_thread()))
+    return function(scale, batch)
+
+  return jax.jit(noted), traces
+
+
+def total(scale, batch):
+  return scale * jnp.sum(batch['tokens'])
+
+
+def test_the_first_call_compiles_for_all_lengths_in_threads():
+  mesh = tiny.one_device()
+  function, traces = traced_by(total)
+  with (
+    jax.set_mesh(mesh),
+    compile_ahead.Programs(function, mesh, lengths=(4, 8, 16), place=1) as ask,
+  ):
+    for length in (8, 4, 16, 8):
+      assert ask(2, placed(mesh, length)) == 2 * sum(range(2 * length))
+  lengths, threads = zip(*traces)
+  assert lengths[0] == 8 and sorted(lengths) == [4, 8, 16]
+  assert threading.main_thread() not in threads
+
+
+def test_a_length_that_was_not_told_works_too():
+  mesh = tiny.one_device()
+  function, traces = traced_by(total)
+  with (
+    jax.set_mesh(mesh),
+    compile_ahead.Programs(function, mesh, lengths=(4,), place=1) as ask,
+  ):
+    assert [ask(1, placed(mesh, n)) for n in (4, 6, 6)] == [28, 66, 66]
+  assert [length for length, _ in traces] == [4, 6]
+
+
+def test_what_does_not_compile_fails_in_the_call_that_needs_it():
+  mesh = tiny.one_device()
+
+  def short(scale, batch):
+    if batch['tokens'].shape[-1] > 4:
+      raise ValueError('too long')
+    return total(scale, batch)
+
+  with (
+    jax.set_mesh(mesh),
+    compile_ahead.Programs(
+      jax.jit(short), mesh, lengths=(4, 8), place=1
+    ) as ask,
+  ):
+    assert ask(1, placed(mesh, 4)) == 28
+    with pytest.raises(ValueError, match='too long'):
+      ask(1, placed(mesh, 8))
