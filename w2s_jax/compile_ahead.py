@@ -25,7 +25,7 @@ class Programs:
     """Of batches of such `lengths`, which stand at a `place` of arguments."""
     self._function = function
     self._mesh = mesh
-    self._lengths = lengths
+    self._lengths = lengths if _cores() > 1 else ()  # else as each comes
     self._place = place
     self._pool = futures.ThreadPoolExecutor(min(_cores(), _MOST_AT_ONCE))
     self._started = {}  # length -> Future
