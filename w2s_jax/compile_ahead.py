@@ -23,11 +23,12 @@ class Programs:
 
   def __init__(self, function, mesh, *, lengths, place):
     """Of batches of such `lengths`, which stand at a `place` of arguments."""
+    cores = _cores()
     self._function = function
     self._mesh = mesh
-    self._lengths = lengths if _cores() > 1 else ()  # else as each comes
+    self._lengths = lengths if cores > 1 else ()  # else as each comes
     self._place = place
-    self._pool = futures.ThreadPoolExecutor(min(_cores(), _MOST_AT_ONCE))
+    self._pool = futures.ThreadPoolExecutor(min(cores, _MOST_AT_ONCE))
     self._started = {}  # length -> Future
 
   def __enter__(self):

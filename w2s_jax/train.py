@@ -351,11 +351,10 @@ def _fit_population(
 
 
 def _lengths(members, step):
-  """Of the batches of an epoch, from a step on, each once."""
+  """Of the batches of an epoch, from a step on."""
   plans = [member.plan for member in members]
   end = min(step + plans[0].steps_per_epoch, len(plans[0]))
-  longest = (max(plan[i][1] for plan in plans) for i in range(step, end))
-  return tuple(dict.fromkeys(longest))
+  return [max(plan[i][1] for plan in plans) for i in range(step, end)]
 
 
 def _are_same(left, right):
