@@ -71,9 +71,9 @@ def make_plan(model, config, key, mesh):
   import jax
 
   from w2s_jax import adapt
-  from w2s_jax import heads
   from w2s_jax import predict
   from w2s_jax import train
+  from w2s_jax.models import heads
 
   spec = config.models[key]
   network, length = model.network, config.data.max_length
@@ -131,8 +131,8 @@ def batch_of(network, length, mesh, size):
   """Shapes of a training batch."""
   import jax
 
-  from w2s_jax import heads
   from w2s_jax import sharding
+  from w2s_jax.models import heads
 
   one = {
     **dict(zip(network.INPUTS, heads.dummy_inputs(network, length))),

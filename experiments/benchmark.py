@@ -21,9 +21,6 @@ import os
 import pathlib
 
 from absl import flags
-
-import launch
-
 from benchmarks import loops
 from benchmarks import padding
 from benchmarks import population
@@ -31,6 +28,8 @@ from benchmarks import probes
 from benchmarks import speed
 from benchmarks import start
 from benchmarks import table
+
+import launch
 
 PARTS = flags.DEFINE_list('parts', [], 'Of those above; all without it.')
 PRESET = flags.DEFINE_string('preset', 'minilm-l6', 'Model of part a.')

@@ -40,7 +40,7 @@ _HEARTBEAT = 60
 def main():
   import jax
 
-  from w2s_jax import preemption
+  from w2s_jax.runtime import preemption
 
   if DISTRIBUTED.value or COORDINATOR.value:
     jax.distributed.initialize(
@@ -59,8 +59,8 @@ def run():
   import jax
   import rich.console
 
-  from w2s_jax import preemption
   from w2s_jax import study
+  from w2s_jax.runtime import preemption
 
   workdir = launch.WORKDIR.value
   primary = jax.process_index() == 0
@@ -78,7 +78,9 @@ def run():
     console.print(f'{e}; the same command goes on from there.')
     sys.exit(preemption.EXIT_CODE)
   if primary and POINT.value is None:
-    from w2s_jax import report  # brings matplotlib, which training can spare
+    from w2s_jax.report import (
+      report,
+    )  # brings matplotlib, which training can spare
 
     console.print(report.console_table(report.write(workdir)))
     console.print(f'Report: {workdir}/report.html')
@@ -93,9 +95,9 @@ def points():
   configs = [at(launch.CONFIG.value, point) for point in sweep]
   configs = [at(config, point) for config in configs for point in tasks(config)]
   if SWEEP.value:
-    from w2s_jax import checks
+    from w2s_jax import check_config
 
-    checks.check_points(configs)
+    check_config.check_points(configs)
   return configs
 
 
@@ -120,13 +122,13 @@ def with_data(configs, console):
   if len({c.task for c in configs}) == 1:
     return configs  # a mistake with the only task is the user's to see
 
-  from w2s_jax import checks
+  from w2s_jax import check_config
   from w2s_jax import study
 
   left_out = {}
   for config in configs:
     if config.task not in left_out:
-      chains = checks.parse_chains(config.students, config.models)
+      chains = check_config.parse_chains(config.students, config.models)
       try:
         study.load_splits(
           config.task,

@@ -42,9 +42,8 @@ import pathlib
 import random
 import time
 
-import chess
-
 import check_chess_puzzles
+import chess
 import stockfish
 
 PLAY_NODES = 600  # for a move in a game

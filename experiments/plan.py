@@ -46,22 +46,22 @@ class Stage(NamedTuple):
 def main():
   import rich.console
 
-  from w2s_jax import checks
-  from w2s_jax import heads
+  from w2s_jax import check_config
   from w2s_jax import sharding
+  from w2s_jax.models import heads
 
   config = launch.CONFIG.value
   if CHIP.value not in roofline.CHIPS:
     names = ', '.join(roofline.CHIPS)
     raise ValueError(f'--chip={CHIP.value} is not one of {names}.')
   chip = roofline.CHIPS[CHIP.value]
-  chains = checks.parse_chains(config.students, config.models)
-  checks.check_numbers(config)
+  chains = check_config.parse_chains(config.students, config.models)
+  check_config.check_numbers(config)
   check_is_known(config, chains)
   devices = ahead.simulated(CHIP.value, DEVICES.value)
   mesh = sharding.make_mesh(**mesh_fields(config.mesh), devices=devices)
   models = {
-    key: checks.build_model(
+    key: check_config.build_model(
       config.models[key], key, config.task, config.data, mesh
     )
     for key in dict.fromkeys(key for chain in chains for key in chain)

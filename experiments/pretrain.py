@@ -18,22 +18,22 @@ import chess
 import numpy as np
 import rich.console
 
-import launch
-
 from w2s_jax import batching
 from w2s_jax import checkpoint
-from w2s_jax import heads
-from w2s_jax import logger as logger_lib
 from w2s_jax import metrics
-from w2s_jax import models
 from w2s_jax import predict
-from w2s_jax import pretrained
 from w2s_jax import sharding
-from w2s_jax import tasks
 from w2s_jax import train
 from w2s_jax import weak_labels
+from w2s_jax.models import heads
+from w2s_jax.models import model as model_lib
+from w2s_jax.models import pretrained
+from w2s_jax.runtime import logger as logger_lib
 from w2s_jax.tasks import chess as chess_task
+from w2s_jax.tasks import registry
 from w2s_jax.tasks import sources
+
+import launch
 
 BUCKETS = (16, 24, 28, 33)  # tokens, in which the positions of games fit well
 # Rarely has a position more moves. Those are left out, as room for them would
@@ -49,7 +49,7 @@ def main():
   fields = config.model.to_dict()
   recipe = fields.pop('train')
   fields.pop('adapt')  # there is nothing yet to adapt
-  model = models.build(
+  model = model_lib.build(
     inputs='position', num_classes=chess_task.NUM_CLASSES, **fields
   )
   training, validation = load_positions(config.data, workdir, console)
@@ -103,7 +103,7 @@ def main():
 
 
 def puzzle_rows(data, model):
-  puzzles, _, _ = tasks.load('chess_puzzles', source=data.puzzles)
+  puzzles, _, _ = registry.load('chess_puzzles', source=data.puzzles)
   chosen = random.Random(data.seed).sample(range(len(puzzles)), len(puzzles))
   puzzles = puzzles.take(np.array(chosen[: data.num_puzzles]))
   rows, _ = model.network.rows(
@@ -143,7 +143,7 @@ def draw_positions(data):
     )
   excluded = set()
   if data.exclude:
-    puzzles, _, _ = tasks.load('chess_puzzles', source=data.exclude)
+    puzzles, _, _ = registry.load('chess_puzzles', source=data.exclude)
     excluded = {chess.Board(p.fen).epd() for p in puzzles.inputs}
   rng = random.Random(data.seed)
   held_out, training = [], []

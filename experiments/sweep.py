@@ -21,10 +21,11 @@ import sys
 import textwrap
 
 from absl import flags
+import main as main_lib
+
+from w2s_jax.runtime import preemption
 
 import launch
-import main as main_lib
-from w2s_jax import preemption
 
 JOBS = flags.DEFINE_integer('jobs', 2, 'Points that run here at a time.')
 EMIT = flags.DEFINE_enum(

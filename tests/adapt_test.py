@@ -9,11 +9,12 @@ import numpy as np
 import pytest
 
 from w2s_jax import adapt
+from w2s_jax import check_config
 from w2s_jax import checkpoint
-from w2s_jax import checks
 from w2s_jax import predict
-from w2s_jax import transformer
 from w2s_jax import weak_labels
+from w2s_jax.models import transformer
+
 import tiny
 
 PARAMS = {
@@ -212,7 +213,7 @@ def test_a_prompt_shows_weak_labels_to_the_student_alone(workdir):
 def test_all_stages_are_counted(workdir, method, tmp_path):
   fields = DECODER | {'models.strong.adapt.method': method}
   c = tiny.config(**fields)
-  chains = checks.parse_chains(c.students, c.models)
+  chains = check_config.parse_chains(c.students, c.models)
   # zero_shot, weak, labels, features, student and ceiling.
   expected = {'probe': 6, 'lp_ft': 8}[method]
   count = tiny.study.count_stages(

@@ -11,9 +11,10 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from w2s_jax import heads
-from w2s_jax import tasks
-from w2s_jax import transformer
+from w2s_jax.models import heads
+from w2s_jax.models import transformer
+from w2s_jax.tasks import registry
+
 import tiny
 
 sys.path.insert(0, str(tiny.ROOT / 'experiments'))
@@ -228,7 +229,7 @@ def test_plain_loops_do_the_work_of_a_study(tmp_path):
   """Where a batch is all rows of an epoch, the outcomes are the same."""
   pytest.importorskip('torch', reason='needs torch')
   pytest.importorskip('transformers', reason='needs transformers')
-  tiny_bert(tmp_path, tasks.load('synthetic')[0].inputs)
+  tiny_bert(tmp_path, registry.load('synthetic')[0].inputs)
   fields = {'losses': ('xent',)}
   for key in ('weak', 'strong'):
     fields |= {

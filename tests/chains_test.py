@@ -7,8 +7,9 @@ import numpy as np
 import pytest
 import rich.console
 
-from w2s_jax import checks
+from w2s_jax import check_config
 from w2s_jax import study
+
 import tiny
 
 
@@ -170,12 +171,12 @@ def test_early_stopping_by_the_truth_trains_only_a_student(chained, tmp_path):
 )
 def test_chains_with_a_mistake_are_named(students, says):
   with pytest.raises(ValueError, match=says):
-    checks.parse_chains(students, dict.fromkeys(('weak', 'strong')))
+    check_config.parse_chains(students, dict.fromkeys(('weak', 'strong')))
 
 
 def test_chains_are_read_from_left_to_right():
   ladder = dict.fromkeys('abc')
-  assert checks.parse_chains(('a>b', ' a > b > c '), ladder) == [
+  assert check_config.parse_chains(('a>b', ' a > b > c '), ladder) == [
     ('a', 'b'),
     ('a', 'b', 'c'),
   ]

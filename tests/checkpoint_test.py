@@ -5,6 +5,7 @@ import pytest
 from w2s_jax import checkpoint
 from w2s_jax import predict
 from w2s_jax import sharding
+
 import tiny
 
 

@@ -13,9 +13,10 @@ import chess
 import numpy as np
 import pytest
 
-from w2s_jax import tasks
 from w2s_jax.tasks import chess as chess_task
+from w2s_jax.tasks import registry
 from w2s_jax.tasks import splits
+
 import tiny_chess
 
 LICHESS = (
@@ -74,7 +75,7 @@ def as_csv(rows):
 
 
 def load(source, **select):
-  examples, _, counts = tasks.load(
+  examples, _, counts = registry.load(
     'chess_puzzles', source=source, select=select
   )
   return examples, counts['train']

@@ -5,8 +5,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from w2s_jax import compile_ahead
 from w2s_jax import sharding
+from w2s_jax.runtime import compile_ahead
+
 import tiny
 
 

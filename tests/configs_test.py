@@ -6,10 +6,11 @@ import pytest
 
 from configs import base
 from w2s_jax import assets
-from w2s_jax import checks
-from w2s_jax import tasks
+from w2s_jax import check_config
 from w2s_jax.tasks import nlp
+from w2s_jax.tasks import registry
 from w2s_jax.tasks import sources
+
 import tiny
 
 FILES = sorted(
@@ -61,12 +62,14 @@ def test_loads_and_has_the_fields_of_base(path, arg):
 @EACH_FILE
 def test_debug_needs_no_download(path):
   config = load(path.stem, 'debug')
-  source = config.data.source or tasks.TASKS[config.task].source
+  source = config.data.source or registry.TASKS[config.task].source
   kind, _, name = source.partition(':')
   assert kind == 'synthetic' or name.partition('/')[0] in SHIPPED
   for key, model in config.models.items():
     assert model.weights.startswith('random:')
-    checks.build_model(model, key, config.task, config.data, tiny.one_device())
+    check_config.build_model(
+      model, key, config.task, config.data, tiny.one_device()
+    )
 
 
 @pytest.mark.parametrize(
@@ -87,11 +90,11 @@ def test_students_are_chains_of_existing_models(
   name, arg, students, models, longest
 ):
   config = load(name, arg)
-  chains = checks.parse_chains(config.students, config.models)
+  chains = check_config.parse_chains(config.students, config.models)
   assert len(chains) == students and len(config.models) == models
   assert len({model.name for model in config.models.values()}) == models
-  checks.check_numbers(config)
-  checks.check_losses(config.losses, config.loss_args, config.task)
+  check_config.check_numbers(config)
+  check_config.check_losses(config.losses, config.loss_args, config.task)
   assert max(map(len, chains)) == longest
   if arg == 'bootstrap':  # and the pairs that each chain is held against
     assert all((c[0], c[-1]) in chains for c in chains)
@@ -111,7 +114,7 @@ def test_shipped_puzzles_are_enough_for_the_longest_chain():
   steps = max(len(students.split('>')) for students in config.students) - 1
   sizes = config.data.splits
   needed = sizes.test + sizes.validation + sizes.weak + steps * sizes.transfer
-  rows = sources.read(tasks.TASKS[config.task].source, 'train')
+  rows = sources.read(registry.TASKS[config.task].source, 'train')
   assert needed <= sum(1 for _ in rows)
 
 
@@ -139,7 +142,7 @@ def test_sweep_points_fit_the_config(path):
     assert config.to_json() not in seen
     seen[config.to_json()] = config
   assert len(seen) > 1
-  checks.check_points(seen.values())
+  check_config.check_points(seen.values())
 
 
 def test_points_that_would_replace_each_other_need_names():
@@ -159,20 +162,22 @@ def test_points_that_would_replace_each_other_need_names():
   for field, value in changes.items():
     numbers = '0 and 2' if field == 'data.max_length' else '0 and 1'
     with pytest.raises(ValueError, match=f'points {numbers} .* in {field}, '):
-      checks.check_points(points(**{field: value}))
+      check_config.check_points(points(**{field: value}))
     named = {field: value, 'variant': lambda n: f'number {n}'}
-    checks.check_points(points(**named))
+    check_config.check_points(points(**named))
   # What decides no row, or can be seen in it.
-  checks.check_points(points(seeds=lambda n: (n,)))
-  checks.check_points(points(weak_labels=lambda n: ['soft', 'hard'][n % 2]))
-  checks.check_points(
+  check_config.check_points(points(seeds=lambda n: (n,)))
+  check_config.check_points(
+    points(weak_labels=lambda n: ['soft', 'hard'][n % 2])
+  )
+  check_config.check_points(
     points(**{'models.strong.name': lambda n: f'm{n}', 'population': int})
   )
   # The first loss does not read the arguments of the second.
   of_others = points(**{'loss_args.logconf.alpha_max': lambda n: n / 4})
   for config in of_others:
     config.losses = ('xent',)
-  checks.check_points(of_others)
+  check_config.check_points(of_others)
 
 
 def test_every_field_of_base_is_read():

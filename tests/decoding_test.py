@@ -6,14 +6,14 @@ import functools
 import jax
 import numpy as np
 import pytest
-
-from w2s_jax import decoding
-from w2s_jax import sharding
-from w2s_jax import transformer
 from transformer_test import DECODERS
 from transformer_test import random_params
 from transformer_test import states_of
 from transformer_test import tokens_of
+
+from w2s_jax import sharding
+from w2s_jax.models import decoding
+from w2s_jax.models import transformer
 
 CONFIG = dataclasses.replace(
   transformer.PRESETS['tiny-decoder'], max_positions=24

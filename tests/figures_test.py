@@ -4,9 +4,9 @@ import itertools
 
 import pytest
 
-import made_up
+from w2s_jax.report import figures
 
-from w2s_jax import figures
+import made_up
 
 
 def test_one_pair_needs_no_figure_of_sizes():

@@ -13,10 +13,12 @@ import string
 import numpy as np
 import pytest
 
-from w2s_jax import tasks
+from w2s_jax.tasks import examples as examples_lib
 from w2s_jax.tasks import multiple_choice
 from w2s_jax.tasks import nlp
+from w2s_jax.tasks import registry
 from w2s_jax.tasks import splits
+
 import tiny_rows
 
 DATA = pathlib.Path(__file__).parents[2] / 'shared' / 'data'
@@ -83,7 +85,7 @@ def _features(text: str) -> list[float]:
   return [1, np.sign(first - second), *np.concatenate(parts)]
 
 
-def leak(pool: tasks.Examples, *, limit=800) -> tuple[float, int]:
+def leak(pool: examples_lib.Examples, *, limit=800) -> tuple[float, int]:
   """Accuracy on rows held out by group, and how many they are."""
   sizes = {'fit': -1, 'held_out': -1}
   random = np.random.RandomState(0)
@@ -113,10 +115,10 @@ def _place(name) -> pathlib.Path:
   return DATA / inner.get(name, name)
 
 
-def _load(folder, name, rows) -> tasks.Examples:
+def _load(folder, name, rows) -> examples_lib.Examples:
   lines = (json.dumps(row) + '\n' for row in rows)
   (folder / 'rows.jsonl').write_text(''.join(lines))
-  return tasks.load(name, source=f'file:{folder}/rows.jsonl')[0]
+  return registry.load(name, source=f'file:{folder}/rows.jsonl')[0]
 
 
 @pytest.mark.parametrize('name', sorted(nlp.TASKS.keys() - {'synthetic'}))
@@ -151,7 +153,7 @@ def test_a_leak_is_found(tmp_path, monkeypatch, convert):
   leaky = dataclasses.replace(
     nlp.TASKS['openbookqa'], convert=convert, question=None
   )
-  monkeypatch.setitem(tasks.TASKS, 'openbookqa', leaky)
+  monkeypatch.setitem(registry.TASKS, 'openbookqa', leaky)
   pool = _load(tmp_path, 'openbookqa', tiny_rows.rows('openbookqa', 600))
   assert leak(pool)[0] > 0.95
 
@@ -170,11 +172,11 @@ def test_real_rows_would_show_a_leak(monkeypatch):
   leaky = dataclasses.replace(
     nlp.TASKS['openbookqa'], convert=_by_letter, question=None
   )
-  monkeypatch.setitem(tasks.TASKS, 'openbookqa', leaky)
+  monkeypatch.setitem(registry.TASKS, 'openbookqa', leaky)
   assert leak(_real('openbookqa'))[0] > 0.99
 
 
-def _real(name) -> tasks.Examples:
+def _real(name) -> examples_lib.Examples:
   if not _place(name).exists():
     pytest.skip(f'no {_place(name)}')
-  return tasks.load(name, source=f'file:{_place(name)}')[0]
+  return registry.load(name, source=f'file:{_place(name)}')[0]

@@ -16,6 +16,7 @@ import pytest
 
 from w2s_jax import checkpoint
 from w2s_jax import predict
+
 import bucket as bucket_lib
 import lock_test
 import tiny

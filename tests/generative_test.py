@@ -10,12 +10,13 @@ import rich.console
 from configs import base
 from configs import chess
 from configs import reward_modeling
+from w2s_jax import check_config
 from w2s_jax import checkpoint
-from w2s_jax import models
-from w2s_jax import report
-from w2s_jax import checks
 from w2s_jax import study
-from w2s_jax import tasks
+from w2s_jax.models import model as model_lib
+from w2s_jax.report import report
+from w2s_jax.tasks import registry
+
 import tiny
 
 
@@ -85,7 +86,7 @@ def test_it_learns_to_write_and_sees_no_labels(compared):
   c = config()
   _, slices = study.load_splits(c.task, c.data, seeds=(0,), num_transfer=1)
   unlabelled = study.without_truth(slices[0][1])
-  assert spec['rows'] == tasks.splits.fingerprint(unlabelled)
+  assert spec['rows'] == registry.splits.fingerprint(unlabelled)
 
 
 def test_the_trunk_goes_on_and_the_head_starts_anew(compared, monkeypatch):
@@ -96,7 +97,7 @@ def test_the_trunk_goes_on_and_the_head_starts_anew(compared, monkeypatch):
   c = config()
   fields = c.models.strong.to_dict()
   del fields['train'], fields['adapt']
-  model = models.build(inputs='pair', num_classes=2, **fields)
+  model = model_lib.build(inputs='pair', num_classes=2, **fields)
   given = []
   fit = study.stages.train.fit
 
@@ -120,7 +121,7 @@ def test_the_trunk_goes_on_and_the_head_starts_anew(compared, monkeypatch):
 
 def test_all_stages_are_counted(compared):
   c = config()
-  chains = checks.parse_chains(c.students, c.models)
+  chains = check_config.parse_chains(c.students, c.models)
   count = study.count_stages(chains, c.models, c.losses, c.seeds, c.generative)
   assert count == len(list(compared.glob('stages/*/DONE')))
 
@@ -143,7 +144,9 @@ def test_chess_players_can_learn_to_write_first(tmp_path):
 
 def test_an_encoder_can_not(tmp_path):
   wrong = {'models.strong.weights': 'random:tiny-encoder'}
-  with pytest.raises(ValueError, match='tiny-l2 is no decoder.*models.strong'):
+  with pytest.raises(
+    ValueError, match='tiny-l2 is no decoder.*model_lib.strong'
+  ):
     run(config(**wrong), tmp_path)
   for field, value in (('epochs', 0), ('freeze', 'nothing_like_it')):
     with pytest.raises(ValueError, match=f'generative_train.*{field}|{value}'):

@@ -2,23 +2,24 @@
 
 import dataclasses
 
+import heads_test
 import jax
+import models_test
 import numpy as np
+import pretrained_test
 import pytest
 import rich.console
 
 from configs import base
 from w2s_jax import batching
 from w2s_jax import checkpoint
-from w2s_jax import heads
-from w2s_jax import logger
 from w2s_jax import predict
 from w2s_jax import study
 from w2s_jax import train
+from w2s_jax.models import heads
+from w2s_jax.runtime import logger
 from w2s_jax.tasks import chess as chess_task
-import heads_test
-import models_test
-import pretrained_test
+
 import tiny
 import tiny_chess
 

@@ -8,11 +8,12 @@ import numpy as np
 import pytest
 
 from w2s_jax import batching
-from w2s_jax import heads
-from w2s_jax import tokenizers
-from w2s_jax import transformer
 from w2s_jax import weak_labels
+from w2s_jax.models import heads
+from w2s_jax.models import tokenizers
+from w2s_jax.models import transformer
 from w2s_jax.tasks import chess as chess_task
+
 import tiny_chess
 
 BOARD = transformer.PRESETS['board-xs']

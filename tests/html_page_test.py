@@ -2,9 +2,9 @@
 
 import re
 
-import made_up
+from w2s_jax.report import report
 
-from w2s_jax import report
+import made_up
 
 
 def test_html_is_self_contained_and_has_all_of_the_markdown(tmp_path):

@@ -5,7 +5,8 @@ import subprocess
 
 import pytest
 
-from w2s_jax import preemption
+from w2s_jax.runtime import preemption
+
 import tiny
 
 SCRIPT = tiny.ROOT / 'experiments' / 'launch_tpu.sh'

@@ -8,7 +8,7 @@ import time
 
 import pytest
 
-from w2s_jax import lock
+from w2s_jax.runtime import lock
 
 
 def most_holders(path):
@@ -59,7 +59,7 @@ def test_who_waits_is_told_and_stops_when_there_is_nothing_to_do(tmp_path):
 
 def test_the_lock_of_a_dead_process_is_taken_at_once(tmp_path):
   code = (
-    'import os\nfrom w2s_jax import lock\n'
+    'import os\nfrom w2s_jax.runtime import lock\n'
     f'with lock.hold({str(tmp_path / "LOCK")!r}):\n  os._exit(1)'
   )
   subprocess.run([sys.executable, '-c', code], check=False)

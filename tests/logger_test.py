@@ -7,7 +7,7 @@ import json
 import pytest
 import rich.console
 
-from w2s_jax import logger as logger_lib
+from w2s_jax.runtime import logger as logger_lib
 
 
 class Clock:

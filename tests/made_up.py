@@ -9,8 +9,8 @@ import numpy as np
 import rich.console
 
 from w2s_jax import metrics
-from w2s_jax import report
 from w2s_jax import results
+from w2s_jax.report import report
 
 RATES = {'weak': 0.66, 'student': 0.74, 'ceiling': 0.82, 'zero_shot': 0.5}
 SIZES = {

@@ -3,6 +3,7 @@ import re
 import pytest
 
 from w2s_jax.tasks import multiple_choice
+
 import tiny_rows
 
 SCIQ = {

@@ -5,8 +5,9 @@ import re
 import numpy as np
 import pytest
 
-from w2s_jax import tasks
+from w2s_jax.tasks import examples as examples_lib
 from w2s_jax.tasks import nlp
+from w2s_jax.tasks import registry
 
 DATA = pathlib.Path(__file__).parents[2] / 'shared' / 'data'
 
@@ -18,9 +19,9 @@ def _write(folder, rows, *, split='train') -> str:
   return f'file:{folder}/{{split}}.jsonl'
 
 
-def _pool(folder, rows, name) -> tasks.Examples:
+def _pool(folder, rows, name) -> examples_lib.Examples:
   _write(folder, rows)
-  return tasks.load(name, source=f'file:{folder}/train.jsonl')[0]
+  return registry.load(name, source=f'file:{folder}/train.jsonl')[0]
 
 
 BOOLQ = {'question': 'is it so', 'passage': 'It is so.', 'answer': True}
@@ -77,7 +78,7 @@ REAL = {
 @pytest.mark.parametrize('name', REAL)
 def test_real_folders_load(name):
   source = f'file:{_real(name).parent}/{{task}}/'
-  pool, test, counts = tasks.load(name, source=source)
+  pool, test, counts = registry.load(name, source=source)
   assert (len(pool), test and len(test)) == REAL[name]
   parts = {'train': pool} | ({'test': test} if test else {})
   assert parts.keys() == counts.keys()
@@ -89,7 +90,7 @@ def test_real_folders_load(name):
     assert count['bad'] < 10
     assert set(part.label_probs_NxC.ravel().tolist()) == {0, 1}
     assert part.label_probs_NxC.dtype == np.float32
-    if tasks.TASKS[name].question:
+    if registry.TASKS[name].question:
       assert part.label_probs_NxC[:, 1].mean() == 0.5
 
 
@@ -109,13 +110,13 @@ def test_as_many_right_as_wrong_answers_of_each_question(tmp_path):
       rows.append({**row, 'label': int(label)})
   _write(tmp_path, rows)
   source = f'file:{tmp_path}/train.jsonl'
-  pool, _, counts = tasks.load('mc_taco', source=source)
+  pool, _, counts = registry.load('mc_taco', source=source)
   asked = [text.split('\n')[0] for text in pool.inputs]
   assert sorted(asked) == ['Q: x'] * 2 + ['Q: z'] * 4
   assert pool.label_probs_NxC.sum(axis=0).tolist() == [3, 3]
   assert counts['train']['uneven'] == 4
   _write(tmp_path, rows[::-1])
-  same, *_ = tasks.load('mc_taco', source=source)
+  same, *_ = registry.load('mc_taco', source=source)
   assert sorted(same.ids) == sorted(pool.ids)
 
 
@@ -127,11 +128,11 @@ def test_splits_by_the_names_that_a_source_has(tmp_path, caplog):
 
   for split, n in {'train_r2': 2, 'test_r2': 3, 'dev_r2': 4}.items():
     _write(tmp_path, rows(n), split=split)
-  pool, test, _ = tasks.load('anli_r2', source=f'file:{tmp_path}')
+  pool, test, _ = registry.load('anli_r2', source=f'file:{tmp_path}')
   assert (len(pool), len(test)) == (2, 3)
 
   (tmp_path / 'train_r2.jsonl').unlink()
-  pool, test, _ = tasks.load('anli_r2', source=f'file:{tmp_path}')
+  pool, test, _ = registry.load('anli_r2', source=f'file:{tmp_path}')
   assert (len(pool), test) == (3, None)
   assert 'has no split train_r2|train: all comes from test_r2' in caplog.text
 
@@ -139,7 +140,7 @@ def test_splits_by_the_names_that_a_source_has(tmp_path, caplog):
   with pytest.raises(
     FileNotFoundError, match='dev_r2, train; .*needs train_r2'
   ):
-    tasks.load('anli_r2', source=f'file:{tmp_path}')
+    registry.load('anli_r2', source=f'file:{tmp_path}')
 
 
 def test_no_input_is_for_training_and_in_another_group_for_testing(tmp_path):
@@ -148,7 +149,7 @@ def test_no_input_is_for_training_and_in_another_group_for_testing(tmp_path):
 
   _write(tmp_path, [row('a', 'b'), row('c', 'd')])
   _write(tmp_path, [row('e', 'b'), row('c', 'd')], split='test')
-  pool, test, counts = tasks.load('comve', source=f'file:{tmp_path}')
+  pool, test, counts = registry.load('comve', source=f'file:{tmp_path}')
   # All of c and d is one group, which goes if that is chosen for the test.
   assert sorted(pool.inputs) == ['a', 'c', 'd']
   assert len(test) == 4
@@ -166,7 +167,7 @@ def test_what_is_missing_says_how_to_get_it(tmp_path):
     with pytest.raises(
       FileNotFoundError, match=f'{name} does not exist.*{way}'
     ):
-      tasks.load(name, source=f'file:{tmp_path}/{{task}}/')
+      registry.load(name, source=f'file:{tmp_path}/{{task}}/')
 
 
 def test_ids_depend_on_the_inputs_alone(tmp_path):
@@ -184,7 +185,7 @@ def test_duplicates_once_and_contradictions_never(tmp_path):
   labels = [1, 1, 0, 1, 0, 1]
   pairs = zip(texts, labels, strict=True)
   source = _write(tmp_path, [{'sentence': t, 'label': y} for t, y in pairs])
-  pool, _, counts = tasks.load('sst2', source=source.format(split='train'))
+  pool, _, counts = registry.load('sst2', source=source.format(split='train'))
   assert pool.inputs == ['a', 'c']
   assert pool.label_probs_NxC.tolist() == [[0, 1], [0, 1]]
   assert counts['train'] == {
@@ -200,9 +201,9 @@ def test_a_single_file_is_one_pool(tmp_path):
   rows = [{'sentence': f'{i}', 'label': i % 2} for i in range(4)]
   source = _write(tmp_path, rows)
   _write(tmp_path, rows[:2], split='validation')
-  pool, test, _ = tasks.load('sst2', source=source)
+  pool, test, _ = registry.load('sst2', source=source)
   assert (len(pool), len(test)) == (4, 2)
-  pool, test, _ = tasks.load('sst2', source=f'file:{tmp_path}/train.jsonl')
+  pool, test, _ = registry.load('sst2', source=f'file:{tmp_path}/train.jsonl')
   assert (len(pool), test) == (4, None)
 
 
@@ -231,7 +232,7 @@ def test_empty_texts_are_counted(tmp_path, caplog):
   rows = [{'sentence': text, 'label': 1} for text in ('a', '  ', 'b')]
   _write(tmp_path, rows)
   source = f'file:{tmp_path}/train.jsonl'
-  pool, _, counts = tasks.load('sst2', source=source)
+  pool, _, counts = registry.load('sst2', source=source)
   assert (len(pool), counts['train']['bad']) == (2, 1)
   assert 'train.jsonl:2: ' in caplog.text
   with pytest.raises(ValueError, match='all are bad, the first at .*jsonl:1: '):
@@ -242,11 +243,11 @@ def test_no_rows_and_no_such_task(tmp_path):
   with pytest.raises(ValueError, match="no rows for task 'imdb'"):
     _pool(tmp_path, [{'text': 'a', 'label': 1, 'source': 'else'}], 'imdb')
   with pytest.raises(ValueError, match="did you mean 'openbookqa'"):
-    tasks.load('openbook_qa')
+    registry.load('openbook_qa')
 
 
 def test_synthetic_labels_follow_the_cues():
-  pool, test, _ = tasks.load('synthetic')
+  pool, test, _ = registry.load('synthetic')
   assert test is None
   assert len(pool) > 9900
   praise = np.array(['good' in text.split() for text in pool.inputs])
@@ -256,7 +257,7 @@ def test_synthetic_labels_follow_the_cues():
 
 
 def test_take_keeps_columns_together():
-  pool, *_ = tasks.load('synthetic')
+  pool, *_ = registry.load('synthetic')
   few = pool.take([5, 2])
   assert few.ids.tolist() == [pool.ids[5], pool.ids[2]]
   assert few.inputs == [pool.inputs[5], pool.inputs[2]]

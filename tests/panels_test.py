@@ -5,10 +5,10 @@ import itertools
 import numpy as np
 import pytest
 
-import made_up
+from w2s_jax.report import figures
+from w2s_jax.report import groups as groups_lib
 
-from w2s_jax import figures
-from w2s_jax import results
+import made_up
 
 
 def test_accuracy_by_size_has_a_line_for_each_supervisor_and_way():
@@ -93,7 +93,7 @@ def test_bars_and_curves_have_a_colour_of_their_own():
   labels = made_up.labels(axes)
   assert labels == [
     *('zero-shot', 'weak supervisor'),
-    *map(results.method, groups),
+    *map(groups_lib.method, groups),
     'strong ceiling',
   ]
   assert len({bar.get_facecolor() for bar in axes.patches}) == len(labels)

@@ -10,9 +10,10 @@ import pytest
 
 from configs import chess
 from configs import nlp
-from w2s_jax import checks
+from w2s_jax import check_config
 from w2s_jax import sharding
 from w2s_jax import train
+
 import tiny
 
 
@@ -153,7 +154,9 @@ def planned(modules):
     c = nlp.get_config('debug')
     c.models.strong.train.accumulate = accumulate
     mesh = sharding.make_mesh(data=2, fsdp=2, tensor=2)
-    model = checks.build_model(c.models.strong, 'strong', c.task, c.data, mesh)
+    model = check_config.build_model(
+      c.models.strong, 'strong', c.task, c.data, mesh
+    )
     return c, mesh, model, ahead.make_plan(model, c, 'strong', mesh)
 
   return functools.cache(made)
@@ -191,7 +194,7 @@ def counts(stages, role, key):
 def test_work_of_a_study(modules):
   plan, _, _ = modules
   c = nlp.get_config('debug')  # 256 and 1,024 rows, batches of 32, 4 epochs
-  chains = checks.parse_chains(c.students, c.models)
+  chains = check_config.parse_chains(c.students, c.models)
   stages = plan.stages_of(c, chains, predict_batch=64)
   asked = 1 + 8  # 64 validation rows, 512 test rows
   assert counts(stages, 'untrained', 'strong') == (1, 0, asked)
@@ -206,7 +209,7 @@ def test_a_model_in_the_middle_of_a_chain_labels_too(modules):
   c = chess.get_config('debug')
   c.students = ('xs>s>m',)
   c.data.splits.update(weak=64, transfer=64, validation=64, test=64)
-  chains = checks.parse_chains(c.students, c.models)
+  chains = check_config.parse_chains(c.students, c.models)
   stages = plan.stages_of(c, chains, predict_batch=64)
   seeds = len(c.seeds)
   assert counts(stages, 'labels', 's') == (seeds, 0, seeds)

@@ -8,10 +8,11 @@ import rich.console
 from w2s_jax import adapt
 from w2s_jax import batching
 from w2s_jax import checkpoint
-from w2s_jax import logger
 from w2s_jax import population
 from w2s_jax import sharding
 from w2s_jax import train
+from w2s_jax.runtime import logger
+
 import tiny
 
 BUCKETS = (8, 16)

@@ -4,6 +4,7 @@ import pytest
 
 from w2s_jax import predict
 from w2s_jax import sharding
+
 import tiny
 
 # Ragged over the buckets, and over batches of 8.

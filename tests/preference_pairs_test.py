@@ -12,7 +12,8 @@ import zipfile
 import numpy as np
 import pytest
 
-from w2s_jax import assets, tasks
+from w2s_jax import assets
+from w2s_jax.tasks import registry
 from w2s_jax.tasks import splits
 
 ROOT = pathlib.Path(__file__).parents[1]
@@ -75,7 +76,7 @@ def test_maker_deals_snippets_into_clusters_of_one_source(
 
 @pytest.fixture(scope='module')
 def shipped():
-  return tasks.load('vader_pairs')
+  return registry.load('vader_pairs')
 
 
 def test_shipped_pairs(shipped):

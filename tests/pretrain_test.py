@@ -15,9 +15,10 @@ import safetensors.numpy
 from configs import base
 from configs import pretrain_chess
 from w2s_jax import metrics
-from w2s_jax import models
 from w2s_jax import predict
+from w2s_jax.models import model as model_lib
 from w2s_jax.tasks import chess as chess_task
+
 import tiny
 import tiny_chess
 
@@ -128,7 +129,7 @@ def loaded(finished):
   """The model as a study loads it, and its parameters."""
   fields = base.model('xs', weights=str(finished))
   del fields['train'], fields['adapt']
-  model = models.build(
+  model = model_lib.build(
     inputs='position', num_classes=chess_task.NUM_CLASSES, **fields
   )
   return model, model.init(tiny.one_device(), 0)

@@ -7,10 +7,10 @@ import numpy as np
 import pytest
 
 from w2s_jax import assets
-from w2s_jax import decoding
-from w2s_jax import heads
-from w2s_jax import pretrained
-from w2s_jax import transformer
+from w2s_jax.models import decoding
+from w2s_jax.models import heads
+from w2s_jax.models import pretrained
+from w2s_jax.models import transformer
 
 torch = pytest.importorskip('torch', reason='needs torch')
 transformers = pytest.importorskip('transformers', reason='needs transformers')

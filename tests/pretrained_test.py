@@ -2,16 +2,16 @@ import dataclasses
 import json
 import math
 
+import families_test
 import flax.traverse_util
 import jax
 import numpy as np
 import pytest
 import safetensors.numpy
 
-from w2s_jax import pretrained
-from w2s_jax import tokenizers
-from w2s_jax import transformer
-import families_test
+from w2s_jax.models import pretrained
+from w2s_jax.models import tokenizers
+from w2s_jax.models import transformer
 
 D, F, V, P, HEADS, LAYERS = 12, 20, 30, 10, 3, 3
 TOKENS_BxL = np.random.default_rng(1).integers(0, V, (3, 8)).astype(np.int32)

@@ -6,12 +6,12 @@ from matplotlib import image
 import numpy as np
 import pytest
 
-import made_up
-
 from w2s_jax import metrics
-from w2s_jax import report
-from w2s_jax import result_rows
 from w2s_jax import results
+from w2s_jax.report import groups as groups_lib
+from w2s_jax.report import report
+
+import made_up
 
 
 def _correct(workdir, rows, role):
@@ -25,7 +25,7 @@ def _correct(workdir, rows, role):
 
 def test_aggregate_equals_metrics_of_the_predictions(tmp_path):
   rows = made_up.make(tmp_path)
-  group = report.aggregate(tmp_path, result_rows.read(tmp_path))[0]
+  group = report.aggregate(tmp_path, results.read(tmp_path))[0]
   assert (group['loss'], group['seeds'], group['n_test']) == (
     'xent',
     [0, 1],
@@ -71,9 +71,9 @@ def test_writing_again_gives_the_same_bytes(tmp_path):
 
 def test_models_come_by_size_and_bootstrapping_after_naive(tmp_path):
   made_up.make_ladder(tmp_path)
-  groups = report.aggregate(tmp_path, result_rows.read(tmp_path))
+  groups = report.aggregate(tmp_path, results.read(tmp_path))
   assert [
-    (g['weak_model'][6:], g['strong_model'][6:], results.method(g))
+    (g['weak_model'][6:], g['strong_model'][6:], groups_lib.method(g))
     for g in groups
   ] == [
     ('xs', 's', 'xent'),
@@ -99,7 +99,7 @@ def test_ladder_adds_figures(tmp_path):
 
 def test_console_table_fits_into_100_columns(tmp_path):
   made_up.make(tmp_path)
-  groups = report.aggregate(tmp_path, result_rows.read(tmp_path))
+  groups = report.aggregate(tmp_path, results.read(tmp_path))
   shown = made_up.console(groups)
   lines = shown.splitlines()
   assert max(map(len, lines)) <= 100
@@ -113,9 +113,7 @@ def test_console_table_fits_into_100_columns(tmp_path):
 
 def test_console_table_of_a_ladder_fits_and_folds_no_name(tmp_path):
   made_up.make_ladder(tmp_path)
-  shown = made_up.console(
-    report.aggregate(tmp_path, result_rows.read(tmp_path))
-  )
+  shown = made_up.console(report.aggregate(tmp_path, results.read(tmp_path)))
   assert max(map(len, shown.splitlines())) <= 100
   assert re.search(r'  xent via board-s, board-m +\d+\.\d ±.*\]', shown)
   assert shown.index('board-xs → board-s') < shown.index('board-xs → board-m')
@@ -125,11 +123,11 @@ def test_console_table_ends_with_a_line_over_tasks_for_each_method(tmp_path):
   tasks = 'boolq', 'cola', 'dream'
   losses = 'xent', 'logconf'
   made_up.make_tasks(tmp_path, tasks, undefined=('cola',), losses=losses)
-  groups = report.aggregate(tmp_path, result_rows.read(tmp_path))
+  groups = report.aggregate(tmp_path, results.read(tmp_path))
   shown = made_up.console(groups)
   assert max(map(len, shown.splitlines())) <= 100
   end = shown[shown.index('over tasks') :]
-  for median in results.over_tasks(groups):
+  for median in groups_lib.over_tasks(groups):
     accuracy = f'{100 * median["student_accuracy"]:.1f} ±'
     assert re.search(rf'  {median["loss"]} .* {accuracy}', end)
     assert f'{median["pgr"]:.2f}\n' in re.sub(' *\n', '\n', end)
@@ -152,14 +150,14 @@ def test_damaged_results_name_file_and_line(tmp_path):
   path = tmp_path / 'results.jsonl'
   path.write_text(path.read_text()[:-30])
   with pytest.raises(ValueError, match=r'results\.jsonl, line 2: not JSON'):
-    result_rows.read(tmp_path)
+    results.read(tmp_path)
   del rows[1]['weak_accuracy']
   made_up.write_rows(tmp_path, rows)
   with pytest.raises(ValueError, match="line 2: .*'weak_accuracy' is missing"):
-    result_rows.read(tmp_path)
+    results.read(tmp_path)
   made_up.write_rows(tmp_path, rows[:1] * 2)
   with pytest.raises(ValueError, match='line 2: the same student as line 1'):
-    result_rows.read(tmp_path)
+    results.read(tmp_path)
 
 
 def test_damaged_predictions_name_the_file(tmp_path):

@@ -12,7 +12,8 @@ import time
 import pytest
 
 from w2s_jax import checkpoint
-from w2s_jax import preemption
+from w2s_jax.runtime import preemption
+
 import tiny
 
 

@@ -5,8 +5,9 @@ import re
 import numpy as np
 import pytest
 
-from w2s_jax import tasks
-from w2s_jax.tasks import reward, splits
+from w2s_jax.tasks import registry
+from w2s_jax.tasks import reward
+from w2s_jax.tasks import splits
 from w2s_jax.tasks import task as task_lib
 
 DATA = pathlib.Path(__file__).parents[2] / 'shared' / 'data'
@@ -235,7 +236,7 @@ def test_bad_rows_are_counted_and_named(
   good = _row('Because.', 'No idea.', second=False)[name]
   bad = _row(better, worse, second=False)[name]
   source = _write(tmp_path, [good, bad])
-  pool, _, counts = tasks.load(name, source=source)
+  pool, _, counts = registry.load(name, source=source)
   assert len(pool) == 1
   assert (counts['train']['rows'], counts['train']['bad']) == (2, 1)
   assert message.strip("'") in caplog.text
@@ -257,12 +258,12 @@ def test_unknown_values_stop_the_run(tmp_path, name, change, message):
   row = _row('Because.', 'No idea.', second=False)[name]
   source = _write(tmp_path, [row, {**row, **change}])
   with pytest.raises(ValueError, match=re.escape(message)) as error:
-    tasks.load(name, source=source)
+    registry.load(name, source=source)
   assert str(error.value).startswith(f'{tmp_path}/rows.jsonl:2: ')
   [column] = change
   del row[column]
   with pytest.raises(ValueError, match=f'needs the column {column!r}'):
-    tasks.load(name, source=_write(tmp_path, [row]))
+    registry.load(name, source=_write(tmp_path, [row]))
 
 
 def test_no_verdict_is_a_bad_row():
@@ -278,7 +279,7 @@ def test_what_is_not_prepared_says_how_to_get_it(tmp_path, monkeypatch):
   pytest.importorskip('tensorflow_datasets')
   monkeypatch.setenv('TFDS_DATA_DIR', str(tmp_path))
   with pytest.raises(ValueError, match='testset-v1.json.*prepare pandalm'):
-    tasks.load('pandalm')
+    registry.load('pandalm')
 
 
 def test_turns_and_votes_in_columns_are_the_same():
@@ -310,7 +311,7 @@ def test_soft_labels_duplicates_and_contradictions(tmp_path):
     row('Why?', 'ba', (1, 1, 2)),  # The opposite.
     row('When?', 'ab', (0, 0, 0)),
   ]
-  pool, _, counts = tasks.load('pandalm', source=_write(tmp_path, rows))
+  pool, _, counts = registry.load('pandalm', source=_write(tmp_path, rows))
   assert counts['train'] == {
     'rows': 5,
     'bad': 0,
@@ -335,11 +336,11 @@ def test_what_is_no_distribution_is_refused(tmp_path, monkeypatch, label):
     return [(row['text'], row['text'], tuple(row['label']))]
 
   task = task_lib.Task(source='', train=('train',), test=(), convert=convert)
-  monkeypatch.setitem(tasks.TASKS, 'soft', task)
+  monkeypatch.setitem(registry.TASKS, 'soft', task)
   rows = [{'text': 'a', 'label': [0.3, 0.7]}, {'text': 'b', 'label': label}]
   with pytest.raises(ValueError, match='is not 2 probabilities that sum to 1'):
-    tasks.load('soft', source=_write(tmp_path, rows))
-  pool, *_ = tasks.load('soft', source=_write(tmp_path, rows[:1]))
+    registry.load('soft', source=_write(tmp_path, rows))
+  pool, *_ = registry.load('soft', source=_write(tmp_path, rows[:1]))
   np.testing.assert_allclose(pool.label_probs_NxC, [[0.3, 0.7]], rtol=1e-6)
 
 
@@ -355,7 +356,7 @@ def test_position_is_at_chance_where_all_else_gives_the_better_one(tmp_path):
     _row(f'A {i}', f'B {i}', second=False)['helpsteer2'] for i in range(2000)
   ]
   _check_position_is_at_chance(
-    tasks.load('helpsteer2', source=_write(tmp_path, rows))[0]
+    registry.load('helpsteer2', source=_write(tmp_path, rows))[0]
   )
 
 
@@ -377,7 +378,7 @@ def _real(path) -> str:
   ],
 )
 def test_real_files_load_and_position_is_at_chance(name, path, size):
-  pool, test, counts = tasks.load(name, source=_real(path))
+  pool, test, counts = registry.load(name, source=_real(path))
   assert test is None
   assert len(pool) == size
   _check_position_is_at_chance(pool)

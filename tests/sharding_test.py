@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 from w2s_jax import sharding
+
 import tiny
 
 P = jax.sharding.PartitionSpec

@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from w2s_jax import tasks
+from w2s_jax.tasks import examples as examples_lib
 from w2s_jax.tasks import splits
 
 
@@ -11,7 +11,7 @@ def _examples(*, n=600, groups=150, classes=2, seed=0, skew=0.5):
   rest = (1 - skew) / (classes - 1)
   labels = random.choice(classes, n, p=[skew] + [rest] * (classes - 1))
   members = (groups * random.rand(n) ** 2).astype(int)
-  return tasks.Examples(
+  return examples_lib.Examples(
     ids=np.array([f'{random.randint(2**31):08x}{i}' for i in range(n)]),
     groups=np.array([f'group {member}' for member in members]),
     inputs=[f'text {i}' for i in range(n)],
@@ -92,7 +92,7 @@ def test_halves_use_every_row_of_balanced_singletons():
 
 def test_rows_of_a_group_beyond_the_quota_go_nowhere():
   labels = [0] * 6 + [1] * 6
-  examples = tasks.Examples(
+  examples = examples_lib.Examples(
     ids=np.array([f'{i:02}' for i in range(12)]),
     groups=np.array(['one'] * 5 + ['two'] * 7),
     inputs=list('abcdefghijkl'),

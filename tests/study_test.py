@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from w2s_jax import study
+
 import tiny
 
 FIELDS = tiny.MESH_STUDY

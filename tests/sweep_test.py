@@ -7,7 +7,8 @@ import sys
 
 import pytest
 
-from w2s_jax import preemption
+from w2s_jax.runtime import preemption
+
 import tiny
 
 CONFIG = """

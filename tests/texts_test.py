@@ -3,6 +3,7 @@ import pytest
 
 from w2s_jax.tasks import nlp
 from w2s_jax.tasks import texts
+
 import tiny_rows
 
 BOOLQ = {'question': 'is it so', 'passage': 'It is so.', 'answer': True}

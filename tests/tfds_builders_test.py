@@ -10,11 +10,12 @@ import sys
 
 import numpy as np
 import pytest
+import reward_test
 
-from w2s_jax import tasks
+from w2s_jax.tasks import registry
 from w2s_jax.tasks import sources
 from w2s_jax.tasks import tfds_builder
-import reward_test
+
 import tiny
 import tiny_rows
 
@@ -116,21 +117,21 @@ def test_files_become_the_same_examples(tmp_path, monkeypatch, name):
   (tmp_path / 'rows.jsonl').write_text(
     ''.join(json.dumps(r) + '\n' for r in rows)
   )
-  expected, _, _ = tasks.load(name, source=f'file:{tmp_path}/rows.jsonl')
-  pool, test, _ = tasks.load(name, source=f'tfds:w2s/{name}')
+  expected, _, _ = registry.load(name, source=f'file:{tmp_path}/rows.jsonl')
+  pool, test, _ = registry.load(name, source=f'tfds:w2s/{name}')
   _same_examples(pool, expected)
-  if tasks.TASKS[name].test:
+  if registry.TASKS[name].test:
     _same_examples(test, expected)
 
 
 def test_the_data_set_of_a_task_is_its_own_or_an_alternative():
   for name in tfds_builder.DATA_SETS:
-    source = tasks.TASKS[name].source
+    source = registry.TASKS[name].source
     assert source == f'tfds:w2s/{name}' or source.startswith('hf:')
-    assert f'prepare {name} FOLDER' in tasks.how_to_get(name)
+    assert f'prepare {name} FOLDER' in registry.how_to_get(name)
   made = {
     task.source.removeprefix('tfds:w2s/')
-    for task in tasks.TASKS.values()
+    for task in registry.TASKS.values()
     if task.source.startswith('tfds:w2s/')
   }
   assert made <= tfds_builder.DATA_SETS.keys()
@@ -144,8 +145,8 @@ def test_real_votes_survive(tmp_path, monkeypatch):
   rows = [row for _, row in sources.read(f'file:{file}', '')]
   _place(tmp_path / 'manual', 'pandalm', rows)
   tfds_builder.prepare('pandalm', str(tmp_path / 'manual'))
-  pool, _, _ = tasks.load('pandalm')
-  _same_examples(pool, tasks.load('pandalm', source=f'file:{file}')[0])
+  pool, _, _ = registry.load('pandalm')
+  _same_examples(pool, registry.load('pandalm', source=f'file:{file}')[0])
 
 
 def _run(code_or_module, *arguments, folder):
@@ -195,4 +196,4 @@ def test_mistakes_are_named(tmp_path, monkeypatch):
   with pytest.raises(ValueError, match="csv: row 1, label: 'maybe' is no int"):
     tfds_builder.prepare('ethics_justice', str(tmp_path / 'manual'))
   with pytest.raises(ValueError, match='w2s/quail can not be read.*put train'):
-    tasks.load('quail', source='tfds:w2s/quail')
+    registry.load('quail', source='tfds:w2s/quail')

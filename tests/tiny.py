@@ -21,12 +21,12 @@ from configs import nlp
 from w2s_jax import adapt
 from w2s_jax import batching
 from w2s_jax import checkpoint
-from w2s_jax import heads
-from w2s_jax import logger
 from w2s_jax import sharding
 from w2s_jax import study
 from w2s_jax import train
-from w2s_jax import transformer
+from w2s_jax.models import heads
+from w2s_jax.models import transformer
+from w2s_jax.runtime import logger
 
 ROOT = pathlib.Path(__file__).parents[1]
 

@@ -7,8 +7,8 @@ import random
 import chess
 import numpy as np
 
-from w2s_jax import tasks
 from w2s_jax.tasks import chess as chess_task
+from w2s_jax.tasks import examples as examples_lib
 
 
 @functools.cache
@@ -63,7 +63,7 @@ def examples(count, *, seed=0):
     for triple in chess_task.convert(row)
   ]
   positions, groups, labels = zip(*triples)
-  return tasks.Examples(
+  return examples_lib.Examples(
     ids=np.array(groups),
     groups=np.array(groups),
     inputs=list(positions),

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import tokenizers as hf
 
-from w2s_jax import tokenizers
+from w2s_jax.models import tokenizers
 
 WORDS = ['[PAD]', '[UNK]', '[CLS]', '[SEP]', '0', '1', 'good', 'bad', '##ly']
 
@@ -187,7 +187,7 @@ def test_word_hash(tmp_path):
 
 def test_word_hash_is_the_same_in_every_process():
   code = (
-    'from w2s_jax import tokenizers; '
+    'from w2s_jax.models import tokenizers; '
     "print(tokenizers.word_hash(1024).token_id('film'))"
   )
   printed = {

@@ -5,9 +5,10 @@ import numpy as np
 import pytest
 
 from w2s_jax import batching
-from w2s_jax import logger
 from w2s_jax import sharding
 from w2s_jax import train
+from w2s_jax.runtime import logger
+
 import tiny
 
 LOGCONF = (('alpha_max', 0.5), ('warmup', 0.2))

@@ -2,16 +2,16 @@ import dataclasses
 import functools
 import math
 
+import families_test
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from w2s_jax import heads
-from w2s_jax import pretrained
 from w2s_jax import sharding
-from w2s_jax import transformer
-import families_test
+from w2s_jax.models import heads
+from w2s_jax.models import pretrained
+from w2s_jax.models import transformer
 
 ENCODER = transformer.PRESETS['tiny-encoder']
 DECODER = transformer.PRESETS['tiny-decoder']

@@ -1,8 +1,8 @@
 import numpy as np
 import pytest
 
-from w2s_jax import tasks
 from w2s_jax import weak_labels
+from w2s_jax.tasks import examples as examples_lib
 
 PROVENANCE = {'supervisor': 'abc', 'rows': 'def'}
 LABELS = weak_labels.Labels(
@@ -92,7 +92,7 @@ def test_a_missing_file_is_no_damage(tmp_path):
 
 
 def test_ground_truth_takes_the_same_form():
-  examples = tasks.Examples(
+  examples = examples_lib.Examples(
     ids=LABELS.ids_N,
     groups=LABELS.ids_N,
     inputs=['a', 'b', 'c'],

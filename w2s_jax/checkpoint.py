@@ -8,7 +8,8 @@ LoRA or a probe add to the pretrained one.
 
 import hashlib
 import json
-from typing import Any, NamedTuple
+from typing import Any
+from typing import NamedTuple
 
 from etils import epath
 import fsspec
@@ -16,12 +17,12 @@ import jax
 import orbax.checkpoint as ocp
 
 from w2s_jax import adapt
-from w2s_jax import heads
-from w2s_jax import models
-from w2s_jax import pretrained
 from w2s_jax import sharding
-from w2s_jax import tokenizers
-from w2s_jax import transformer
+from w2s_jax.models import heads
+from w2s_jax.models import model as model_lib
+from w2s_jax.models import pretrained
+from w2s_jax.models import tokenizers
+from w2s_jax.models import transformer
 
 # Other processes write in a bucket, too; gcsfs would not look again at a folder
 # that it has listed.
@@ -198,7 +199,7 @@ def load_model(workdir, stage, *, mesh=None, weights=None):
 def _pretrained(workdir, network, config, *, mesh, weights):
   """Parameters that a stage changed some of."""
   fields = config['model']
-  folder = models.folder_of(weights)
+  folder = model_lib.folder_of(weights)
   if folder and pretrained.fingerprint(folder) != fields['weights']:
     raise ValueError(
       f'{weights} holds other weights than those that the stage stands on; '
@@ -206,7 +207,7 @@ def _pretrained(workdir, network, config, *, mesh, weights):
     )
   mesh = mesh or sharding.make_mesh(devices=jax.local_devices()[:1])
   seed = config.get('seed', 0)
-  params = models.initial(network, folder, fields['head_ids'], mesh, seed)
+  params = model_lib.initial(network, folder, fields['head_ids'], mesh, seed)
   if 'generative' in fields:
     (stage,) = (absolute(workdir) / 'stages').glob(f'*-{fields["generative"]}')
     params |= load_params(stage / 'params', mesh=mesh)

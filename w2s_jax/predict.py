@@ -7,8 +7,8 @@ import jax
 import numpy as np
 
 from w2s_jax import batching
-from w2s_jax import compile_ahead
 from w2s_jax import sharding
+from w2s_jax.runtime import compile_ahead
 
 IN_FLIGHT = 8
 

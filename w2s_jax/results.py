@@ -1,14 +1,11 @@
-"""Groups of results: how they are called, sorted out and put together.
+"""Rows of results.jsonl: one for each student, its seed and its weak labels."""
 
-A group is a dict of what one pair of models reached on one task, taught by one
-method, over all seeds; `report.aggregate` makes them.
+import json
 
-Shapes: K bins, 3 = (confidence, accuracy, count).
-"""
-
-import numpy as np
+from etils import epath
 
 from w2s_jax import metrics
+from w2s_jax.runtime import lock
 
 ROLES = ('weak', 'student', 'ceiling', 'zero_shot')
 PAIR = ('weak_model', 'strong_model')
@@ -23,108 +20,156 @@ AGREEMENT = (
   'agreement_supervisor_wrong',
 )
 
-
-def pgr_text(group):
-  if group['pgr'] is None:
-    return 'undefined'
-  if group['pgr_low'] is None:
-    return '{pgr:.2f}'.format(**group)
-  return '{pgr:.2f} [{pgr_low:.2f}, {pgr_high:.2f}]'.format(**group)
-
-
-def method(group):
-  """How a student was taught: 'xent', or 'xent hard via board-s, board-m'."""
-  words = [group['loss']]
-  if group['weak_labels'] != 'soft':
-    words.append(group['weak_labels'])
-  if group['via']:
-    words.append(f'via {", ".join(group["via"])}')
-  stopped = {
-    'weak_labels': 'stopped',
-    'ground_truth': 'stopped by truth (cheating)',
-  }
-  if group['early_stopping'] in stopped:
-    words.append(stopped[group['early_stopping']])
-  if group['variant']:
-    words.append(group['variant'])
-  return marked(' '.join(words), group)
+# What a student is, over all seeds; there is one row of each and a seed.
+STUDENT = (*PANEL, *METHOD)
+_KEY = (*STUDENT, 'seed')
+MEANS = (
+  *(f'{role}_{name}' for role in ROLES for name in ('auroc', 'nll', 'ece')),
+  *AGREEMENT,
+  'weak_label_accuracy',
+  'seconds',
+)
+OPTIONAL = tuple(  # where the task measures them
+  f'{role}_{name}' for role in ROLES for name in ('accepted_accuracy', 'legal')
+)
+_FIELDS = (
+  *_KEY,
+  *SIZES,
+  *('pgr', 'pgr_status', 'n_test', 'rows', 'rows_cut', 'stages'),
+  *(f'{role}_accuracy' for role in ROLES),
+  *MEANS,
+)
+_AGAIN = 'Delete the file and run again: finished stages are not repeated.'
 
 
-def marked(name, group):
-  """The name of a student or ceiling, and whether it first learned to write."""
-  return f'{name} + generative' if group['generative'] else name
+def student(config, chain, loss, generative):
+  """The fields STUDENT of one of a study: the last model of a chain."""
+
+  def name(key):
+    spec = config.models[key]
+    return adapted_name(spec.name, spec.adapt.method)
+
+  return dict(
+    task=config.task,
+    weak_model=name(chain[0]),
+    strong_model=name(chain[-1]),
+    via=tuple(name(key) for key in chain[1:-1]),
+    loss=loss,
+    weak_labels=config.weak_labels,
+    early_stopping=config.early_stopping,
+    generative=generative,
+    variant=config.variant,
+  )
 
 
-def sizes(groups):
-  """{model: number of parameters}, the smallest first."""
-  found = {
-    group[f'{end}_model']: group[f'{end}_parameters']
-    for group in groups
-    for end in ('weak', 'strong')
-  }
-  return dict(sorted(found.items(), key=lambda item: item[1]))
+def adapted_name(name, method):
+  """What a model is called in results once it has come to its task."""
+  return name if method == 'full' else f'{name}-{method}'
 
 
-def by(groups, *fields):
-  """{values of the fields: groups}, in the order of the groups."""
-  result = {}
-  for group in groups:
-    result.setdefault(tuple(group[f] for f in fields), []).append(group)
-  return result
+def measured(trained):
+  """Metrics, agreement and PGR on the test set, of stages by their role."""
+  test = {role: stage.predictions('test') for role, stage in trained.items()}
+  truth = test['weak']['label_probs']
+  row = {'n_test': len(truth)}
+  for role, arrays in test.items():
+    summary = metrics.summary(arrays['probs'], truth)
+    for name in ('accuracy', 'accuracy_se', 'auroc', 'nll', 'ece'):
+      row[f'{role}_{name}'] = summary[name]
+    for name, value in trained[role].summary().items():
+      if name == 'validation_accuracy' or name.startswith('test_'):
+        row.setdefault(f'{role}_{name.removeprefix("test_")}', value)
+  agreement = metrics.agreement(
+    test['student']['probs'], test['weak']['probs'], truth
+  )
+  row['agreement'] = agreement['all']
+  row['agreement_supervisor_right'] = agreement['supervisor_right']
+  row['agreement_supervisor_wrong'] = agreement['supervisor_wrong']
+  pgr = metrics.pgr_interval(
+    *(
+      metrics.correct(test[role]['probs'], truth)[None]
+      for role in ('weak', 'student', 'ceiling')
+    )
+  )
+  row['pgr'], row['pgr_status'] = pgr.value, pgr.status
+  for name in ('seconds', 'rows', 'rows_cut'):
+    row[name] = trained['student'].summary()[name]
+  row['stages'] = {role: s.folder.name for role, s in trained.items()}
+  return row
 
 
-def many_tasks(groups):
-  """Whether each pair of models on each task is too much to look at."""
-  return len(by(groups, *PANEL)) > 12 and bool(_on_several_tasks(groups))
+def write(workdir, rows):
+  """Adds rows to results.jsonl; a row of the same key is replaced.
 
-
-def _on_several_tasks(groups):
-  alike = by(groups, *PAIR, *METHOD).values()
-  return [groups for groups in alike if len(groups) > 1]
-
-
-def over_tasks(groups) -> list[dict]:
-  """One group for each pair of models and method which has several tasks.
-
-  Numbers are medians over its `n_tasks` tasks, except that PGR is the one over
-  those `n_defined` on which it is defined (Burns et al. 2023, figure 5);
-  intervals and standard errors come from resampling tasks. `reliability` holds
-  the predictions on all tasks together.
+  Raises:
+    ValueError: a line of the file is damaged.
   """
-  return [_over_tasks(alike) for alike in _on_several_tasks(groups)]
+  path = workdir / 'results.jsonl'
+  with lock.hold(workdir / 'results.LOCK'):
+    known = [row for _, row in _parsed(path)] if path.exists() else []
+    by_key = {
+      json.dumps([row[field] for field in _KEY]): row for row in [*known, *rows]
+    }
+    lines = [json.dumps(by_key[key]) + '\n' for key in sorted(by_key)]
+    partial = path.with_name('results.jsonl.partial')
+    partial.write_text(''.join(lines))
+    partial.replace(path)
 
 
-def _over_tasks(groups):
-  result = {field: groups[0][field] for field in (*PANEL, *METHOD, *SIZES)}
-  result.update(task='over tasks', n_tasks=len(groups))
-  result['n_classes'] = min(group['n_classes'] for group in groups)
-  for role in ROLES:
-    accuracy = metrics.median_interval([g[f'{role}_accuracy'] for g in groups])
-    result[f'{role}_accuracy'] = accuracy.value
-    result[f'{role}_accuracy_se'] = accuracy.se
-  for name in (*AGREEMENT, *(f'{role}_ece' for role in ROLES)):
-    values = [group[name] for group in groups if group[name] is not None]
-    result[name] = float(np.median(values)) if values else None
-  pgr = [group['pgr'] for group in groups if group['pgr'] is not None]
-  result.update(n_defined=len(pgr), pgr=None, pgr_low=None, pgr_high=None)
-  if pgr:
-    median = metrics.median_interval(pgr)
-    result.update(pgr=median.value, pgr_low=median.low, pgr_high=median.high)
-  result['reliability'] = {
-    role: _together([group['reliability'][role] for group in groups])
-    for role in groups[0]['reliability']
-  }
-  return result
+def read(workdir) -> list[dict]:
+  """The rows of `workdir/results.jsonl`, in the order of a table.
+
+  Raises:
+    FileNotFoundError: there are no results yet.
+    ValueError: a line is damaged or misses a field, or two lines claim to be
+      the same student.
+  """
+  path = epath.Path(workdir) / 'results.jsonl'
+  if not path.exists():
+    raise FileNotFoundError(
+      f'{path} not found: no student is trained yet. Run experiments/main.py '
+      f'with --workdir={workdir} first.'
+    )
+  rows, lines = [], {}
+  for number, row in _parsed(path):
+    row['via'] = tuple(row['via'])
+    key = tuple(row[field] for field in _KEY)
+    if key in lines:
+      raise ValueError(
+        f'{path}, line {number}: the same student as line {lines[key]} {key}. '
+        'Use a workdir of its own for each change of the config.'
+      )
+    lines[key] = number
+    rows.append(row)
+  if not rows:
+    raise ValueError(f'{path} is empty: no student is trained yet.')
+  return sorted(rows, key=_order)
 
 
-def _together(curves):
-  """The curve of `metrics.reliability` of all predictions of several."""
-  confidence_K, accuracy_K, count_K = np.concatenate(curves, 1)
-  bin_K = np.ceil(15 * confidence_K).astype(int)  # as there, by default
-  bin_K = np.unique(bin_K, return_inverse=True)[1]
-  total_K = np.bincount(bin_K, count_K)
+def _parsed(path):
+  """Yields (line number, row), each with all it needs."""
+  for number, line in enumerate(path.read_text().splitlines(), start=1):
+    where = f'{path}, line {number}'
+    try:
+      row = json.loads(line)
+    except ValueError as error:
+      raise ValueError(f'{where}: not JSON ({error}). {_AGAIN}') from error
+    missing = [f for f in _FIELDS if not isinstance(row, dict) or f not in row]
+    if missing:
+      raise ValueError(
+        f'{where}: not a result, {missing[0]!r} is missing. {_AGAIN}'
+      )
+    yield number, row
+
+
+def _order(row):
+  """Small models first, naive students and the baseline loss too."""
   return (
-    np.bincount(bin_K, count_K * confidence_K) / total_K,
-    np.bincount(bin_K, count_K * accuracy_K) / total_K,
-    total_K,
+    row['task'],
+    *(row[field] for field in SIZES),
+    *(row['weak_model'], row['strong_model']),
+    *(len(row['via']), row['via']),
+    *(row['loss'] != 'xent', row['loss']),
+    *(row['weak_labels'], row['early_stopping'], row['generative']),
+    *(row['variant'], row['seed']),
   )

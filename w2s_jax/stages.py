@@ -20,12 +20,12 @@ import numpy as np
 from w2s_jax import adapt
 from w2s_jax import batching
 from w2s_jax import checkpoint
-from w2s_jax import logger as logger_lib
 from w2s_jax import metrics
 from w2s_jax import predict
 from w2s_jax import train
 from w2s_jax import weak_labels
-from w2s_jax import workdir
+from w2s_jax.runtime import logger as logger_lib
+from w2s_jax.runtime import workdir
 from w2s_jax.tasks import splits
 
 # A student is looked at so often for early stopping.

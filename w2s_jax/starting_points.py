@@ -6,13 +6,13 @@ import jax
 import numpy as np
 
 from w2s_jax import checkpoint
-from w2s_jax import heads
 from w2s_jax import predict
 from w2s_jax import sharding
 from w2s_jax import stages
 from w2s_jax import train
 from w2s_jax import weak_labels
-from w2s_jax import workdir
+from w2s_jax.models import heads
+from w2s_jax.runtime import workdir
 from w2s_jax.tasks import splits
 
 

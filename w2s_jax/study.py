@@ -13,16 +13,17 @@ import itertools
 import jax
 import numpy as np
 
+from w2s_jax import check_config
 from w2s_jax import checkpoint
-from w2s_jax import checks
 from w2s_jax import metrics
-from w2s_jax import result_rows
+from w2s_jax import results
 from w2s_jax import sharding
 from w2s_jax import stages
 from w2s_jax import starting_points
-from w2s_jax import tasks
 from w2s_jax import weak_labels
-from w2s_jax import workdir as workdir_lib
+from w2s_jax.runtime import workdir as workdir_lib
+from w2s_jax.tasks import examples as examples_lib
+from w2s_jax.tasks import registry
 from w2s_jax.tasks import splits
 
 
@@ -34,23 +35,23 @@ def run(config, workdir, *, console):
       before anything is trained.
   """
   mesh = sharding.make_mesh(**config.mesh)
-  chains = checks.parse_chains(config.students, config.models)
-  checks.check_numbers(config)
+  chains = check_config.parse_chains(config.students, config.models)
+  check_config.check_numbers(config)
   evaluated, slices = load_splits(
     config.task,
     config.data,
     seeds=config.seeds,
     num_transfer=max(map(len, chains)) - 1,
   )
-  checks.check_losses(config.losses, config.loss_args, config.task)
+  check_config.check_losses(config.losses, config.loss_args, config.task)
   ladder = {
-    key: checks.build_model(
+    key: check_config.build_model(
       config.models[key], key, config.task, config.data, mesh
     )
     for key in dict.fromkeys(itertools.chain(*chains))
   }
   if any(config.generative):
-    checks.check_generative(config.generative_train, chains, ladder, mesh)
+    check_config.check_generative(config.generative_train, chains, ladder, mesh)
   runtime = workdir_lib.Runtime(
     workdir=checkpoint.absolute(workdir),
     mesh=mesh,
@@ -66,7 +67,7 @@ def run(config, workdir, *, console):
     splits=evaluated,
     max_length=config.data.max_length,
     num_buckets=config.data.num_buckets,
-    measure=tasks.TASKS[config.task].measure,
+    measure=registry.TASKS[config.task].measure,
   )
   everything = union([*evaluated.values(), *itertools.chain(*slices.values())])
 
@@ -88,7 +89,7 @@ def run(config, workdir, *, console):
       for row in journey.results(chain, loss, generative, zero_shot)
     ]
     if jax.process_index() == 0:
-      result_rows.write(runtime.workdir, rows)
+      results.write(runtime.workdir, rows)
 
 
 def in_groups(seeds, size):
@@ -234,9 +235,7 @@ class Journey:
     given = list(zip(self._seeds, inputs, labels, judges))
 
     def name(method):
-      return (
-        f'{role}-{result_rows.adapted_name(models[0].name, method)}{suffix}'
-      )
+      return f'{role}-{results.adapted_name(models[0].name, method)}{suffix}'
 
     def train(models, method, fine_tuning, lora=None):
       lessons = [
@@ -300,13 +299,13 @@ class Journey:
     for seed, transfer, labels, weak, student, ceiling in together:
       labels = weak_labels.join(transfer.ids, labels)
       rows.append(
-        result_rows.student(self._config, chain, loss, generative)
+        results.student(self._config, chain, loss, generative)
         | {
           'seed': seed,
           'weak_parameters': self._ladder[chain[0]].num_parameters,
           'strong_parameters': self._ladder[chain[-1]].num_parameters,
         }
-        | result_rows.measured(
+        | results.measured(
           dict(weak=weak, student=student, ceiling=ceiling, zero_shot=untrained)
         )
         | {
@@ -331,7 +330,7 @@ def union(parts):
     for id_, x in zip(part.ids.tolist(), part.inputs, strict=True)
   }
   ids = np.array(list(inputs))
-  return tasks.Examples(
+  return examples_lib.Examples(
     ids=ids, groups=ids, inputs=list(inputs.values()), label_probs_NxC=None
   )
 
@@ -352,7 +351,8 @@ def count_stages(chains, ladder, loss_names, seeds, generative):
   each_loss = training(chain[-1] for chain in students) + len(teachers)
   variants = {(key, x) for key in learners for x in generative}
   frozen = [
-    method(k) in checks.PROBING for k, _ in variants | {(k, 0) for k in weak}
+    method(k) in check_config.PROBING
+    for k, _ in variants | {(k, 0) for k in weak}
   ]
   a_seed = training(weak) + len(weak) + sum(frozen)
   a_seed += len(generative) * (len(loss_names) * each_loss + training(strong))
@@ -366,7 +366,7 @@ def load_splits(task, data, *, seeds, num_transfer):
   Test and validation sets depend on data.seed alone and are shared by all
   seeds; each seed draws its own slices from what is left, by group.
   """
-  pool, test_pool = tasks.load(
+  pool, test_pool = registry.load(
     task, source=data.source, select=data.select.to_dict()
   )[:2]
   sizes = data.splits

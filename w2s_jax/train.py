@@ -3,7 +3,8 @@
 import collections
 import contextlib
 import functools
-from typing import Any, NamedTuple
+from typing import Any
+from typing import NamedTuple
 
 import flax.struct
 import jax
@@ -14,12 +15,12 @@ import optax
 from w2s_jax import adapt
 from w2s_jax import batching
 from w2s_jax import checkpoint as checkpoint_lib
-from w2s_jax import compile_ahead
 from w2s_jax import losses
 from w2s_jax import optimizer
 from w2s_jax import population
-from w2s_jax import preemption
 from w2s_jax import sharding
+from w2s_jax.runtime import compile_ahead
+from w2s_jax.runtime import preemption
 
 
 class TrainState(flax.struct.PyTreeNode):

@@ -7,12 +7,11 @@ import json
 import pathlib
 import tempfile
 
-import numpy as np
-
 from benchmarks import own_process
 from benchmarks import small_study
 from benchmarks import table
 from benchmarks import torch_loops
+import numpy as np
 
 
 def rows(options, console):
@@ -83,8 +82,9 @@ def study(*, config, folder):
   """Yields None when all is imported, then a study's outcome, for ever."""
   import rich.console
 
-  import launch
   from w2s_jax import study as study_lib
+
+  import launch
 
   launch.keep_memory()
   launch.keep_compiled_programs()

@@ -7,7 +7,8 @@ and says what the value took.
 import multiprocessing
 import os
 import time
-from typing import Any, NamedTuple
+from typing import Any
+from typing import NamedTuple
 
 # One thread, so that CPU seconds are seconds of a core.
 _XLA_FLAGS = '--xla_cpu_multi_thread_eigen=false intra_op_parallelism_threads=1'

@@ -41,13 +41,13 @@ def measure(*, config):
   import numpy as np
 
   from w2s_jax import batching
-  from w2s_jax import checks
+  from w2s_jax import check_config
   from w2s_jax import sharding
   from w2s_jax import stages
   from w2s_jax import study
 
   mesh = sharding.make_mesh()
-  (weak, strong), *_ = checks.parse_chains(config.students, config.models)
+  (weak, strong), *_ = check_config.parse_chains(config.students, config.models)
   evaluated, slices = study.load_splits(
     config.task, config.data, seeds=(0,), num_transfer=1
   )
@@ -59,7 +59,7 @@ def measure(*, config):
   )
   total = collections.Counter()
   for key, examples in zip((weak, strong), slices[0]):
-    model = checks.build_model(
+    model = check_config.build_model(
       config.models[key], key, config.task, config.data, mesh
     )
     rows, _ = stages.tokenize(model, examples, config.data.max_length)

@@ -2,11 +2,10 @@
 
 import time
 
-import numpy as np
-
 from benchmarks import own_process
 from benchmarks import speed
 from benchmarks import table
+import numpy as np
 
 SIZES = (1, 4, 16)
 
@@ -52,10 +51,11 @@ def measure(*, preset, dtype, batch, length, sizes):
   """
   import jax
 
-  import launch
   from w2s_jax import population
   from w2s_jax import sharding
   from w2s_jax import train
+
+  import launch
 
   launch.keep_memory()
   launch.keep_compiled_programs()

@@ -3,11 +3,10 @@
 import itertools
 import tempfile
 
-import numpy as np
-
 from benchmarks import own_process
 from benchmarks import small_study
 from benchmarks import table
+import numpy as np
 
 SOURCES = 10
 
@@ -52,15 +51,16 @@ def learn_all(*, config, folder, sources):
   import numpy as np
   import rich.console
 
-  import launch
+  from w2s_jax import check_config
   from w2s_jax import checkpoint
-  from w2s_jax import checks
   from w2s_jax import sharding
   from w2s_jax import stages
   from w2s_jax import starting_points
   from w2s_jax import study as study_lib
   from w2s_jax import weak_labels
-  from w2s_jax import workdir
+  from w2s_jax.runtime import workdir
+
+  import launch
 
   launch.keep_memory()
   launch.keep_compiled_programs()
@@ -76,7 +76,9 @@ def learn_all(*, config, folder, sources):
     measure=None,
   )
   spec = config.models.strong
-  model = checks.build_model(spec, 'strong', config.task, config.data, mesh)
+  model = check_config.build_model(
+    spec, 'strong', config.task, config.data, mesh
+  )
   everything = study_lib.union([*evaluated.values(), rows])
 
   def labels_of(source):

@@ -23,13 +23,13 @@ def config_of(rows, *, tables=False):
 
 def fetched(config):
   """Fetches what a study reads; returns it as torch_loops.study takes it."""
-  from w2s_jax import hub
+  from w2s_jax.models import model_folder
 
   with own_process.Process(texts, config=config) as asked:
     data = asked.next().value
   fields = ('epochs', 'batch_size', 'learning_rate', 'warmup', 'weight_decay')
   return dict(
-    folder=str(hub.folder(config.models.strong.weights)),
+    folder=str(model_folder.folder(config.models.strong.weights)),
     models={
       key: {
         'num_layers': spec.num_layers,

@@ -1,6 +1,6 @@
 """Forward and backward pass of a model against matmuls.
 
-Shapes as in w2s_jax/transformer.py.
+Shapes as in w2s_jax/models/transformer.py.
 """
 
 import collections
@@ -9,10 +9,9 @@ import os
 import re
 import time
 
-import numpy as np
-
 from benchmarks import own_process
 from benchmarks import table
+import numpy as np
 
 
 def rows(options, console):
@@ -141,8 +140,9 @@ def measure(*, preset, dtype, batch, length, seconds=0.1):
   import jax
   import jax.numpy as jnp
 
-  import launch
   from w2s_jax import sharding
+
+  import launch
 
   launch.keep_memory()
   launch.keep_compiled_programs()
@@ -257,14 +257,14 @@ def model_of(preset, dtype, batch, length, mesh):
   import numpy as np
 
   from configs import base
-  from w2s_jax import checks
+  from w2s_jax import check_config
   from w2s_jax import train
 
   spec = base.model(preset, weights=f'random:{preset}', batch_size=batch)
   spec.dtype = dtype
   data = base.get_config().data
   data.max_length = length
-  model = checks.build_model(spec, preset, 'synthetic', data, mesh)
+  model = check_config.build_model(spec, preset, 'synthetic', data, mesh)
   rng = np.random.default_rng(0)
   vocab_size = model.network.config.vocab_size
   arrays = {

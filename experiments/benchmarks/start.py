@@ -8,12 +8,12 @@ import pathlib
 import tempfile
 import time
 
-import launch
-import numpy as np
-
 from benchmarks import own_process
 from benchmarks import small_study
 from benchmarks import table
+import numpy as np
+
+import launch
 
 # What JAX says it spends time on, before a program runs first.
 _COMPILING = {
@@ -82,11 +82,11 @@ def start_up(*, command, started):
   intervals.append(('Python', started, main_started))
   import jax  # as main.py does when its flags are read
 
-  from w2s_jax import checks
-  from w2s_jax import logger
-  from w2s_jax import models
+  from w2s_jax import check_config
   from w2s_jax import stages
   from w2s_jax import study as study_lib
+  from w2s_jax.models import model as model_lib
+  from w2s_jax.runtime import logger
 
   intervals.append(('imports', main_started, time.time()))
 
@@ -103,8 +103,8 @@ def start_up(*, command, started):
     setattr(module, name, watched)
 
   watch(study_lib, 'load_splits', 'rows')
-  watch(checks, 'build_model', 'models')
-  watch(models, 'initial', 'weights')
+  watch(check_config, 'build_model', 'models')
+  watch(model_lib, 'initial', 'weights')
   watch(stages, 'zero_shot_stage', 'zero-shot answers')
 
   def compiled(event, seconds, **_):

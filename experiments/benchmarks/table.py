@@ -5,7 +5,8 @@ import json
 import os
 import pathlib
 import platform
-from typing import Any, NamedTuple
+from typing import Any
+from typing import NamedTuple
 
 import numpy as np
 

@@ -6,7 +6,8 @@ line is only checked. The classes of a row are its legal moves, in the order of
 `legal_moves`, and a last one for an answer that is no legal move.
 """
 
-from collections.abc import Callable, Container
+from collections.abc import Callable
+from collections.abc import Container
 import functools
 from typing import NamedTuple
 

@@ -3,6 +3,7 @@
 Every row comes with its origin, such as 'train.jsonl.gz:17'.
 """
 
+from collections.abc import Iterator
 import csv
 import difflib
 import glob
@@ -14,7 +15,6 @@ import json
 import pathlib
 import re
 import zlib
-from collections.abc import Iterator
 
 Rows = Iterator[tuple[str, dict]]
 

@@ -12,10 +12,10 @@ Sides: which answer comes first is a matter of hashes and not of the row, so
 way round, and however often, a source has it.
 """
 
+from collections.abc import Callable
 import hashlib
 import json
 import math
-from collections.abc import Callable
 from typing import NamedTuple
 
 from w2s_jax.tasks import task

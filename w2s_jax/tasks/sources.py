@@ -15,9 +15,9 @@ A source is one string:
 Every row comes with its origin, such as 'train.jsonl.gz:17', for error texts.
 """
 
+from collections.abc import Iterator
 import difflib
 import os
-from collections.abc import Iterator
 
 from w2s_jax import assets
 from w2s_jax.tasks import files

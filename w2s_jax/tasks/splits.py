@@ -9,11 +9,11 @@ import itertools
 
 import numpy as np
 
-from w2s_jax import tasks
+from w2s_jax.tasks import examples as examples_lib
 
 
 def split(
-  examples: tasks.Examples, sizes: dict[str, int], *, seed: int
+  examples: examples_lib.Examples, sizes: dict[str, int], *, seed: int
 ) -> dict[str, np.ndarray]:
   """Cuts examples into splits that share no group, class-balanced by default.
 
@@ -74,7 +74,7 @@ def split(
   }
 
 
-def check_disjoint(named: dict[str, tasks.Examples]) -> None:
+def check_disjoint(named: dict[str, examples_lib.Examples]) -> None:
   """Raises ValueError where two splits share an id or a group."""
   for (name, left), (other, right) in itertools.combinations(named.items(), 2):
     for kind in ('ids', 'groups'):
@@ -87,12 +87,14 @@ def check_disjoint(named: dict[str, tasks.Examples]) -> None:
         )
 
 
-def exclude_groups(examples: tasks.Examples, groups) -> tasks.Examples:
+def exclude_groups(
+  examples: examples_lib.Examples, groups
+) -> examples_lib.Examples:
   """The examples that are in none of `groups`."""
   return examples.take(~np.isin(examples.groups, groups))
 
 
-def fingerprint(examples: tasks.Examples) -> str:
+def fingerprint(examples: examples_lib.Examples) -> str:
   """A hash of ids and labels, if any; the same for any order of the rows."""
   order = np.argsort(examples.ids)
   content = '\n'.join(examples.ids[order].tolist()).encode()

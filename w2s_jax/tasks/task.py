@@ -1,7 +1,7 @@
 """What a task is: the one record that every setting fills in."""
 
-import dataclasses
 from collections.abc import Callable
+import dataclasses
 
 
 class BadRow(ValueError):

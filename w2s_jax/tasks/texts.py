@@ -8,7 +8,8 @@ import hashlib
 
 from w2s_jax.tasks import cells
 from w2s_jax.tasks import reward
-from w2s_jax.tasks.cells import Convert, Converted
+from w2s_jax.tasks.cells import Convert
+from w2s_jax.tasks.cells import Converted
 
 
 def single(column: str, label: str = 'label') -> Convert:

@@ -8,11 +8,12 @@ as any other. Rows have the columns of the data set's Hugging Face version, as
 far as a task reads them.
 """
 
+from collections.abc import Callable
+from collections.abc import Iterator
 import csv
 import functools
 import os
 import pathlib
-from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
 from w2s_jax.tasks import files

@@ -2,13 +2,14 @@ import re
 
 import jax
 import numpy as np
+import pretrained_test
 import pytest
 
 from configs import base
-from w2s_jax import models
 from w2s_jax import sharding
-from w2s_jax import tokenizers
-import pretrained_test
+from w2s_jax.models import model as model_lib
+from w2s_jax.models import tokenizers
+
 import tiny
 
 FIELDS = base.model('tiny', weights='random:tiny-encoder').to_dict()
@@ -17,7 +18,7 @@ FIELDS |= dict(inputs='text', num_classes=2)
 
 
 def build(**fields):
-  return models.build(**FIELDS | fields)
+  return model_lib.build(**FIELDS | fields)
 
 
 @pytest.mark.parametrize(

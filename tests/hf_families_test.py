@@ -2,10 +2,10 @@ import dataclasses
 
 import pytest
 
-from w2s_jax import architectures
-from w2s_jax import families
+from w2s_jax.models import hf_families
+from w2s_jax.models import presets
 
-PRESETS = architectures.PRESETS
+PRESETS = presets.PRESETS
 _SIZES = dict(
   vocab_size=60,
   max_positions=24,
@@ -144,7 +144,7 @@ QWEN25_7B = dict(
 
 
 def read(stored):
-  return families.read(stored, 'config.json')[0]
+  return hf_families.read(stored, 'config.json')[0]
 
 
 @pytest.mark.parametrize(
@@ -243,14 +243,14 @@ def test_what_is_not_implemented_is_named(stored, changes, says):
   ],
 )
 def test_a_config_finds_its_family(preset, name):
-  _, fields = families.write(PRESETS[preset])
+  _, fields = hf_families.write(PRESETS[preset])
   assert fields['model_type'] == name
 
 
 @pytest.mark.parametrize('name', [*TINY, *PRESETS])
 def test_config_there_and_back(name):
   config = TINY.get(name) or PRESETS[name]
-  _, fields = families.write(
+  _, fields = hf_families.write(
     dataclasses.replace(config, remat=True, dropout=0.1, dtype='bfloat16')
   )
   assert read(fields) == config
@@ -259,7 +259,7 @@ def test_config_there_and_back(name):
 def test_a_model_of_no_family_is_refused():
   config = dataclasses.replace(TINY['gpt2'], norm_kind='rms')
   with pytest.raises(ValueError, match="no family .*norm_kind='rms'"):
-    families.write(config)
+    hf_families.write(config)
 
 
 def test_equal_models_are_equal_configs():
@@ -268,5 +268,5 @@ def test_equal_models_are_equal_configs():
   assert dataclasses.replace(config, num_kv_heads=4).num_kv_heads == 0
   fields = dataclasses.asdict(TINY['llama 3.1'])
   fields['rope_scaling'] = list(fields['rope_scaling'])  # from JSON
-  again = architectures.TransformerConfig(**fields)
+  again = presets.TransformerConfig(**fields)
   assert hash(again) == hash(TINY['llama 3.1']) and again == TINY['llama 3.1']

@@ -1,7 +1,8 @@
 """Results as text: a report in Markdown, and parts of it."""
 
 from w2s_jax import results
-from w2s_jax import tasks
+from w2s_jax.report import groups as groups_lib
+from w2s_jax.tasks import registry
 
 _BEYOND_ACCURACY = {
   'auroc': 'AUROC',
@@ -28,13 +29,13 @@ def accuracies(group):
 def rows_cut(groups):
   """Of which tasks students saw rows in part only, a sentence or two."""
   lost = {'end': [], 'beginning': []}
-  for (task,), students in results.by(groups, 'task').items():
+  for (task,), students in groups_lib.by(groups, 'task').items():
     cut, rows = (
       sum(group[name] for group in students) for name in ('rows_cut', 'rows')
     )
     if cut:
       # Pairs and prompts are cut at the other end than texts; see heads.py.
-      end = 'end' if tasks.TASKS[task].inputs == 'text' else 'beginning'
+      end = 'end' if registry.TASKS[task].inputs == 'text' else 'beginning'
       lost[end].append(f'{task}: {cut:,} of {rows:,}')
   return [
     f'{", ".join(counts)} training rows of students were longer than '
@@ -52,7 +53,7 @@ def _reading(group):
   """What a row does and does not say, in a sentence or two."""
   gain = 100 * (group['student_accuracy'] - group['weak_accuracy'])
   gap, gap_se = 100 * group['gap'], 100 * group['gap_se']
-  start = f'{group["task"]}, {pair(group)}, {results.method(group)}: '
+  start = f'{group["task"]}, {pair(group)}, {groups_lib.method(group)}: '
   if group['pgr'] is None:
     return (
       f'{start}PGR is undefined, as ceiling - weak is {gap:+.1f} ±{gap_se:.1f} '
@@ -72,17 +73,17 @@ def _reading(group):
   )
   return (
     f'{start}student - weak is {gain:+.1f} of the {gap:.1f} ±{gap_se:.1f} '
-    f'points between weak and ceiling, PGR {results.pgr_text(group)}; '
+    f'points between weak and ceiling, PGR {groups_lib.pgr_text(group)}; '
     f'{verdict} ({seeds}).'
   )
 
 
 def _reading_over_tasks(median):
   n_defined, n_tasks = median['n_defined'], median['n_tasks']
-  start = f'Over tasks, {pair(median)}, {results.method(median)}: '
+  start = f'Over tasks, {pair(median)}, {groups_lib.method(median)}: '
   if not n_defined:
     return f'{start}PGR is undefined on all of the {n_tasks} tasks.'
-  text = f'median PGR {results.pgr_text(median)} of {n_defined} tasks'
+  text = f'median PGR {groups_lib.pgr_text(median)} of {n_defined} tasks'
   if n_defined < n_tasks:
     text += (
       f'; {n_tasks - n_defined} of {n_tasks} are left out, as their ceiling is '
@@ -111,9 +112,9 @@ def _results_table(groups):
   header += ['ceiling', 'zero-shot', 'PGR', 'seeds']
   lines = []
   for group in groups:
-    names = group['task'], pair(group), results.method(group)
+    names = group['task'], pair(group), groups_lib.method(group)
     labels = _number(group['weak_label_accuracy'], scale=100, digits=1)
-    numbers = labels, *accuracies(group), results.pgr_text(group)
+    numbers = labels, *accuracies(group), groups_lib.pgr_text(group)
     lines.append([*names, *numbers, str(group['n_seeds'])])
   return _table(header, lines)
 
@@ -124,8 +125,8 @@ def _over_tasks_table(medians):
   lines = []
   for median in medians:
     n_tasks, n_defined = median['n_tasks'], median['n_defined']
-    names = pair(median), results.method(median), str(n_tasks)
-    numbers = *accuracies(median), results.pgr_text(median)
+    names = pair(median), groups_lib.method(median), str(n_tasks)
+    numbers = *accuracies(median), groups_lib.pgr_text(median)
     counts = str(n_defined), str(n_tasks - n_defined)
     lines.append([*names, *numbers, *counts])
   return _table(header, lines)
@@ -133,7 +134,7 @@ def _over_tasks_table(medians):
 
 def _over_tasks(groups, captions):
   """A section, '' where each student is of one task only."""
-  medians = results.over_tasks(groups)
+  medians = groups_lib.over_tasks(groups)
   if not medians:
     return ''
   return f"""## Over tasks
@@ -165,8 +166,9 @@ def _beyond_accuracy_table(groups):
   lines = {}
   for group in groups:
     names = {
-      'student': f'student of {group["weak_model"]}, {results.method(group)}',
-      'ceiling': results.marked('ceiling', group),
+      'student': f'student of {group["weak_model"]}, '
+      f'{groups_lib.method(group)}',
+      'ceiling': groups_lib.marked('ceiling', group),
     }
     for role in results.ROLES:
       model = group['weak_model' if role == 'weak' else 'strong_model']
@@ -174,7 +176,7 @@ def _beyond_accuracy_table(groups):
       numbers = (group[f'{role}_{metric}'] for metric in shown)
       line = group['task'], model, name
       lines[line] = [*line, *map(_number, numbers)]
-  size = results.sizes(groups)
+  size = groups_lib.sizes(groups)
   ordered = sorted(lines.values(), key=lambda line: (line[0], size[line[1]]))
   return _table(['task', 'model', 'role', *shown.values()], ordered)
 
@@ -189,7 +191,7 @@ def _seeds_table(rows):
     percents = [_number(x, scale=100, digits=1) for x in percents]
     percents.insert(4, _number(row['pgr'], digits=2))
     seconds = _number(row['seconds'], digits=0)
-    names = row['task'], pair(row), results.method(row), str(row['seed'])
+    names = row['task'], pair(row), groups_lib.method(row), str(row['seed'])
     lines.append([*names, *percents, seconds])
   return _table([*header, 'where wrong', 'seconds'], lines)
 
@@ -197,12 +199,12 @@ def _seeds_table(rows):
 def to_markdown(rows, groups, captions):
   """The whole report; html_page.py knows just the kinds of blocks used here."""
   tests = (f'{g["task"]} {g["n_test"]:,}' for g in groups)
-  models = (f'{m} ({n:,})' for m, n in results.sizes(groups).items())
+  models = (f'{m} ({n:,})' for m, n in groups_lib.sizes(groups).items())
   seeds = sorted({seed for g in groups for seed in g['seeds']})
   others = [name for name in captions if name not in _OVER_TASKS]
   cut = ''.join(f'{sentence}\n\n' for sentence in rows_cut(groups))
   readings = f'{_list(map(_reading, groups))}\n\n'
-  if results.many_tasks(groups):
+  if groups_lib.many_tasks(groups):
     readings = ''  # the table must do
   via = _VIA if any(g['via'] for g in groups) else ''
   generative = _GENERATIVE if any(g['generative'] for g in groups) else ''
@@ -211,7 +213,7 @@ def to_markdown(rows, groups, captions):
 
 - Test examples: {', '.join(dict.fromkeys(tests))}
 - Models and their parameters: {', '.join(models)}
-- Methods: {'; '.join(dict.fromkeys(map(results.method, groups)))}
+- Methods: {'; '.join(dict.fromkeys(map(groups_lib.method, groups)))}
 - Seeds: {', '.join(map(str, seeds))}
 
 {_over_tasks(groups, captions)}## Results

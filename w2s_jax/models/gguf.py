@@ -13,9 +13,9 @@ import flax.traverse_util
 import numpy as np
 import tokenizers as hf_tokenizers
 
-from w2s_jax import families
-from w2s_jax import pretrained
-from w2s_jax import tokenizers
+from w2s_jax.models import hf_families
+from w2s_jax.models import pretrained
+from w2s_jax.models import tokenizers
 
 
 def _split_rotary(tensor, config):
@@ -25,23 +25,25 @@ def _split_rotary(tensor, config):
   return [pairs.swapaxes(1, 2).reshape(tensor.shape).T]
 
 
-_ROTARY = families.Layout(_split_rotary, join=None)
+_ROTARY = hf_families.Layout(_split_rotary, join=None)
 _ROWS = (
-  *families.embedding('token_embd', 'token_embed'),
-  *families.norm('output_norm', 'final_norm', False),
-  *families.norm('blk.{i}.attn_norm', 'layer_{i}/attention_norm', False),
-  *families.norm('blk.{i}.ffn_norm', 'layer_{i}/mlp_norm', False),
-  *families.linear(
+  *hf_families.embedding('token_embd', 'token_embed'),
+  *hf_families.norm('output_norm', 'final_norm', False),
+  *hf_families.norm('blk.{i}.attn_norm', 'layer_{i}/attention_norm', False),
+  *hf_families.norm('blk.{i}.ffn_norm', 'layer_{i}/mlp_norm', False),
+  *hf_families.linear(
     'blk.{i}.attn_q', 'layer_{i}/attention/query', False, _ROTARY
   ),
-  *families.linear('blk.{i}.attn_k', 'layer_{i}/attention/key', False, _ROTARY),
-  *families.linear('blk.{i}.attn_v', 'layer_{i}/attention/value', False),
-  *families.linear('blk.{i}.attn_output', 'layer_{i}/attention/out', False),
-  *families.linear('blk.{i}.ffn_gate', 'layer_{i}/mlp/gate', False),
-  *families.linear('blk.{i}.ffn_up', 'layer_{i}/mlp/up', False),
-  *families.linear('blk.{i}.ffn_down', 'layer_{i}/mlp/down', False),
+  *hf_families.linear(
+    'blk.{i}.attn_k', 'layer_{i}/attention/key', False, _ROTARY
+  ),
+  *hf_families.linear('blk.{i}.attn_v', 'layer_{i}/attention/value', False),
+  *hf_families.linear('blk.{i}.attn_output', 'layer_{i}/attention/out', False),
+  *hf_families.linear('blk.{i}.ffn_gate', 'layer_{i}/mlp/gate', False),
+  *hf_families.linear('blk.{i}.ffn_up', 'layer_{i}/mlp/up', False),
+  *hf_families.linear('blk.{i}.ffn_down', 'layer_{i}/mlp/down', False),
 )
-_FAMILY = families.Family(
+_FAMILY = hf_families.Family(
   architecture='',
   prefix='',
   rows=_ROWS,
@@ -95,7 +97,7 @@ def convert(file, folder):
   fields = {key: field.contents() for key, field in reader.fields.items()}
   tensors = {tensor.name: tensor for tensor in reader.tensors}
   config = _config(fields, tensors, file)
-  table = families.table(_FAMILY, config)
+  table = hf_families.table(_FAMILY, config)
   if unmatched := sorted(table.keys() ^ tensors.keys()):
     raise ValueError(f'{file}: tensors without a place, or absent: {unmatched}')
   flat = {}
@@ -136,7 +138,7 @@ def _config(fields, tensors, file):
       f'{file}: general.architecture = {architecture!r} is not supported; '
       "supported: 'llama'."
     )
-  return families.read(stored, file)[0]
+  return hf_families.read(stored, file)[0]
 
 
 def _tokenizer(fields, file):

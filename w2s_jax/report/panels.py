@@ -9,6 +9,7 @@ import numpy as np
 from scipy import optimize
 
 from w2s_jax import results
+from w2s_jax.report import groups as groups_lib
 
 # Okabe and Ito's colours, told apart by colour-blind readers too, and two of
 # Tol's: students in colour, what they are compared with in grey.
@@ -39,7 +40,7 @@ def _on_lines(name):
 
 def without_generative(group):
   """`method`, of students with a colour in common."""
-  return results.method(group | {'generative': False})
+  return groups_lib.method(group | {'generative': False})
 
 
 def _hatch(group):
@@ -53,9 +54,9 @@ def _trained(groups, colours):
   """(name, role, colour, group) of one pair's students, then its ceilings."""
   for group in groups:
     colour = colours[without_generative(group)]
-    yield results.method(group), 'student', colour, group
-  for group, *_ in results.by(groups, 'generative').values():
-    yield results.marked('strong ceiling', group), 'ceiling', CEILING, group
+    yield groups_lib.method(group), 'student', colour, group
+  for group, *_ in groups_lib.by(groups, 'generative').values():
+    yield groups_lib.marked('strong ceiling', group), 'ceiling', CEILING, group
 
 
 def accuracy(axes, groups, colours):
@@ -72,7 +73,7 @@ def accuracy(axes, groups, colours):
     axes.barh(
       y, width, 0.7, xerr=error, color=colour, capsize=3, **_hatch(group)
     )
-    pgr = f'   PGR {results.pgr_text(group)}' if role == 'student' else ''
+    pgr = f'   PGR {groups_lib.pgr_text(group)}' if role == 'student' else ''
     axes.annotate(
       f'{width:.1f}{pgr}',
       (width + error, y),
@@ -106,7 +107,7 @@ def accuracy_by_size(axes, groups, colours):
       capsize=3,
       label=role.replace('_', '-'),
     )
-  for (weak,), taught in results.by(groups, 'weak_model').items():
+  for (weak,), taught in groups_lib.by(groups, 'weak_model').items():
     span = [taught[0]['weak_parameters'], max(strong)]
     own = [100 * taught[0]['weak_accuracy']] * 2
     axes.plot(span, own, ':', color=colours[weak], marker='D', markevery=[0])
@@ -165,7 +166,7 @@ def median_pgr_by_size(axes, groups, colours):
 
 def taught_as(group):
   """`method`, of naive and bootstrapped students alike."""
-  return results.method(group | {'via': ()})
+  return groups_lib.method(group | {'via': ()})
 
 
 def _pgr_axis(axes, groups, low, high):
@@ -195,7 +196,7 @@ def pgr_frame(groups):
 def _draw_lines(axes, lines, interval):
   """Of {(label, colour, style, fill): groups}; interval: (low, value, high)."""
   every = itertools.chain.from_iterable(lines.values())
-  parameters = list(results.sizes(every).values())
+  parameters = list(groups_lib.sizes(every).values())
   reach = parameters[-1] / parameters[0]
   step = min(0.02, 0.12 / len(lines))
   for i, ((label, colour, style, fill), students) in enumerate(lines.items()):
@@ -249,7 +250,7 @@ def _label_ends(axes):
 
 def _size_axis(axes, groups):
   """From the smallest to the largest model, with some room at both ends."""
-  models = results.sizes(groups)
+  models = groups_lib.sizes(groups)
   smallest, largest = min(models.values()), max(models.values())
   room = max(largest / smallest, 2) ** 0.08
   axes.set_xscale('log')
@@ -267,7 +268,7 @@ def agreement(axes, groups, colours):
     x = np.arange(3) + (i - (len(groups) - 1) / 2) * width
     look = dict(color=colours[without_generative(group)], **_hatch(group))
     bars = axes.bar(
-      x, shares, 0.92 * width, label=_on_lines(results.method(group)), **look
+      x, shares, 0.92 * width, label=_on_lines(groups_lib.method(group)), **look
     )
     axes.bar_label(bars, fmt='%.0f', fontsize=size, padding=2)
   axes.set_xticks(

@@ -3,9 +3,9 @@
 import numpy as np
 import pytest
 
-import made_up
+from w2s_jax.report import figures
 
-from w2s_jax import figures
+import made_up
 
 
 def test_generative_needs_the_same_student_with_and_without():

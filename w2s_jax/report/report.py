@@ -14,13 +14,13 @@ from rich import box
 from rich import padding
 from rich import table as rich_table
 
-from w2s_jax import figures
-from w2s_jax import html_page
-from w2s_jax import lock
 from w2s_jax import metrics
-from w2s_jax import page
-from w2s_jax import result_rows
 from w2s_jax import results
+from w2s_jax.report import figures
+from w2s_jax.report import groups as groups_lib
+from w2s_jax.report import html_page
+from w2s_jax.report import page
+from w2s_jax.runtime import lock
 
 
 def aggregate(workdir, rows) -> list[dict]:
@@ -39,7 +39,7 @@ def aggregate(workdir, rows) -> list[dict]:
   groups = {}
   for row in rows:
     groups.setdefault(
-      tuple(row[field] for field in result_rows.STUDENT), []
+      tuple(row[field] for field in results.STUDENT), []
     ).append(row)
   return [_aggregate_seeds(rows, load) for rows in groups.values()]
 
@@ -63,7 +63,7 @@ def _load_predictions(workdir, stage):
 
 def _aggregate_seeds(rows, load):
   group = {
-    field: rows[0][field] for field in (*result_rows.STUDENT, *results.SIZES)
+    field: rows[0][field] for field in (*results.STUDENT, *results.SIZES)
   }
   group.update(seeds=[row['seed'] for row in rows], n_seeds=len(rows))
   first_path, first_ids, _, _ = load(rows[0]['stages']['weak'])
@@ -91,7 +91,7 @@ def _aggregate_seeds(rows, load):
     group['reliability'][role] = metrics.reliability(
       probs_SxNxC.reshape(-1, n_classes), labels_SxNxC.reshape(-1, n_classes)
     )
-  for name in (*result_rows.MEANS, *result_rows.OPTIONAL):
+  for name in (*results.MEANS, *results.OPTIONAL):
     values = [row[name] for row in rows if row.get(name) is not None]
     group[name] = float(np.mean(values)) if values else None
   pgr = metrics.pgr_interval(
@@ -106,10 +106,10 @@ def write(workdir) -> list[dict]:
   """Writes report.md, report.html and figures/*.png; returns `aggregate`'s.
 
   Raises:
-    FileNotFoundError, ValueError: as `result_rows.read` and `aggregate`.
+    FileNotFoundError, ValueError: as `results.read` and `aggregate`.
   """
   workdir = epath.Path(workdir)
-  rows = result_rows.read(workdir)
+  rows = results.read(workdir)
   groups = aggregate(workdir, rows)
   pngs = {}
   drawn = figures.draw(groups)
@@ -138,7 +138,7 @@ def _write(path, data):
 def console_table(groups) -> rich_table.Table:
   """The table a study ends with, at most 100 columns wide."""
   captions = ['accuracy in % ± standard error; PGR with its 95 % interval']
-  medians = results.over_tasks(groups)
+  medians = groups_lib.over_tasks(groups)
   if medians:
     captions.append('over tasks: medians, of PGR where it is defined')
   table = rich_table.Table(
@@ -149,16 +149,16 @@ def console_table(groups) -> rich_table.Table:
   table.add_column('weak → strong\n  method', overflow='fold')
   for name in ('weak', 'student', 'ceiling', 'zero-shot\nuntrained', 'PGR'):
     table.add_column(name, justify='right', no_wrap=True)
-  for (task,), of_task in results.by([*groups, *medians], 'task').items():
+  for (task,), of_task in groups_lib.by([*groups, *medians], 'task').items():
     table.add_row(task)
-    for students in results.by(of_task, *results.PANEL).values():
+    for students in groups_lib.by(of_task, *results.PANEL).values():
       table.add_row(page.pair(students[0]))
       for group in students:
-        pgr = results.pgr_text(group)
+        pgr = groups_lib.pgr_text(group)
         if 'n_defined' in group:
           pgr += f'\non {group["n_defined"]} of {group["n_tasks"]} tasks'
         numbers = *page.accuracies(group), pgr
-        method = padding.Padding(results.method(group), (0, 0, 0, 2))
+        method = padding.Padding(groups_lib.method(group), (0, 0, 0, 2))
         table.add_row(method, *numbers)
       table.add_section()
   return table

@@ -30,9 +30,9 @@ import numpy as np
 import optax
 
 from w2s_jax import batching
-from w2s_jax import boards
-from w2s_jax import decoding
-from w2s_jax import transformer
+from w2s_jax.models import chess_attacks
+from w2s_jax.models import decoding
+from w2s_jax.models import transformer
 from w2s_jax.tasks import chess
 
 # The default on TPU is bfloat16.
@@ -281,7 +281,7 @@ class MoveScorer(_Chooser):
     num_tokens, embed_dim = tokens_BxL.shape[1], self.config.embed_dim
     trunk = transformer.Transformer(self.config, name='transformer')
     x_BxLxD = trunk(tokens_BxL, length_B, deterministic).astype(jnp.float32)
-    attacked_BxMxL, attacks_BxMxL = boards.attacks_after(
+    attacked_BxMxL, attacks_BxMxL = chess_attacks.attacks_after(
       tokens_BxL, length_B, movers_BxM, arrivals_BxM
     )
     roles = {

@@ -11,7 +11,6 @@ import tokenizers
 
 from w2s_jax.tasks import chess as chess_task
 
-
 # Of GPT-2, GPT-NeoX, Qwen and SmolLM2; Llama 3; Llama 2 and Mistral; Gemma.
 _ENDS = ('<|endoftext|>', '<|end_of_text|>', '</s>', '<eos>')
 

@@ -2,17 +2,19 @@
 
 import dataclasses
 import functools
-from typing import Any, Callable, NamedTuple
+from typing import Any
+from typing import Callable
+from typing import NamedTuple
 
 import jax
 import numpy as np
 
-from w2s_jax import heads
-from w2s_jax import hub
-from w2s_jax import pretrained
 from w2s_jax import sharding
-from w2s_jax import tokenizers
-from w2s_jax import transformer
+from w2s_jax.models import heads
+from w2s_jax.models import model_folder
+from w2s_jax.models import pretrained
+from w2s_jax.models import tokenizers
+from w2s_jax.models import transformer
 
 
 class Model(NamedTuple):
@@ -135,7 +137,7 @@ def build(
 
 def folder_of(weights):
   """Where the `weights` of a config lie, see hub.py; None for random ones."""
-  return None if weights.startswith('random:') else hub.folder(weights)
+  return None if weights.startswith('random:') else model_folder.folder(weights)
 
 
 def initial(network, folder, head_ids, mesh, seed):

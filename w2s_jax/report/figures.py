@@ -2,9 +2,10 @@
 
 from matplotlib import figure as mpl_figure
 
-from w2s_jax import panels
 from w2s_jax import results
-from w2s_jax import row_figures
+from w2s_jax.report import figures_by_task
+from w2s_jax.report import groups as groups_lib
+from w2s_jax.report import panels
 
 
 def draw(groups):
@@ -13,30 +14,30 @@ def draw(groups):
   Where there are too many tasks for a panel each, what is drawn of all of them
   are medians over tasks.
   """
-  medians = results.over_tasks(groups)
+  medians = groups_lib.over_tasks(groups)
   figures = _draw_tasks(groups, medians) if medians else {}
-  many, over = results.many_tasks(groups), ''
+  many, over = groups_lib.many_tasks(groups), ''
   if many:
     groups, over = medians, 'Medians over tasks. '
   naive_first = sorted(groups, key=lambda group: len(group['via']))
   methods = panels.assign_colours(map(panels.without_generative, naive_first))
-  pairs = results.by(groups, *results.PANEL)
+  pairs = groups_lib.by(groups, *results.PANEL)
   if not many:  # else they are among those of tasks
     figures['accuracy_and_pgr.png'] = (
       _plot(pairs, panels.accuracy, methods),
       'Test accuracy, ±1 standard error; beside the students PGR with its 95 % '
       'interval. The axis need not start at 0.',
     )
-  if compared := row_figures.generative_pairs(groups):
+  if compared := figures_by_task.generative_pairs(groups):
     figures['generative.png'] = (
-      row_figures.plot_generative(compared),
+      figures_by_task.plot_generative(compared),
       f'{over}What generative fine-tuning changes, without it (hollow) and '
       'with it (full). Left PGR with its 95 % interval; a long interval leaves '
       'the frame. Right the accuracies it comes from, ±1 standard error: a '
       'line goes from the weak supervisor, the same for both, to the ceiling. '
       'PGR grows where the student moves right or the ceiling moves left.',
     )
-  if len(results.by(groups, *results.PAIR)) > 1:
+  if len(groups_lib.by(groups, *results.PAIR)) > 1:
     figures |= _draw_ladders(groups, over)
     if many:
       del figures['pgr_by_size.png']  # it is median_pgr.png
@@ -62,7 +63,7 @@ def _draw_tasks(groups, medians):
     'Median PGR over those tasks where it is defined, with its 95 % interval '
     'from resampling tasks (of fewer than six there is none)'
   )
-  if len(results.by(medians, 'strong_model')) > 1:
+  if len(groups_lib.by(medians, 'strong_model')) > 1:
     median_figure = _plot_median_pgr_by_size(medians)
     median_caption += (
       ", against the student's size. A colour is a weak supervisor, a line "
@@ -70,18 +71,20 @@ def _draw_tasks(groups, medians):
       'in between.'
     )
   else:
-    median_figure = row_figures.plot_median_pgr(groups, medians)
+    median_figure = figures_by_task.plot_median_pgr(groups, medians)
     median_caption += (
       '; below it the PGR of each of them, beyond the frame an arrow head at '
       'its edge.'
     )
-  pairs = results.by(medians, *results.PAIR)
-  widest = sorted(pairs, key=lambda pair: -row_figures.gap(pairs[pair][0]))[:2]
+  pairs = groups_lib.by(medians, *results.PAIR)
+  widest = sorted(pairs, key=lambda pair: -figures_by_task.gap(pairs[pair][0]))[
+    :2
+  ]
   only = ' The two pairs with the widest median gap.' if len(pairs) > 2 else ''
   return {
     'median_pgr.png': (median_figure, median_caption),
     'tasks.png': (
-      row_figures.plot_tasks(groups, widest),
+      figures_by_task.plot_tasks(groups, widest),
       f'Every task, the widest gap between weak and ceiling on top.{only} Left '
       'test accuracy: a line goes from the weak supervisor to the ceiling. '
       'Right PGR, where it is defined, with its 95 % interval; what lies '
@@ -107,7 +110,7 @@ def _plot_median_pgr_by_size(medians):
 def _draw_ladders(groups, over):
   """As `draw`, of what tells how students grow better with their size."""
   taught = [group | {'taught': panels.taught_as(group)} for group in groups]
-  shown = results.by(taught, 'task', 'taught')
+  shown = groups_lib.by(taught, 'task', 'taught')
   supervisors = panels.assign_colours(group['weak_model'] for group in groups)
   return {
     'accuracy_by_size.png': (

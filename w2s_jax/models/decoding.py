@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 
 from w2s_jax import sharding
-from w2s_jax import transformer
+from w2s_jax.models import transformer
 
 
 def empty_cache(config, *, batch_size, width):

@@ -6,8 +6,9 @@ Shapes: G groups, T tasks.
 from matplotlib import figure as mpl_figure
 import numpy as np
 
-from w2s_jax import panels
 from w2s_jax import results
+from w2s_jax.report import groups as groups_lib
+from w2s_jax.report import panels
 
 _FRAME = -1, 2  # for the PGR of many tasks: some are far out
 
@@ -23,12 +24,14 @@ def plot_tasks(groups, shown):
   order.
   """
   groups = sorted(groups, key=lambda group: len(group['via']))
-  pairs = {pair: results.by(groups, *results.PAIR)[pair] for pair in shown}
+  pairs = {pair: groups_lib.by(groups, *results.PAIR)[pair] for pair in shown}
   ordered = sorted(pairs[shown[0]], key=gap, reverse=True)
   ordered += pairs[shown[-1]]  # may be of more tasks
   tasks = list(dict.fromkeys(group['task'] for group in ordered))
   looks = _looks(groups)
-  most = max(len(set(map(results.method, groups))) for groups in pairs.values())
+  most = max(
+    len(set(map(groups_lib.method, groups))) for groups in pairs.values()
+  )
   height = max(0.24, 0.08 * most + 0.12) * len(tasks) + 1.4
   width = 1.6 + 6 * len(pairs)
   figure = mpl_figure.Figure((width, height), layout='constrained')
@@ -55,9 +58,9 @@ def plot_tasks(groups, shown):
 def _looks(groups):
   """{method: colour and filling}; hollow is without generative fine-tuning."""
   colours = panels.assign_colours(map(panels.without_generative, groups))
-  compared = len(results.by(groups, 'generative')) > 1
+  compared = len(groups_lib.by(groups, 'generative')) > 1
   return {
-    results.method(group): dict(
+    groups_lib.method(group): dict(
       color=colours[panels.without_generative(group)],
       fillstyle='none' if compared and not group['generative'] else 'full',
     )
@@ -85,7 +88,7 @@ def _rows(groups, tasks):
   """(method, y of its students, students), one above the other in a row."""
   methods = {}
   for group in groups:
-    methods.setdefault(results.method(group), []).append(group)
+    methods.setdefault(groups_lib.method(group), []).append(group)
   for i, (name, students) in enumerate(methods.items()):
     step = 0.5 * ((i + 0.5) / len(methods) - 0.5)
     y_G = np.array([tasks.index(group['task']) + step for group in students])
@@ -96,8 +99,8 @@ def _draw_task_accuracy(axes, groups, tasks, looks):
   """From the weak model to the ceiling a line, and students around it."""
   look = dict(linestyle='none', markersize=5)
   ceilings = []
-  for variants in results.by(groups, 'generative').values():
-    once = [of_task[0] for of_task in results.by(variants, 'task').values()]
+  for variants in groups_lib.by(groups, 'generative').values():
+    once = [of_task[0] for of_task in groups_lib.by(variants, 'task').values()]
     y_T = [tasks.index(group['task']) for group in once]
     weak_T, ceiling_T = (
       [100 * group[f'{role}_accuracy'] for group in once]
@@ -110,8 +113,8 @@ def _draw_task_accuracy(axes, groups, tasks, looks):
     x_G = [100 * group['student_accuracy'] for group in students]
     axes.plot(x_G, y_G, marker='o', label=name, **look, **looks[name])
   for ceiling_T, y_T, group in ceilings:
-    same = dict(looks[results.method(group)], color=panels.CEILING)
-    label = results.marked('ceiling', group)
+    same = dict(looks[groups_lib.method(group)], color=panels.CEILING)
+    label = groups_lib.marked('ceiling', group)
     axes.plot(ceiling_T, y_T, marker='s', label=label, **look, **same)
   axes.set_xlabel('test accuracy (%)')
 
@@ -157,20 +160,20 @@ def plot_median_pgr(groups, medians):
   axes.tick_params(axis='y', length=0)
   beside = axes.get_yaxis_transform()
   key = *results.PAIR, *results.METHOD
-  of_tasks = results.by(groups, *key)
+  of_tasks = groups_lib.by(groups, *key)
   for y, median in enumerate(medians):
-    look = looks[results.method(median)]
+    look = looks[groups_lib.method(median)]
     if median['pgr'] is not None:
       _draw_pgr(axes, median, y - 0.14, markersize=9, linewidth=3, **look)
       tasks = of_tasks[tuple(median[field] for field in key)]
       pgr_T = [group['pgr'] for group in tasks if group['pgr'] is not None]
       _draw_points(axes, pgr_T, y + 0.16, markersize=5, alpha=0.5, **look)
     counts = f'{median["n_defined"]} of {median["n_tasks"]} tasks'
-    text = f'{results.pgr_text(median)}\n{counts}'
+    text = f'{groups_lib.pgr_text(median)}\n{counts}'
     axes.text(1.05, y, text, transform=beside, va='center', fontsize=8.5)
   names = [
     f'{median["weak_model"]} → {median["strong_model"]}\n'
-    f'{results.method(median)}'
+    f'{groups_lib.method(median)}'
     for median in medians
   ]
   axes.set_yticks(range(len(names)), names)
@@ -215,7 +218,7 @@ def plot_generative(pairs):
     left.set_title(task, loc='left', fontsize=10)
     names = [
       f'{group["weak_model"]} → {group["strong_model"]}\n'
-      f'{results.method(group)}'
+      f'{groups_lib.method(group)}'
       for group, _ in of_task
     ]
     left.set_yticks(range(len(names)), names)
@@ -242,7 +245,7 @@ def _draw_generative_pgr(axes, of_task):
   beside = axes.get_yaxis_transform()
   for y_G, students, fill in _variants(of_task):
     for y, group in zip(y_G, students):
-      text = results.pgr_text(group)
+      text = groups_lib.pgr_text(group)
       axes.text(1.03, y, text, transform=beside, va='center', fontsize=8.5)
       if group['pgr'] is not None:
         ends = interval(group)
@@ -280,6 +283,6 @@ def _draw_generative_accuracy(axes, of_task):
         capsize=3,
         label=None
         if same and fill == 'full'
-        else results.marked(role, students[0]),
+        else groups_lib.marked(role, students[0]),
       )
   axes.set_xlabel('test accuracy (%)')

@@ -24,9 +24,9 @@ import jax
 from jax.experimental import multihost_utils
 import numpy as np
 
-from w2s_jax import lock
-from w2s_jax import logger as logger_lib
 from w2s_jax import weak_labels
+from w2s_jax.runtime import lock
+from w2s_jax.runtime import logger as logger_lib
 
 # Part of every key; raised when the same spec comes to mean something else.
 FORMAT = 5

@@ -6,11 +6,12 @@ stored tensor goes, and what is written under which name.
 
 import dataclasses
 import re
-from typing import Callable, NamedTuple
+from typing import Callable
+from typing import NamedTuple
 
 import numpy as np
 
-from w2s_jax import architectures
+from w2s_jax.models import presets
 from w2s_jax.tasks import chess
 
 _ACTIVATIONS = {
@@ -467,9 +468,9 @@ def read(stored, path):
       sizes['full_every'] = 1 + layer_types.index(_FULL)
   is_float = {
     field.name: field.type is float
-    for field in dataclasses.fields(architectures.TransformerConfig)
+    for field in dataclasses.fields(presets.TransformerConfig)
   }
-  config = architectures.TransformerConfig(
+  config = presets.TransformerConfig(
     activation=_ACTIVATIONS[stored[family.activation]],
     **{k: float(v) if is_float[k] else v for k, v in sizes.items()},
     **family.fixed,

@@ -1,0 +1,1 @@
+"""Networks, tokenizers and pretrained weights."""

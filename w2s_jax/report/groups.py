@@ -1,0 +1,123 @@
+"""Groups of results: how they are called, sorted out and put together.
+
+A group is a dict of what one pair of models reached on one task, taught by one
+method, over all seeds; `report.aggregate` makes them.
+
+Shapes: K bins, 3 = (confidence, accuracy, count).
+"""
+
+import numpy as np
+
+from w2s_jax import metrics
+from w2s_jax import results
+
+
+def pgr_text(group):
+  if group['pgr'] is None:
+    return 'undefined'
+  if group['pgr_low'] is None:
+    return '{pgr:.2f}'.format(**group)
+  return '{pgr:.2f} [{pgr_low:.2f}, {pgr_high:.2f}]'.format(**group)
+
+
+def method(group):
+  """How a student was taught: 'xent', or 'xent hard via board-s, board-m'."""
+  words = [group['loss']]
+  if group['weak_labels'] != 'soft':
+    words.append(group['weak_labels'])
+  if group['via']:
+    words.append(f'via {", ".join(group["via"])}')
+  stopped = {
+    'weak_labels': 'stopped',
+    'ground_truth': 'stopped by truth (cheating)',
+  }
+  if group['early_stopping'] in stopped:
+    words.append(stopped[group['early_stopping']])
+  if group['variant']:
+    words.append(group['variant'])
+  return marked(' '.join(words), group)
+
+
+def marked(name, group):
+  """The name of a student or ceiling, and whether it first learned to write."""
+  return f'{name} + generative' if group['generative'] else name
+
+
+def sizes(groups):
+  """{model: number of parameters}, the smallest first."""
+  found = {
+    group[f'{end}_model']: group[f'{end}_parameters']
+    for group in groups
+    for end in ('weak', 'strong')
+  }
+  return dict(sorted(found.items(), key=lambda item: item[1]))
+
+
+def by(groups, *fields):
+  """{values of the fields: groups}, in the order of the groups."""
+  result = {}
+  for group in groups:
+    result.setdefault(tuple(group[f] for f in fields), []).append(group)
+  return result
+
+
+def many_tasks(groups):
+  """Whether each pair of models on each task is too much to look at."""
+  return len(by(groups, *results.PANEL)) > 12 and bool(
+    _on_several_tasks(groups)
+  )
+
+
+def _on_several_tasks(groups):
+  alike = by(groups, *results.PAIR, *results.METHOD).values()
+  return [groups for groups in alike if len(groups) > 1]
+
+
+def over_tasks(groups) -> list[dict]:
+  """One group for each pair of models and method which has several tasks.
+
+  Numbers are medians over its `n_tasks` tasks, except that PGR is the one over
+  those `n_defined` on which it is defined (Burns et al. 2023, figure 5);
+  intervals and standard errors come from resampling tasks. `reliability` holds
+  the predictions on all tasks together.
+  """
+  return [_over_tasks(alike) for alike in _on_several_tasks(groups)]
+
+
+def _over_tasks(groups):
+  result = {
+    field: groups[0][field]
+    for field in (*results.PANEL, *results.METHOD, *results.SIZES)
+  }
+  result.update(task='over tasks', n_tasks=len(groups))
+  result['n_classes'] = min(group['n_classes'] for group in groups)
+  for role in results.ROLES:
+    accuracy = metrics.median_interval([g[f'{role}_accuracy'] for g in groups])
+    result[f'{role}_accuracy'] = accuracy.value
+    result[f'{role}_accuracy_se'] = accuracy.se
+  for name in (*results.AGREEMENT, *(f'{role}_ece' for role in results.ROLES)):
+    values = [group[name] for group in groups if group[name] is not None]
+    result[name] = float(np.median(values)) if values else None
+  pgr = [group['pgr'] for group in groups if group['pgr'] is not None]
+  result.update(n_defined=len(pgr), pgr=None, pgr_low=None, pgr_high=None)
+  if pgr:
+    median = metrics.median_interval(pgr)
+    result.update(pgr=median.value, pgr_low=median.low, pgr_high=median.high)
+  result['reliability'] = {
+    role: _together([group['reliability'][role] for group in groups])
+    for role in groups[0]['reliability']
+  }
+  return result
+
+
+def _together(curves):
+  """The curve of `metrics.reliability` of all predictions of several."""
+  confidence_K, accuracy_K, count_K = np.concatenate(curves, 1)
+  bin_K = np.ceil(15 * confidence_K).astype(int)  # as there, by default
+  bin_K = np.unique(bin_K, return_inverse=True)[1]
+  total_K = np.bincount(bin_K, count_K)
+  return (
+    np.bincount(bin_K, count_K * confidence_K) / total_K,
+    np.bincount(bin_K, count_K * accuracy_K) / total_K,
+    total_K,
+  )

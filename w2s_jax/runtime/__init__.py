@@ -1,0 +1,1 @@
+"""Where and how stages run. Nothing in here changes a result."""
