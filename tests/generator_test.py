@@ -4,7 +4,7 @@ import dataclasses
 
 import heads_test
 import jax
-import models_test
+import model_test
 import numpy as np
 import pretrained_test
 import pytest
@@ -157,7 +157,7 @@ def test_folder_of_a_language_model_has_no_head(tmp_path):
   tensors = pretrained_test.random_tensors('gpt2')
   folder = pretrained_test.write_folder(tmp_path / 'gpt2', 'gpt2', tensors)
   heads_test.CHARACTERS.save(folder)
-  model = models_test.build(
+  model = model_test.build(
     weights=str(folder),
     inputs='position',
     num_classes=chess_task.NUM_CLASSES,

@@ -1,4 +1,4 @@
-import families_test
+import hf_families_test
 import numpy as np
 import pretrained_test
 import pytest
@@ -14,7 +14,7 @@ from w2s_jax.models import transformer
 gguf = pytest.importorskip('gguf', reason='needs gguf')
 
 V, D, F, HEADS, KV_HEADS, K = 40, 64, 96, 4, 2, 16
-CONFIG = families_test._tiny(
+CONFIG = hf_families_test._tiny(
   'smollm2-135m',
   **{
     'vocab_size': V,

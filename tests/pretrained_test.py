@@ -2,8 +2,8 @@ import dataclasses
 import json
 import math
 
-import families_test
 import flax.traverse_util
+import hf_families_test
 import jax
 import numpy as np
 import pytest
@@ -314,13 +314,13 @@ def same(found, wanted):
     np.testing.assert_array_equal(x, y)
 
 
-EACH = pytest.mark.parametrize('family', families_test.TINY)
+EACH = pytest.mark.parametrize('family', hf_families_test.TINY)
 
 
 @EACH
 @pytest.mark.parametrize('dtype', ['float32', 'bfloat16'])
 def test_saved_and_loaded_to_the_bit(family, dtype, tmp_path):
-  config = families_test.TINY[family]
+  config = hf_families_test.TINY[family]
   trunk = random_trunk(config, dtype)
   tokenizer = tokenizers.word_hash(config.vocab_size)
   pretrained.save(tmp_path, config, trunk, tokenizer=tokenizer)
@@ -340,7 +340,7 @@ def test_saved_and_loaded_to_the_bit(family, dtype, tmp_path):
 
 @EACH
 def test_shards_hold_what_one_file_holds(family, tmp_path):
-  config = families_test.TINY[family]
+  config = hf_families_test.TINY[family]
   trunk = random_trunk(config)
   largest = max(x.nbytes for x in jax.tree.leaves(trunk))
   pretrained.save(tmp_path, config, trunk, shard_bytes=3 * largest)
@@ -356,7 +356,7 @@ def test_shards_hold_what_one_file_holds(family, tmp_path):
 
 @EACH
 def test_disagreement_of_any_family_is_an_error(family, tmp_path):
-  config = families_test.TINY[family]
+  config = hf_families_test.TINY[family]
   trunk = random_trunk(config)
   pretrained.save(tmp_path, config, trunk)
   path = tmp_path / 'model.safetensors'
@@ -382,7 +382,7 @@ def test_disagreement_of_any_family_is_an_error(family, tmp_path):
 
 
 def test_each_fused_tensor_is_read_once(tmp_path, monkeypatch):
-  config = families_test.TINY['gpt_neox']
+  config = hf_families_test.TINY['gpt_neox']
   pretrained.save(tmp_path, config, random_trunk(config))
   reads = []
   read = pretrained._read_tensor
@@ -397,7 +397,7 @@ def test_each_fused_tensor_is_read_once(tmp_path, monkeypatch):
 
 
 def test_a_tied_output_that_is_stored_again_is_let_be(tmp_path):
-  config = families_test.TINY['qwen2']
+  config = hf_families_test.TINY['qwen2']
   trunk = random_trunk(config)
   pretrained.save(tmp_path, config, trunk)
   path = tmp_path / 'model.safetensors'

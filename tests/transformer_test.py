@@ -2,7 +2,7 @@ import dataclasses
 import functools
 import math
 
-import families_test
+import hf_families_test
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -57,7 +57,7 @@ def states_of(config, params, tokens_BxL, length_B):
 
 
 BOTH = pytest.mark.parametrize('config', [ENCODER, DECODER], ids=['enc', 'dec'])
-DECODERS = {k: x for k, x in families_test.TINY.items() if x.causal}
+DECODERS = {k: x for k, x in hf_families_test.TINY.items() if x.causal}
 EACH_DECODER = pytest.mark.parametrize('family', DECODERS)
 
 
@@ -308,9 +308,9 @@ def test_padding_changes_no_decoder(family):
     np.testing.assert_allclose(padded_BxC, logits_BxC, atol=1e-5)
 
 
-@pytest.mark.parametrize('family', families_test.TINY)
+@pytest.mark.parametrize('family', hf_families_test.TINY)
 def test_texts_of_a_row_are_read_as_if_each_stood_alone(family):
-  config = families_test.TINY[family]
+  config = hf_families_test.TINY[family]
   params = random_params(config)
   texts = [(5, 4), (1, 9), (9, 0), (0, 3)]
   tokens_BxL = tokens_of(np.full(4, 12), width=12) % 60
@@ -379,7 +379,7 @@ def test_rotary_frequencies_of_llama_3():
 
 @pytest.mark.parametrize('family', ['bert', 'gemma3'])
 def test_remat_gives_the_same_numbers(family):
-  config = families_test.TINY[family]
+  config = hf_families_test.TINY[family]
   config = dataclasses.replace(config, num_layers=2, dropout=0.5)
   params = random_params(config)
   tokens_BxL = family_tokens(9)
@@ -407,7 +407,7 @@ def test_remat_gives_the_same_numbers(family):
 
 @pytest.mark.parametrize('family', ['bert', 'gpt_neox', 'gemma3'])
 def test_bfloat16_parameters(family):
-  config = families_test.TINY[family]
+  config = hf_families_test.TINY[family]
   tokens_BxL = family_tokens(9)
   half = dataclasses.replace(config, param_dtype='bfloat16')
   init = jax.eval_shape(
