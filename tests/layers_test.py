@@ -24,6 +24,7 @@ LAYERS = (
   ('losses',),
   ('tasks', 'sharding', 'metrics'),
   ('assets',),
+  ('errors',),
 )
 HEIGHT = {
   name: -number for number, layer in enumerate(LAYERS) for name in layer

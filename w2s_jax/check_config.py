@@ -11,6 +11,7 @@ from flax import traverse_util
 import jax
 
 from w2s_jax import adapt
+from w2s_jax import errors
 from w2s_jax import losses
 from w2s_jax import optimizer
 from w2s_jax import results
@@ -34,17 +35,17 @@ def parse_chains(students, ladder):
   chains = [tuple(key.strip() for key in s.split('>')) for s in students]
   for text, chain in zip(students, chains):
     if len(chain) < 2 or chains.count(chain) > 1:
-      raise ValueError(
+      raise errors.UserError(
         f'students: {text!r} must name each chain of two or more models once, '
         "as 'weak>strong'."
       )
     for key in chain:
       if key not in ladder:
-        raise ValueError(
+        raise errors.UserError(
           f'students: {text!r} names {key!r}; models has {", ".join(ladder)}.'
         )
   if not chains:
-    raise ValueError("students is empty; name a chain, as 'weak>strong'.")
+    raise errors.UserError("students is empty; name a chain, as 'weak>strong'.")
   return chains
 
 
@@ -68,7 +69,7 @@ def check_points(configs):
         f for f in sorted({*fields, *known}) if fields.get(f) != known.get(f)
       ]
       if differing:
-        raise ValueError(
+        raise errors.UserError(
           f'points {other} and {number} of the sweep differ in '
           f'{", ".join(differing[:3])}, which no column of results shows: one '
           "would replace the other. Give each a `variant`, such as 'lr 1e-4'."
@@ -92,12 +93,14 @@ def check_numbers(config):
       counts[f'{key}.{name}'] = recipe[name]
   for name, value in counts.items():
     if value < 1:
-      raise ValueError(f'{name}={value} must be at least 1.')
+      raise errors.UserError(f'{name}={value} must be at least 1.')
   for seed in config.seeds:
     if not isinstance(seed, int) or seed < 0:
-      raise ValueError(f'seeds: {seed!r} must be a whole number, 0 or more.')
+      raise errors.UserError(
+        f'seeds: {seed!r} must be a whole number, 0 or more.'
+      )
   if len(set(config.seeds)) < len(config.seeds):
-    raise ValueError(
+    raise errors.UserError(
       f'seeds={tuple(config.seeds)}: each must stand there once; on the '
       'command line a second --config.seeds adds to the first.'
     )
@@ -107,7 +110,7 @@ def check_numbers(config):
   }
   for name, known in choices.items():
     if config[name] not in known:
-      raise ValueError(
+      raise errors.UserError(
         f'{name}={config[name]!r} is not one of {", ".join(sorted(known))}.'
       )
 
@@ -129,7 +132,7 @@ def build_model(spec, key, task, data, mesh):
       prompted = model.tokenizer.with_examples([example] * spec.adapt.shots)
       prompted.encode([], max_length=data.max_length)
   except ValueError as e:
-    raise ValueError(f'config.models.{key}: {e}') from e
+    raise errors.UserError(f'config.models.{key}: {e}') from e
   lora = spec.adapt.lora.to_dict() if spec.adapt.method == 'lora' else None
   recipes = {'train': spec.train}
   if spec.adapt.method in PROBING:
@@ -148,12 +151,12 @@ def check_method(method, model):
     'prompt': (heads.Verbalizer,),
   }
   if method not in METHODS:
-    raise ValueError(
+    raise errors.UserError(
       f'adapt.method={method!r} is not one of {", ".join(METHODS)}.'
     )
   if not isinstance(model.network, able.get(method, object)):
     names = ' or '.join(kind.__name__ for kind in able[method])
-    raise ValueError(
+    raise errors.UserError(
       f'adapt.method={method!r} is for a {names}; this model has a '
       f"{type(model.network).__name__}. A Verbalizer is head='verbalize'."
     )
@@ -170,7 +173,7 @@ def check_fine_tuning(fields, shapes, model, mesh, *, lora=None, field):
       decay=fields.decay,
     )
   except ValueError as e:
-    raise ValueError(f'config.{field}: {e}') from e
+    raise errors.UserError(f'config.{field}: {e}') from e
   architecture = model.network.config
   sharding.check_divides(
     mesh,
@@ -186,7 +189,7 @@ def check_generative(fields, chains, ladder, mesh):
   for key in dict.fromkeys(key for chain in chains for key in chain[1:]):
     model = ladder[key]
     if not model.network.config.causal:
-      raise ValueError(
+      raise errors.UserError(
         f'generative: {model.name} is no decoder and can not learn to write; '
         f'give models.{key} other weights, or set generative=(False,).'
       )
@@ -202,7 +205,7 @@ def check_losses(names, loss_args, task):
   weight_B = jax.ShapeDtypeStruct((2,), 'float32')
   for name in names:
     if name not in losses.LOSSES:
-      raise ValueError(
+      raise errors.UserError(
         f'losses: {name!r} is not one of {", ".join(sorted(losses.LOSSES))}.'
       )
     loss = functools.partial(
@@ -211,4 +214,4 @@ def check_losses(names, loss_args, task):
     try:
       jax.eval_shape(loss, probs_BxC, probs_BxC, weight_B=weight_B)
     except TypeError as e:
-      raise ValueError(f'loss_args.{name}: {e}.') from e
+      raise errors.UserError(f'loss_args.{name}: {e}.') from e

@@ -17,6 +17,7 @@ import jax
 import orbax.checkpoint as ocp
 
 from w2s_jax import adapt
+from w2s_jax import errors
 from w2s_jax import sharding
 from w2s_jax.models import heads
 from w2s_jax.models import model as model_lib
@@ -129,7 +130,7 @@ def load_params(folder, *, mesh=None):
   if jax.process_index() == 0 and done.exists():  # one reads it all
     expected = json.loads(done.read_text())['params_sha256']
     if digest(folder) != expected:
-      raise ValueError(
+      raise errors.UserError(
         f'{folder} is damaged (its sha256 is not that of DONE); delete its '
         'stage folder and run again.'
       )
@@ -201,7 +202,7 @@ def _pretrained(workdir, network, config, *, mesh, weights):
   fields = config['model']
   folder = model_lib.folder_of(weights)
   if folder and pretrained.fingerprint(folder) != fields['weights']:
-    raise ValueError(
+    raise errors.UserError(
       f'{weights} holds other weights than those that the stage stands on; '
       'give weights=, the folder of those.'
     )
@@ -218,7 +219,7 @@ def find_stage(workdir, stage):
   """Folder of the one finished stage with parameters that starts with this."""
   stages = absolute(workdir) / 'stages'
   if not stages.exists():
-    raise ValueError(f'{stages} does not exist; is {workdir} a workdir?')
+    raise errors.UserError(f'{stages} does not exist; is {workdir} a workdir?')
   finished = sorted(
     path.name
     for path in stages.iterdir()
@@ -228,7 +229,7 @@ def find_stage(workdir, stage):
   if stage in finished:
     found = [stage]
   if len(found) != 1:
-    raise ValueError(
+    raise errors.UserError(
       f'{len(found)} finished stages of {workdir} begin with {stage!r}; '
       f'name one of: {", ".join(finished)}'
     )

@@ -12,6 +12,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
+from w2s_jax import errors
 from w2s_jax import sharding
 
 
@@ -62,7 +63,7 @@ def logconf(
     ramp = jnp.where(warmup, grown, 1.0)
     hard_BxC = _harden_top_half(own_BxC, weight_B)
   else:
-    raise ValueError(
+    raise errors.UserError(
       f"loss_args.logconf.compat={compat!r} must be 'paper' or 'openai'."
     )
   alpha = alpha_max * ramp
@@ -85,7 +86,9 @@ def _harden_top_half(logits_BxC, weight_B):
 
 def _harden_at_weak_prior(logits_BxC, labels_BxC, weight_B):
   if logits_BxC.shape[-1] != 2:
-    raise ValueError("loss_args.logconf.compat='openai' needs two classes.")
+    raise errors.UserError(
+      "loss_args.logconf.compat='openai' needs two classes."
+    )
   real_B = sharding.gather(weight_B > 0)
   p0_B = sharding.gather(jax.nn.softmax(logits_BxC)[:, 0])
   count = jnp.sum(real_B)

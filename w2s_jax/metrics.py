@@ -11,6 +11,8 @@ from typing import NamedTuple
 
 import numpy as np
 
+from w2s_jax import errors
+
 
 def correct(probs_NxC, label_probs_NxC):
   """Where the prediction is right: bool [N]."""
@@ -85,7 +87,7 @@ def summary(probs_NxC, label_probs_NxC) -> dict:
     np.asarray(label_probs_NxC),
   )
   if probs_NxC.shape != label_probs_NxC.shape or not len(probs_NxC):
-    raise ValueError(
+    raise errors.UserError(
       'predictions and labels must be of one shape [N, C] with N >= 1, got '
       f'{probs_NxC.shape} and {label_probs_NxC.shape}'
     )
@@ -182,7 +184,7 @@ def pgr_interval(
   correct_3xSxN = [np.asarray(model, np.float64) for model in models]
   shapes = [model.shape for model in correct_3xSxN]
   if len(set(shapes)) > 1 or len(shapes[0]) != 2 or 0 in shapes[0]:
-    raise ValueError(
+    raise errors.UserError(
       'PGR needs the weak, student and ceiling results of the same seeds on '
       f'the same examples, each [S, N]; got shapes {shapes}'
     )

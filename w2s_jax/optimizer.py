@@ -3,6 +3,8 @@
 import jax
 import optax
 
+from w2s_jax import errors
+
 
 def make_schedule(*, peak, total_steps, warmup, decay):
   """Linear warm-up (a share of all steps), then the named decay to 0."""
@@ -14,7 +16,7 @@ def make_schedule(*, peak, total_steps, warmup, decay):
     'constant': optax.constant_schedule(peak),
   }
   if decay not in tails:
-    raise ValueError(f'decay={decay!r} must be one of {sorted(tails)}.')
+    raise errors.UserError(f'decay={decay!r} must be one of {sorted(tails)}.')
   # The first step already moves: the ramp starts at peak / warmup_steps.
   ramp = optax.linear_schedule(
     peak / max(1, warmup_steps), peak, max(1, warmup_steps - 1)

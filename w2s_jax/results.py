@@ -4,6 +4,7 @@ import json
 
 from etils import epath
 
+from w2s_jax import errors
 from w2s_jax import metrics
 from w2s_jax.runtime import lock
 
@@ -126,7 +127,7 @@ def read(workdir) -> list[dict]:
   """
   path = epath.Path(workdir) / 'results.jsonl'
   if not path.exists():
-    raise FileNotFoundError(
+    raise errors.MissingFileError(
       f'{path} not found: no student is trained yet. Run experiments/main.py '
       f'with --workdir={workdir} first.'
     )
@@ -135,14 +136,14 @@ def read(workdir) -> list[dict]:
     row['via'] = tuple(row['via'])
     key = tuple(row[field] for field in _KEY)
     if key in lines:
-      raise ValueError(
+      raise errors.UserError(
         f'{path}, line {number}: the same student as line {lines[key]} {key}. '
         'Use a workdir of its own for each change of the config.'
       )
     lines[key] = number
     rows.append(row)
   if not rows:
-    raise ValueError(f'{path} is empty: no student is trained yet.')
+    raise errors.UserError(f'{path} is empty: no student is trained yet.')
   return sorted(rows, key=_order)
 
 
@@ -153,10 +154,12 @@ def _parsed(path):
     try:
       row = json.loads(line)
     except ValueError as error:
-      raise ValueError(f'{where}: not JSON ({error}). {_AGAIN}') from error
+      raise errors.UserError(
+        f'{where}: not JSON ({error}). {_AGAIN}'
+      ) from error
     missing = [f for f in _FIELDS if not isinstance(row, dict) or f not in row]
     if missing:
-      raise ValueError(
+      raise errors.UserError(
         f'{where}: not a result, {missing[0]!r} is missing. {_AGAIN}'
       )
     yield number, row

@@ -10,6 +10,8 @@ import re
 import jax
 import numpy as np
 
+from w2s_jax import errors
+
 P = jax.sharding.PartitionSpec
 
 AXES = ('data', 'fsdp', 'tensor')
@@ -42,14 +44,14 @@ def make_mesh(*, data=-1, fsdp=1, tensor=1, devices=None):
   free = [name for name, size in sizes.items() if size == -1]
   fixed = [size for size in sizes.values() if size != -1]
   if len(free) > 1 or min(fixed) < 1 or len(devices) % np.prod(fixed):
-    raise ValueError(
+    raise errors.UserError(
       f'{wanted}: the axes must be positive and divide the '
       f'{len(devices)} devices; at most one may be -1.'
     )
   for name in free:
     sizes[name] = len(devices) // int(np.prod(fixed))
   if int(np.prod(list(sizes.values()))) != len(devices):
-    raise ValueError(f'{wanted} does not use all {len(devices)} devices.')
+    raise errors.UserError(f'{wanted} does not use all {len(devices)} devices.')
   try:
     return jax.make_mesh(
       tuple(sizes[name] for name in AXES),
@@ -58,7 +60,7 @@ def make_mesh(*, data=-1, fsdp=1, tensor=1, devices=None):
       devices=devices,
     )
   except NotImplementedError as e:
-    raise ValueError(
+    raise errors.UserError(
       f'{wanted} can not be laid over the slice: each axis has to be a product '
       f'of some of its sides ({str(e).partition(". ")[0]}).'
     ) from e
@@ -81,7 +83,7 @@ def parameter_sharding(mesh, path, shape):
       try:
         sharding.shard_shape(shape)
       except ValueError:
-        raise ValueError(
+        raise errors.UserError(
           f'mesh.fsdp={mesh.shape["fsdp"]}, mesh.tensor='
           f'{mesh.shape["tensor"]} do not divide {path} of shape {shape} '
           f'(rule {spec}).'
@@ -112,13 +114,13 @@ def check_divides(mesh, *, batch_size, accumulate, num_heads, name):
   """
   ways = mesh.shape['data'] * mesh.shape['fsdp']
   if batch_size % (ways * accumulate):
-    raise ValueError(
+    raise errors.UserError(
       f'{name}.batch_size={batch_size} does not divide over mesh.data * '
       f'mesh.fsdp = {ways} in {name}.accumulate={accumulate} pieces.'
     )
   for heads in num_heads:
     if heads % mesh.shape['tensor']:
-      raise ValueError(
+      raise errors.UserError(
         f'mesh.tensor={mesh.shape["tensor"]} does not divide the {heads} '
         f'attention heads of the model of {name}.'
       )

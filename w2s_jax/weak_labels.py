@@ -13,6 +13,7 @@ import zipfile
 from etils import epath
 import numpy as np
 
+from w2s_jax import errors
 from w2s_jax.tasks import splits
 
 
@@ -66,12 +67,12 @@ def load_arrays(path):
   f = io.BytesIO(epath.Path(path).read_bytes())
   try:
     if zipfile.ZipFile(f).testzip():
-      raise ValueError('a checksum is wrong')
+      raise errors.UserError('a checksum is wrong')
     f.seek(0)
     with np.load(f) as arrays:
       return dict(arrays)
   except Exception as e:  # zipfile, zlib and NumPy raise all kinds
-    raise ValueError(
+    raise errors.UserError(
       f'{path} is damaged ({e}); delete its stage folder and run again.'
     ) from e
 
@@ -95,7 +96,7 @@ def load(path, *, provenance):
   arrays = load_arrays(path)
   found = json.loads(str(arrays['provenance']))
   if found != provenance:
-    raise ValueError(
+    raise errors.UserError(
       f'{path} holds labels of {found}, but {provenance} was asked for; '
       'delete its stage folder and run again.'
     )
@@ -111,10 +112,10 @@ def join(ids_N, labels):
   place = {id_: i for i, id_ in enumerate(labels.ids_N.tolist())}
   wanted = ids_N.tolist()
   if len(place) != len(labels.ids_N) or len(set(wanted)) != len(wanted):
-    raise ValueError('Ids repeat; weak labels can not be joined.')
+    raise errors.UserError('Ids repeat; weak labels can not be joined.')
   if place.keys() != set(wanted):
     odd = sorted(place.keys() ^ set(wanted))
-    raise ValueError(
+    raise errors.UserError(
       f'{len(odd)} ids stand on one side only of the join of {len(wanted)} '
       f'rows with {len(place)} weak labels, for example {odd[:3]}.'
     )

@@ -13,6 +13,7 @@ import flax.traverse_util
 import numpy as np
 import tokenizers as hf_tokenizers
 
+from w2s_jax import errors
 from w2s_jax.models import hf_families
 from w2s_jax.models import pretrained
 from w2s_jax.models import tokenizers
@@ -90,7 +91,7 @@ def convert(file, folder):
   try:
     import gguf
   except ModuleNotFoundError as error:
-    raise ImportError(
+    raise errors.MissingPackageError(
       f'{file} needs the package {error.name}: pip install "w2s_jax[gguf]".'
     ) from None
   reader = gguf.GGUFReader(file)
@@ -99,7 +100,9 @@ def convert(file, folder):
   config = _config(fields, tensors, file)
   table = hf_families.table(_FAMILY, config)
   if unmatched := sorted(table.keys() ^ tensors.keys()):
-    raise ValueError(f'{file}: tensors without a place, or absent: {unmatched}')
+    raise errors.UserError(
+      f'{file}: tensors without a place, or absent: {unmatched}'
+    )
   flat = {}
   for name, row in table.items():
     tensor = tensors[name]
@@ -134,7 +137,7 @@ def _config(fields, tensors, file):
     tie_word_embeddings='output.weight' not in tensors,
   )
   if architecture != 'llama':
-    raise ValueError(
+    raise errors.UserError(
       f'{file}: general.architecture = {architecture!r} is not supported; '
       "supported: 'llama'."
     )
@@ -145,7 +148,7 @@ def _tokenizer(fields, file):
   """A byte-level BPE."""
   kind = fields['tokenizer.ggml.model'], fields.get('tokenizer.ggml.pre')
   if kind[0] != 'gpt2' or kind[1] not in _PRE_TOKENIZERS:
-    raise ValueError(
+    raise errors.UserError(
       f'{file}: tokenizer.ggml.model, tokenizer.ggml.pre = {kind} are not '
       f"supported; supported: 'gpt2', {', '.join(_PRE_TOKENIZERS)}."
     )

@@ -30,6 +30,7 @@ import numpy as np
 import optax
 
 from w2s_jax import batching
+from w2s_jax import errors
 from w2s_jax.models import chess_attacks
 from w2s_jax.models import decoding
 from w2s_jax.models import transformer
@@ -384,7 +385,7 @@ class Generator(nn.Module):
     """Prompts lose their beginning where they leave no room for an answer."""
     room = max_length - chess.MAX_COMPLETION
     if room < 1:
-      raise ValueError(
+      raise errors.UserError(
         f'max_length={max_length} has no room for a prompt: '
         f'{chess.MAX_COMPLETION} tokens are kept for the answer.'
       )
@@ -431,7 +432,7 @@ def _completions(tokenizer, inputs, labels):
   ids = tokenizer.encode_whole([f' {text}\n' for text in texts])
   for text, row in zip(texts, ids):
     if labels.texts_N is None and len(row) > chess.MAX_COMPLETION:
-      raise ValueError(
+      raise errors.UserError(
         f'{text!r} is {len(row)} tokens of the model; there is room for '
         f'{chess.MAX_COMPLETION}.'
       )
@@ -452,7 +453,7 @@ def choose(inputs, config, num_classes, *, label_ids=None):
     kind = 'decoder' if config.causal else 'encoder'
   if label_ids is not None:
     if (inputs, kind) != ('text', 'decoder'):
-      raise ValueError(
+      raise errors.UserError(
         f"head='verbalize' is for decoders on tasks of one text; this is a "
         f'model of kind {kind!r} and a task of kind {inputs!r}.'
       )
@@ -467,7 +468,7 @@ def choose(inputs, config, num_classes, *, label_ids=None):
   }
   if (inputs, kind) not in heads:
     able = [known for wanted, known in heads if wanted == inputs]
-    raise ValueError(
+    raise errors.UserError(
       f'a model of kind {kind!r} can not take on a task whose inputs are of '
       f'kind {inputs!r}; use one of kind {" or ".join(able)}.'
     )
@@ -512,7 +513,7 @@ def head_from_token_rows(params, token_ids):
   vocab_size = embedding_VxD.shape[0]
   inside = all(0 <= i < vocab_size for i in token_ids)
   if len(token_ids) != num_classes or not inside:
-    raise ValueError(
+    raise errors.UserError(
       f'A head of {num_classes} classes needs as many token ids below '
       f'{vocab_size}; got {list(token_ids)}.'
     )

@@ -11,6 +11,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from w2s_jax import errors
 from w2s_jax.models import presets
 from w2s_jax.tasks import chess
 
@@ -430,7 +431,7 @@ def read(stored, path):
 
   def check(field, value, supported):
     if value not in supported:
-      raise ValueError(
+      raise errors.UserError(
         f'{path}: {field} = {value!r} is not supported; '
         f'supported: {", ".join(map(repr, supported))}.'
       )
@@ -450,7 +451,7 @@ def read(stored, path):
   }
   absent = [family.sizes[k] for k, size in sizes.items() if size is None]
   if absent:
-    raise ValueError(f'{path} lacks {", ".join(absent)}.')
+    raise errors.UserError(f'{path} lacks {", ".join(absent)}.')
   if scaling := sizes.get('rope_scaling'):
     kind = scaling.get('rope_type', scaling.get('type', 'default'))
     check('rope_scaling type', kind, list(_SCALINGS))
@@ -458,7 +459,9 @@ def read(stored, path):
     scaling = trained | scaling
     sizes['rope_scaling'] = [scaling.get(name) for name in _SCALINGS[kind]]
     if None in sizes['rope_scaling']:
-      raise ValueError(f'{path}: rope_scaling lacks one of {_SCALINGS[kind]}.')
+      raise errors.UserError(
+        f'{path}: rope_scaling lacks one of {_SCALINGS[kind]}.'
+      )
   layer_types = stored.get('layer_types', [])
   if family.full_every:
     sizes['full_every'] = stored.get(
@@ -531,7 +534,7 @@ def write(config):
       fields = {'model_type': name, **_fields(family, plain)}
       if read(fields, name)[0] == plain:
         return family, fields
-  raise ValueError(
+  raise errors.UserError(
     f'no family among {", ".join(FAMILIES)} has models like {config}.'
   )
 

@@ -9,6 +9,7 @@ from typing import NamedTuple
 import jax
 import numpy as np
 
+from w2s_jax import errors
 from w2s_jax import sharding
 from w2s_jax.models import heads
 from w2s_jax.models import model_folder
@@ -72,7 +73,7 @@ def build(
   if folder is None:
     preset = weights.partition(':')[2]
     if preset not in transformer.PRESETS:
-      raise ValueError(
+      raise errors.UserError(
         f'weights={weights}: the presets are '
         f'{", ".join(sorted(transformer.PRESETS))}.'
       )
@@ -81,7 +82,7 @@ def build(
     architecture = pretrained.read_config(folder)
     source = pretrained.fingerprint(folder)
   if not -1 <= num_layers <= architecture.num_layers:
-    raise ValueError(
+    raise errors.UserError(
       f'{name}: num_layers={num_layers}, but {weights} has '
       f'{architecture.num_layers} layers; -1 keeps all.'
     )
@@ -89,7 +90,7 @@ def build(
     num_layers = architecture.num_layers
   for field, value in {'dtype': dtype, 'param_dtype': param_dtype}.items():
     if value not in ('float32', 'bfloat16'):
-      raise ValueError(
+      raise errors.UserError(
         f"{name}: {field}={value!r}: use 'float32' or 'bfloat16'."
       )
   architecture = dataclasses.replace(
@@ -102,7 +103,7 @@ def build(
   )
   tokenizer = _tokenizer(folder, architecture, inputs)
   if head not in ('classify', 'verbalize'):
-    raise ValueError(f"head={head!r} must be 'classify' or 'verbalize'.")
+    raise errors.UserError(f"head={head!r} must be 'classify' or 'verbalize'.")
   verbalizes = head == 'verbalize'
   head_ids = []
   if verbalizes or head_init != 'zero':
@@ -200,9 +201,11 @@ def _tokenizer(folder, architecture, inputs):
 
 def _head_ids(tokenizer, head_init, head_tokens, num_classes):
   if head_init not in ('zero', 'token_rows'):
-    raise ValueError(f"head_init={head_init!r} must be 'zero' or 'token_rows'.")
+    raise errors.UserError(
+      f"head_init={head_init!r} must be 'zero' or 'token_rows'."
+    )
   if len(head_tokens) != num_classes:
-    raise ValueError(
+    raise errors.UserError(
       f'head_tokens={tuple(head_tokens)} must name one token for each of the '
       f'{num_classes} classes.'
     )

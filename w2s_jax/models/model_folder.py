@@ -3,6 +3,7 @@
 import pathlib
 
 from w2s_jax import assets
+from w2s_jax import errors
 from w2s_jax.models import gguf as gguf_lib
 
 _FILES = (
@@ -42,7 +43,7 @@ def _snapshot(name):
   try:
     import huggingface_hub
   except ModuleNotFoundError as error:
-    raise ImportError(
+    raise errors.MissingPackageError(
       f'weights=hf:{name} needs the package {error.name}: '
       'pip install "w2s_jax[hf]".'
     ) from None
@@ -52,7 +53,7 @@ def _snapshot(name):
       repository, revision=revision or None, allow_patterns=_FILES
     )
   except (OSError, ValueError) as error:
-    raise FileNotFoundError(
+    raise errors.MissingFileError(
       f'weights=hf:{name} can not be fetched ({error}). Without a network, '
       'name a folder that holds the model.'
     ) from error

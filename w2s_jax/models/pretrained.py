@@ -17,20 +17,21 @@ import jax.numpy as jnp
 import numpy as np
 import safetensors.numpy
 
+from w2s_jax import errors
 from w2s_jax.models import hf_families
 from w2s_jax.models import transformer
 
 
 def _read_json(path):
   if not path.exists():
-    raise FileNotFoundError(
+    raise errors.MissingFileError(
       f'{path} not found: a model folder needs config.json and '
       'model.safetensors (or its shards with model.safetensors.index.json).'
     )
   try:
     return json.loads(path.read_text())
   except ValueError as error:
-    raise ValueError(f'{path} is not JSON ({error}).') from None
+    raise errors.UserError(f'{path} is not JSON ({error}).') from None
 
 
 def _read_config(folder):
@@ -76,7 +77,7 @@ def _weight_files(folder):
     names = set(_read_json(index)['weight_map'].values())
   for name in names:
     if not (folder / name).exists():
-      raise FileNotFoundError(
+      raise errors.MissingFileError(
         f'{folder / name} not found; weights are read from safetensors only.'
       )
   return [folder / name for name in sorted(names)]
@@ -105,7 +106,7 @@ def _tensors(folder):
         for name in tensors.keys():
           yield file, name, functools.partial(_read_tensor, file, name)
     except safetensors.SafetensorError as error:
-      raise ValueError(
+      raise errors.UserError(
         f'{file} is damaged or incomplete ({error}); fetch it again.'
       ) from None
 
@@ -139,7 +140,7 @@ def load(folder, *, num_layers=None, param_dtype='float32', place=None):
   full_config = dataclasses.replace(full_config, param_dtype=param_dtype)
   num_layers = full_config.num_layers if num_layers is None else num_layers
   if not 0 <= num_layers <= full_config.num_layers:
-    raise ValueError(
+    raise errors.UserError(
       f'num_layers={num_layers}, but {folder} has 0 to '
       f'{full_config.num_layers} layers to take.'
     )
@@ -161,7 +162,7 @@ def load(folder, *, num_layers=None, param_dtype='float32', place=None):
       params[path] = place(path, np.asarray(part, jnp.dtype(param_dtype)))
   unfilled = sorted(set(shapes) - set(params))
   if unused or unfilled:
-    raise ValueError(
+    raise errors.UserError(
       f'{folder}: tensors that have no place: {unused or "none"}; parameters '
       f'that no tensor fills: {unfilled or "none"}.'
     )
@@ -176,7 +177,7 @@ def _split(row, tensor, config, shapes, file, name):
   except ValueError:  # it does not divide
     parts = []
   if [part.shape for part in parts] != expected:
-    raise ValueError(
+    raise errors.UserError(
       f'{file}: {name} has the shape {tensor.shape}; config.json asks for '
       f'{", ".join(row.paths)} of {", ".join(map(str, expected))} from it.'
     )
@@ -212,7 +213,9 @@ def save(folder, config, params, *, tokenizer=None, shard_bytes=5 * 10**9):
   flat = flax.traverse_util.flatten_dict(params, sep='/')
   paths = {path for row in table.values() for path in row.paths}
   if unmatched := sorted(paths ^ set(flat)):
-    raise ValueError(f'Parameters that only config or params has: {unmatched}.')
+    raise errors.UserError(
+      f'Parameters that only config or params has: {unmatched}.'
+    )
   folder = pathlib.Path(folder)
   folder.mkdir(parents=True, exist_ok=True)
   fields['torch_dtype'] = str(next(iter(flat.values())).dtype)

@@ -9,6 +9,7 @@ from etils import epath
 import numpy as np
 import tokenizers
 
+from w2s_jax import errors
 from w2s_jax.tasks import chess as chess_task
 
 # Of GPT-2, GPT-NeoX, Qwen and SmolLM2; Llama 3; Llama 2 and Mistral; Gemma.
@@ -40,7 +41,7 @@ class Tokenizer:
     """
     num_special = self._backend.num_special_tokens_to_add(False)
     if max_length <= num_special:
-      raise ValueError(
+      raise errors.UserError(
         f'max_length={max_length} has no room for text: the tokenizer adds '
         f'{num_special} special tokens.'
       )
@@ -72,7 +73,7 @@ class Tokenizer:
       # Llama 2 and Mistral put a space before a text, but not before a token.
       if (token_id := self._backend.token_to_id(text)) is not None:
         return token_id
-      raise ValueError(
+      raise errors.UserError(
         f'{text!r} is not one token of the vocabulary but {encoding.tokens}.'
       )
     return encoding.ids[0]
@@ -136,7 +137,7 @@ class WordHash:
       ValueError: `text` is not one word.
     """
     if len(text.split()) != 1:
-      raise ValueError(f'{text!r} is not one word.')
+      raise errors.UserError(f'{text!r} is not one word.')
     return self._hash(text.strip())
 
   def save(self, folder):
@@ -157,7 +158,9 @@ class Prompted:
   def __init__(self, tokenizer, template, examples=()):
     """Template with one '{text}'; examples are (text, id of the answer)."""
     if template.count('{text}') != 1:
-      raise ValueError(f"prompt={template!r} must have one '{{text}}' in it.")
+      raise errors.UserError(
+        f"prompt={template!r} must have one '{{text}}' in it."
+      )
     self._tokenizer = tokenizer
     self._template = template
     self._examples = [tuple(example) for example in examples]
@@ -179,7 +182,7 @@ class Prompted:
     fixed = len(start) + shots * (frame + 1 + len(self._gap)) + frame
     room = (max_length - fixed) // (shots + 1)
     if room < 1:
-      raise ValueError(
+      raise errors.UserError(
         f'max_length={max_length} has no room for a prompt with {shots} '
         f'examples: all but the texts is {fixed} tokens.'
       )
@@ -275,9 +278,11 @@ def _load(folder):
   if hashed.exists():
     return WordHash(**json.loads(hashed.read_text()))
   if not path.exists():
-    raise FileNotFoundError(f'{path} not found: the folder has no tokenizer.')
+    raise errors.MissingFileError(
+      f'{path} not found: the folder has no tokenizer.'
+    )
   try:
     text = path.read_text(encoding='utf-8')
     return Tokenizer(tokenizers.Tokenizer.from_str(text))
   except Exception as error:  # the library raises nothing narrower
-    raise ValueError(f'{path} is damaged ({error}).') from None
+    raise errors.UserError(f'{path} is damaged ({error}).') from None

@@ -22,6 +22,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from w2s_jax import errors
 from w2s_jax import sharding
 from w2s_jax.models import chess_attacks
 from w2s_jax.models import presets
@@ -309,7 +310,7 @@ class Transformer(nn.Module):
     num_tokens = tokens_BxL.shape[1]
     texts = length.size // len(length)
     if 0 < config.max_positions * texts < num_tokens:
-      raise ValueError(
+      raise errors.UserError(
         f'A text of length {num_tokens // texts} does not fit the '
         f'{config.max_positions} positions of the model: lower the maximum '
         'length of the data.'

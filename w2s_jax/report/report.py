@@ -14,6 +14,7 @@ from rich import box
 from rich import padding
 from rich import table as rich_table
 
+from w2s_jax import errors
 from w2s_jax import metrics
 from w2s_jax import results
 from w2s_jax.report import figures
@@ -50,12 +51,12 @@ def _load_predictions(workdir, stage):
     with np.load(io.BytesIO(path.read_bytes())) as file:
       return path, file['ids'], file['probs'], file['label_probs']
   except FileNotFoundError as error:
-    raise FileNotFoundError(
+    raise errors.MissingFileError(
       f'{path} not found, but results.jsonl needs it. Run the experiment again '
       'to make it.'
     ) from error
   except (ValueError, KeyError, EOFError, zipfile.BadZipFile, zlib.error) as e:
-    raise ValueError(
+    raise errors.UserError(
       f'{path} is damaged ({e}). Delete the folder stages/{stage} and run the '
       'experiment again.'
     ) from e
@@ -76,7 +77,7 @@ def _aggregate_seeds(rows, load):
     for row in rows:
       path, ids, probs_NxC, labels_NxC = load(row['stages'][role])
       if not np.array_equal(ids, first_ids):
-        raise ValueError(
+        raise errors.UserError(
           f'{path} and {first_path} are of different test examples, so they '
           'cannot be compared; use one workdir for each split.'
         )

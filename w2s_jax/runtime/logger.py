@@ -17,6 +17,8 @@ import time
 from etils import epath
 from rich import progress
 
+from w2s_jax import errors
+
 _MARKS = {
   'start': ('•', ''),
   'resume': ('↻', ''),
@@ -98,7 +100,7 @@ class Logger:
       try:
         logged_step = json.loads(line)['step']
       except (ValueError, KeyError, TypeError) as error:
-        raise ValueError(
+        raise errors.UserError(
           f'{self._path}, line {number}: not a line of metrics ({error!r}). '
           'Delete the file (only the curves before the restart are lost).'
         ) from error
@@ -157,7 +159,7 @@ def _event_writer_class():
   try:
     import tensorboardX
   except ImportError as error:
-    raise ValueError(
+    raise errors.UserError(
       'tensorboard=True needs tensorboardX: run `pip install tensorboardX`, '
       'or set it to False (metrics.jsonl holds the same numbers).'
     ) from error

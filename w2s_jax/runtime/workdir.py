@@ -24,6 +24,7 @@ import jax
 from jax.experimental import multihost_utils
 import numpy as np
 
+from w2s_jax import errors
 from w2s_jax import weak_labels
 from w2s_jax.runtime import lock
 from w2s_jax.runtime import logger as logger_lib
@@ -53,7 +54,7 @@ class Stage:
     try:
       return json.loads(path.read_text())
     except ValueError as e:
-      raise ValueError(
+      raise errors.UserError(
         f'{path} is damaged ({e}); delete it and run again.'
       ) from e
 
@@ -155,7 +156,7 @@ def _check_same(stage):
   keys_P = multihost_utils.process_allgather(key)
   others = np.flatnonzero(keys_P != keys_P[0]).tolist()
   if others:
-    raise ValueError(
+    raise errors.UserError(
       f'{stage.name}: processes {others} of {len(keys_P)} have other data, '
       'weights, flags or code than process 0.'
     )

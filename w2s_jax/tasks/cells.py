@@ -6,6 +6,7 @@ spells a row in another way, that is understood too.
 
 from collections.abc import Callable
 
+from w2s_jax import errors
 from w2s_jax.tasks import task
 
 Converted = list[tuple[str, str, int]]  # text, group, label
@@ -19,7 +20,7 @@ def text(value) -> str:
     ValueError: not a text; task.BadRow where it is an empty one.
   """
   if not isinstance(value, str):
-    raise ValueError(f'{value!r} where there should be a text')
+    raise errors.UserError(f'{value!r} where there should be a text')
   if not value.strip():
     raise task.BadRow(f'{value!r} where there should be a text')
   return value.strip()
@@ -31,7 +32,7 @@ def label(value) -> int:
   try:
     return int(spelled)
   except ValueError:
-    raise ValueError(f'label {value!r} is not a whole number') from None
+    raise errors.UserError(f'label {value!r} is not a whole number') from None
 
 
 def either(row: dict, *names: str):

@@ -14,6 +14,7 @@ from typing import NamedTuple
 import chess
 import numpy as np
 
+from w2s_jax import errors
 from w2s_jax.tasks import task
 
 MAX_LEGAL = 218  # in any position that a game can reach
@@ -210,7 +211,7 @@ def convert(
   try:
     board = chess.Board(fen or '')
     if not board.is_valid():
-      raise ValueError(f'FEN {fen!r} is not a position of a game')
+      raise errors.UserError(f'FEN {fen!r} is not a position of a game')
     _play(board, line[:1])
     _play(board.copy(), line[1:])
     answer = board.parse_uci(line[1])
@@ -227,14 +228,14 @@ def convert(
 def _play(board: chess.Board, moves: list[str]) -> None:
   for uci in moves:
     if not board.push_uci(uci):  # python-chess takes 0000 anywhere
-      raise ValueError(f'{uci} is no move')
+      raise errors.UserError(f'{uci} is no move')
 
 
 def _rating(value) -> int:
   try:
     return int(value)
   except (TypeError, ValueError):
-    raise ValueError(f'Rating {value!r} is not a whole number') from None
+    raise errors.UserError(f'Rating {value!r} is not a whole number') from None
 
 
 def _check_game(moves: str, fen: str) -> None:

@@ -16,6 +16,8 @@ import pathlib
 import re
 import zlib
 
+from w2s_jax import errors
+
 Rows = Iterator[tuple[str, dict]]
 
 
@@ -48,7 +50,7 @@ def _pattern(name: str) -> str:
     if ending.removesuffix('.gz').removesuffix('.zst') in _READERS:
       return str(path / f'{{split}}.{ending}')
   what = 'has no data file' if path.is_dir() else 'does not exist'
-  raise FileNotFoundError(f'The folder {path} {what}.')
+  raise errors.MissingFileError(f'The folder {path} {what}.')
 
 
 def read(name: str, split: str) -> Rows:
@@ -61,11 +63,13 @@ def read(name: str, split: str) -> Rows:
   """
   file = pathlib.Path(_pattern(name).replace('{split}', split))
   if not file.is_file():
-    raise FileNotFoundError(f'No data file {file}; {_similar_files(file)}.')
+    raise errors.MissingFileError(
+      f'No data file {file}; {_similar_files(file)}.'
+    )
   plain = file.stem if file.suffix in ('.gz', '.zst') else file.name
   ending = pathlib.PurePath(plain).suffix.removeprefix('.')
   if ending not in _READERS:
-    raise ValueError(
+    raise errors.UserError(
       f'{file}: the name must end in .{", .".join(_READERS)}, or in one of '
       'these and .gz or .zst.'
     )
@@ -97,9 +101,9 @@ def _lines(file: pathlib.Path) -> Iterator[tuple[int, str]]:
       for number, line in enumerate(stream, 1):
         yield number, line.decode('utf-8-sig' if number == 1 else 'utf-8')
   except UnicodeDecodeError as error:
-    raise ValueError(f'{file}:{number}: not UTF-8: {error}.') from error
+    raise errors.UserError(f'{file}:{number}: not UTF-8: {error}.') from error
   except (EOFError, OSError, zlib.error) as error:
-    raise ValueError(
+    raise errors.UserError(
       f'{file}:{number + 1}: damaged or truncated: {error}.'
     ) from error
 
@@ -111,9 +115,11 @@ def _read_jsonl(file: pathlib.Path) -> Rows:
     try:
       row = json.loads(line)
     except json.JSONDecodeError as error:
-      raise ValueError(f'{file}:{number}: not JSON: {error}.') from error
+      raise errors.UserError(f'{file}:{number}: not JSON: {error}.') from error
     if not isinstance(row, dict):
-      raise ValueError(f'{file}:{number}: not a JSON object: {line[:40]!r}.')
+      raise errors.UserError(
+        f'{file}:{number}: not a JSON object: {line[:40]!r}.'
+      )
     yield f'{file}:{number}', row
 
 
@@ -124,14 +130,16 @@ def read_json(file: pathlib.Path) -> list:
     try:
       return json.loads(''.join(line for _, line in lines))
     except json.JSONDecodeError as error:
-      raise ValueError(f'{file}:{error.lineno}: not JSON: {error}.') from error
+      raise errors.UserError(
+        f'{file}:{error.lineno}: not JSON: {error}.'
+      ) from error
   return [row for _, row in _read_jsonl(file)]
 
 
 def _read_json(file: pathlib.Path) -> Rows:
   for number, row in enumerate(read_json(file), 1):
     if not isinstance(row, dict):
-      raise ValueError(f'{file}: item {number}: not a JSON object.')
+      raise errors.UserError(f'{file}: item {number}: not a JSON object.')
     yield f'{file}: item {number}', row
 
 
@@ -146,11 +154,11 @@ def _read_csv(file: pathlib.Path) -> Rows:
     except StopIteration:
       return
     except csv.Error as error:
-      raise ValueError(f'{origin}: {error}.') from error
+      raise errors.UserError(f'{origin}: {error}.') from error
     if header is None:
       header = values
     elif values and len(values) != len(header):
-      raise ValueError(
+      raise errors.UserError(
         f'{origin}: {len(values)} columns, but the header has {len(header)}.'
       )
     elif values:
@@ -169,7 +177,7 @@ def _read_parquet(file: pathlib.Path) -> Rows:
   except (EOFError, OSError, ValueError, zlib.error) as error:
     # Arrow's errors are of these kinds; the index of a parquet file is at its
     # end, so a cut one has no readable rows at all.
-    raise ValueError(f'{file}: damaged or truncated: {error}.') from error
+    raise errors.UserError(f'{file}: damaged or truncated: {error}.') from error
 
 
 def _read_pgn(file: pathlib.Path) -> Rows:
@@ -182,7 +190,7 @@ def _read_pgn(file: pathlib.Path) -> Rows:
       return
     origin = f'{file}: game {number}'
     if game.errors:
-      raise ValueError(f'{origin}: {game.errors[0]}.')
+      raise errors.UserError(f'{origin}: {game.errors[0]}.')
     moves = ' '.join(move.uci() for move in game.mainline_moves())
     yield origin, {**game.headers, 'moves': moves}
 
@@ -202,7 +210,7 @@ def require(module: str, *, needed_for: str | pathlib.Path):
     return importlib.import_module(module)
   except ModuleNotFoundError as error:
     package = error.name.replace('_', '-')
-    raise ImportError(
+    raise errors.MissingPackageError(
       f'{needed_for} needs a package that is not installed: '
       f'pip install {package}.'
     ) from error

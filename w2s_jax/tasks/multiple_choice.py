@@ -9,6 +9,7 @@ comes last, because texts are cut at their end.
 import hashlib
 import re
 
+from w2s_jax import errors
 from w2s_jax.tasks import cells
 from w2s_jax.tasks.cells import Converted
 
@@ -70,7 +71,7 @@ def _by_key(texts, keys, key, **question) -> Converted:
 def _checked(key, keys):
   if key not in keys:
     hidden = '; -1 is for hidden labels' if key == -1 else ''
-    raise ValueError(f'answer {key!r} is not one of {list(keys)}{hidden}')
+    raise errors.UserError(f'answer {key!r} is not one of {list(keys)}{hidden}')
   return key
 
 
@@ -136,7 +137,9 @@ def _is_none_of_the_above(text: str) -> bool:
 def dream(row: dict) -> Converted:
   wrong = [text for text in row['choice'] if text != row['answer']]
   if len(wrong) == len(row['choice']):
-    raise ValueError(f'answer {row["answer"]!r} is not one of the choices')
+    raise errors.UserError(
+      f'answer {row["answer"]!r} is not one of the choices'
+    )
   passage = '\n'.join(map(cells.text, row['dialogue']))
   return candidates(row['question'], row['answer'], wrong, passage=passage)
 
@@ -194,7 +197,9 @@ def _unified(row: dict) -> Converted:
   r"""'question \n (A) one (B) other \n passage', the \n in two characters."""
   parts = re.split(r'\s*(?:\\n|\n)\s*', cells.text(row['input']))
   if len(parts) != 3:
-    raise ValueError(f'{row["input"][:40]!r} is not question, answers, passage')
+    raise errors.UserError(
+      f'{row["input"][:40]!r} is not question, answers, passage'
+    )
   texts = re.split(r'\s*\([A-Za-z]\)\s+', parts[1])[1:]
   return _by_key(
     texts,

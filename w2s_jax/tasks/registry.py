@@ -11,6 +11,7 @@ import logging
 
 import numpy as np
 
+from w2s_jax import errors
 from w2s_jax.tasks import chess
 from w2s_jax.tasks import examples as examples_lib
 from w2s_jax.tasks import nlp
@@ -48,14 +49,14 @@ def load(
   """
   if name not in TASKS:
     close = difflib.get_close_matches(name, TASKS, n=1, cutoff=0)[0]
-    raise ValueError(
+    raise errors.UserError(
       f'data.task = {name!r} is unknown: did you mean {close!r}? '
       f'Tasks: {", ".join(TASKS)}.'
     )
   task = TASKS[name]
   source, select = source or task.source, select or {}
   if not source:
-    raise ValueError(
+    raise errors.UserError(
       f'data.source is empty, and task {name!r} has no source of its own: give '
       'one, such as file:PATH.'
     )
@@ -122,7 +123,7 @@ def _choose_splits(name: str, source: str) -> tuple[list[str], list[str]]:
       '+'.join(test),
     )
     return test, []
-  raise FileNotFoundError(
+  raise errors.MissingFileError(
     f'{source} has the splits {", ".join(there) or "(none)"}; task {name!r} '
     f'needs {", ".join((*task.train, *task.test))}.'
   )
@@ -161,7 +162,7 @@ def _load_splits(
     )
   if not kept:
     why = f'; all are bad, the first at {first_bad}' if first_bad else '.'
-    raise ValueError(
+    raise errors.UserError(
       f'data.source = {source!r} has no rows for task {name!r}{why}'
     )
   counts['conflicting'] = len(found) - len(kept)
@@ -214,13 +215,13 @@ def _convert(name: str, row: dict, origin: str, select: dict) -> list[tuple]:
   try:
     converted = task.convert(row, **select)
   except KeyError as error:
-    raise ValueError(
+    raise errors.UserError(
       f'{origin}: task {name!r} needs the column {error.args[0]!r}; there are '
       f'{", ".join(map(repr, row))}.'
     ) from error
   except (TypeError, ValueError) as error:
     bad = isinstance(error, task_lib.BadRow)
-    kind = task_lib.BadRow if bad else ValueError
+    kind = task_lib.BadRow if bad else errors.UserError
     raise kind(f'{origin}: {error}.') from error
   for *_, label in converted:
     _check_label(label, task.num_classes, origin)
@@ -235,16 +236,18 @@ def _check_label(label, num_classes: int, origin: str):
       or not all(0 <= prob <= 1 for prob in label)
       or abs(sum(label) - 1) > 1e-5
     ):
-      raise ValueError(
+      raise errors.UserError(
         f'{origin}: label {label} is not {num_classes} probabilities that sum '
         'to 1.'
       )
   elif label == -1:
-    raise ValueError(
+    raise errors.UserError(
       f'{origin}: label -1 means that this split has hidden labels.'
     )
   elif not 0 <= label < num_classes:
-    raise ValueError(f'{origin}: label {label} is not in 0..{num_classes - 1}.')
+    raise errors.UserError(
+      f'{origin}: label {label} is not in 0..{num_classes - 1}.'
+    )
 
 
 def _hash(inputs) -> str:

@@ -18,6 +18,7 @@ import json
 import math
 from typing import NamedTuple
 
+from w2s_jax import errors
 from w2s_jax.tasks import task
 
 
@@ -86,7 +87,7 @@ def _vote(row: dict, column: str, shares: dict[int, float]) -> float:
   try:
     return shares[int(value)]
   except (KeyError, TypeError, ValueError):
-    raise ValueError(
+    raise errors.UserError(
       f'{column} {value!r} is not one of {", ".join(map(str, shares))}'
     ) from None
 
@@ -197,7 +198,7 @@ def _alpaca_eval(row: dict) -> Converted:
     raise task.BadRow('there is no preference')
   share = float(preference) - 1 if float(preference) else 0.5
   if not 0 <= share <= 1:
-    raise ValueError(f'preference {preference!r} is not 0, nor in 1..2')
+    raise errors.UserError(f'preference {preference!r} is not 0, nor in 1..2')
   prompt = _ask(row['instruction'], row.get('input'))
   return _pair(prompt, row['output_1'], row['output_2'], share)
 

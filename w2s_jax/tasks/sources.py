@@ -20,6 +20,7 @@ import difflib
 import os
 
 from w2s_jax import assets
+from w2s_jax import errors
 from w2s_jax.tasks import files
 from w2s_jax.tasks import synthetic
 
@@ -37,7 +38,7 @@ def read(source: str, split: str) -> Rows:
   kind, _, name = source.partition(':')
   if kind not in READERS:
     close = difflib.get_close_matches(kind, READERS, n=1, cutoff=0)[0]
-    raise ValueError(
+    raise errors.UserError(
       f'data.source = {source!r} is of unknown kind {kind!r}: did you mean '
       f'{close!r}? Kinds: {", ".join(f"{known}:" for known in READERS)}.'
     )
@@ -85,12 +86,14 @@ def _open_tfds(name: str) -> dict:
         'which needs TensorFlow; the folder is $TFDS_DATA_DIR, else '
         '~/tensorflow_datasets.'
       )
-    raise ValueError(f'tfds:{name} can not be read: {reason}{how}') from error
+    raise errors.UserError(
+      f'tfds:{name} can not be read: {reason}{how}'
+    ) from error
 
 
 def _one_split(splits: dict, source: str, split: str):
   if split not in splits:
-    raise ValueError(
+    raise errors.UserError(
       f'{source} has no split {split!r}; there are {", ".join(splits)}.'
     )
   return splits[split]
@@ -123,7 +126,7 @@ def _open_hf(name: str) -> dict:
     return datasets.load_dataset(path, revision=revision or None, **which)
   except Exception as error:  # Hub, network, cache and file errors.
     reason = str(error).strip().split('\n')[0].rstrip('.')
-    raise ValueError(f'hf:{name} can not be read: {reason}.') from error
+    raise errors.UserError(f'hf:{name} can not be read: {reason}.') from error
 
 
 def _read_synthetic(name: str, split: str) -> Rows:

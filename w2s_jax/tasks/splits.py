@@ -9,6 +9,7 @@ import itertools
 
 import numpy as np
 
+from w2s_jax import errors
 from w2s_jax.tasks import examples as examples_lib
 
 
@@ -43,13 +44,15 @@ def split(
   rows = {}
   for name, size in sizes.items():
     if size < -1:
-      raise ValueError(f'data.splits.{name} = {size}: a size, or -1 to share.')
+      raise errors.UserError(
+        f'data.splits.{name} = {size}: a size, or -1 to share.'
+      )
   for name in (name for name, size in sizes.items() if size >= 0):
     extra = np.arange(num_classes) < sizes[name] % num_classes
     quota = sizes[name] // num_classes + extra
     found = _count(labels, itertools.chain(*groups), num_classes)
     if (found < quota).any():
-      raise ValueError(
+      raise errors.UserError(
         f'data.splits.{name} = {sizes[name]} needs {quota.tolist()} rows of '
         f'the classes; {found.tolist()} are left for it. Make it or one of '
         'the splits before it smaller.'
@@ -61,7 +64,7 @@ def split(
     found = _count(labels, itertools.chain(*share), num_classes)
     rows[name], _ = _fill(share, labels, np.full(num_classes, found.min()))
     if not rows[name]:
-      raise ValueError(
+      raise errors.UserError(
         f'data.splits.{name} = -1: nothing is left for it in one of the '
         f'classes (rows left: {found.tolist()}).'
       )
@@ -81,7 +84,7 @@ def check_disjoint(named: dict[str, examples_lib.Examples]) -> None:
       shared = np.intersect1d(getattr(left, kind), getattr(right, kind))
       if len(shared):
         row = int(np.flatnonzero(getattr(left, kind) == shared[0])[0])
-        raise ValueError(
+        raise errors.UserError(
           f'Splits {name!r} and {other!r} share {len(shared)} {kind}, such as '
           f'{shared[0]} ({str(left.inputs[row])[:60]!r}).'
         )

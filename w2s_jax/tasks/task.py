@@ -3,8 +3,10 @@
 from collections.abc import Callable
 import dataclasses
 
+from w2s_jax import errors
 
-class BadRow(ValueError):
+
+class BadRow(errors.UserError):
   """A row that is counted, reported and left out, where a task allows it."""
 
 

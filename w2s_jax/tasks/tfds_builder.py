@@ -16,6 +16,7 @@ import os
 import pathlib
 from typing import NamedTuple
 
+from w2s_jax import errors
 from w2s_jax.tasks import files
 
 
@@ -214,7 +215,7 @@ def prepare(name: str, manual_dir: str):
     FileNotFoundError: a file is not in `manual_dir`.
   """
   if name not in DATA_SETS:
-    raise ValueError(
+    raise errors.UserError(
       f'{name!r} is not one of the data sets {", ".join(DATA_SETS)}.'
     )
   folder = pathlib.Path(manual_dir).expanduser()
@@ -237,7 +238,7 @@ def _find(name: str, folder: pathlib.Path) -> dict[str, list[pathlib.Path]]:
   found = {split: sorted(folder.rglob(p)) for split, p in patterns.items()}
   for split in found:
     if not found[split]:
-      raise FileNotFoundError(
+      raise errors.MissingFileError(
         f'{folder} has no {patterns[split]}: {how_to_get(name)}.'
       )
   return found
@@ -316,4 +317,6 @@ def _fit(value, kind, origin: str):
   try:
     return kind(value)
   except (TypeError, ValueError) as error:
-    raise ValueError(f'{origin}: {value!r} is no {kind.__name__}.') from error
+    raise errors.UserError(
+      f'{origin}: {value!r} is no {kind.__name__}.'
+    ) from error
