@@ -37,6 +37,13 @@ def split(params, *, freeze='', lora=None, seed=0):
       matrix; the rank is not positive.
   """
   flat = traverse_util.flatten_dict(params, sep='/')
+  for regex in [freeze, *([lora['targets']] if lora else [])]:
+    try:
+      re.compile(regex)
+    except re.error as error:
+      raise errors.UserError(
+        f'{regex!r} is not a regular expression on parameter paths ({error}).'
+      ) from None
   if lora is None:
     chosen = [path for path in flat if freeze and re.search(freeze, path)]
     if freeze and len(chosen) in (0, len(flat)):

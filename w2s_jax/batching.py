@@ -139,6 +139,11 @@ class EpochPlan:
     epoch, place = divmod(int(step), self.steps_per_epoch)
     return self._epoch(epoch)[place]
 
+  def lengths_from(self, step):
+    """Lengths of the batches of one epoch, from a step on."""
+    end = min(step + self.steps_per_epoch, len(self))
+    return [self[i][1] for i in range(step, end)]
+
   def _plan_epoch(self, epoch):
     rng = np.random.default_rng((self._seed, epoch))
     order_N = rng.permutation(len(self._bucket_N))

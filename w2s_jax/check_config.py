@@ -1,29 +1,27 @@
-"""What is wrong with a config is said before anything is trained.
+"""Validates a config before anything is trained.
 
-All of these raise ValueError (or FileNotFoundError, for weights), naming the
-field, what was found and what to do.
+All functions raise errors.UserError, naming the field, what was found and what
+to do.
 """
 
 import functools
 import itertools
+import math
 
-from flax import traverse_util
 import jax
 
 from w2s_jax import adapt
 from w2s_jax import errors
 from w2s_jax import losses
 from w2s_jax import optimizer
-from w2s_jax import results
 from w2s_jax import sharding
 from w2s_jax import weak_labels
 from w2s_jax.models import heads
 from w2s_jax.models import model as model_lib
 from w2s_jax.tasks import registry
 
-# How a model may be adapted, and with a linear probe in it.
-METHODS = ('full', 'lora', 'probe', 'lp_ft', 'prompt')
-PROBING = ('probe', 'lp_ft')
+METHODS = ('full', 'lora', 'probe', 'lp_ft', 'prompt')  # of adapt.method
+PROBING = ('probe', 'lp_ft')  # those that train a linear probe
 
 
 def parse_chains(students, ladder):
@@ -49,61 +47,85 @@ def parse_chains(students, ladder):
   return chains
 
 
-def check_points(configs):
-  """No point of a sweep replaces the rows of results of another."""
-  owners = {}
-  for number, config in enumerate(configs):
-    chains = parse_chains(config.students, config.models)
-    for choice in itertools.product(chains, config.losses, config.generative):
-      chain, loss, _ = choice
-      student = tuple(results.student(config, *choice).values())
-      fields = {
-        'models': {key: config.models[key].to_dict() for key in chain},
-        'data': config.data.to_dict(),
-        'loss_args': {loss: dict(config.loss_args.get(loss, {}))},
-        'generative_train': config.generative_train.to_dict(),
-      }
-      fields = traverse_util.flatten_dict(fields, sep='.')
-      other, known = owners.setdefault(student, (number, fields))
-      differing = [
-        f for f in sorted({*fields, *known}) if fields.get(f) != known.get(f)
-      ]
-      if differing:
-        raise errors.UserError(
-          f'points {other} and {number} of the sweep differ in '
-          f'{", ".join(differing[:3])}, which no column of results shows: one '
-          "would replace the other. Give each a `variant`, such as 'lr 1e-4'."
-        )
+def check(config):
+  """Checks all fields that can be checked without data or weights."""
+  parse_chains(config.students, config.models)
+  check_numbers(config)
+  check_choices(config)
+  check_losses(config.losses, config.loss_args, config.task)
 
 
 def check_numbers(config):
-  """Counts are positive, seeds are whole numbers, names are known."""
+  """Checks the range of every number."""
   counts = {
     'checkpoint_every': config.checkpoint_every,
     'eval_batch_size': config.eval_batch_size,
     'population': config.population,
     'data.num_buckets': config.data.num_buckets,
+    'data.max_length': config.data.max_length,
   }
   recipes = {'generative_train': config.generative_train}
   for key, spec in config.models.items():
     recipes[f'models.{key}.train'] = spec.train
     recipes[f'models.{key}.adapt.probe'] = spec.adapt.probe
+    in_range(f'models.{key}.dropout', spec.dropout, 0, 1, below=True)
   for key, recipe in recipes.items():
     for name in ('epochs', 'batch_size', 'accumulate'):
       counts[f'{key}.{name}'] = recipe[name]
+    in_range(f'{key}.learning_rate', recipe.learning_rate, 0)
+    in_range(f'{key}.weight_decay', recipe.weight_decay, 0)
+    in_range(f'{key}.clip_norm', recipe.clip_norm, 0, above=True)
+    in_range(f'{key}.warmup', recipe.warmup, 0, 1)
   for name, value in counts.items():
-    if value < 1:
-      raise errors.UserError(f'{name}={value} must be at least 1.')
+    if not isinstance(value, int) or value < 1:
+      raise errors.UserError(f'{name}={value!r} must be at least 1.')
+  for name, size in config.data.splits.items():
+    if size < -1 or size == 0:
+      raise errors.UserError(
+        f'data.splits.{name}={size} must be at least 1, or -1 to share what '
+        'is left.'
+      )
   for seed in config.seeds:
-    if not isinstance(seed, int) or seed < 0:
+    if not isinstance(seed, int) or isinstance(seed, bool) or seed < 0:
       raise errors.UserError(
         f'seeds: {seed!r} must be a whole number, 0 or more.'
       )
   if len(set(config.seeds)) < len(config.seeds):
     raise errors.UserError(
-      f'seeds={tuple(config.seeds)}: each must stand there once; on the '
-      'command line a second --config.seeds adds to the first.'
+      f'seeds={tuple(config.seeds)}: a seed is repeated; on the command line '
+      'a second --config.seeds adds to the first.'
     )
+
+
+def in_range(field, value, low, high=math.inf, *, above=False, below=False):
+  """Raises UserError unless low <= value <= high and value is finite.
+
+  Args:
+    above, below: whether the bound itself is excluded.
+  """
+  is_number = isinstance(value, int | float) and not isinstance(value, bool)
+  if is_number and math.isfinite(value):
+    if (low < value or (value == low and not above)) and (
+      value < high or (value == high and not below)
+    ):
+      return
+  if high == math.inf:
+    span = f'above {low}' if above else f'{low} or more'
+  else:
+    span = f'in {"(" if above else "["}{low}, {high}{")" if below else "]"}'
+  raise errors.UserError(f'{field}={value!r} must be a finite number {span}.')
+
+
+def check_choices(config):
+  """Checks names of choices, and lists that must not be empty."""
+  for name in ('seeds', 'losses', 'generative'):
+    values = config[name]
+    if not isinstance(values, list | tuple) or not values:
+      raise errors.UserError(
+        f'{name}={values!r} must be a tuple of one or more values.'
+      )
+    if len(set(values)) < len(values):
+      raise errors.UserError(f'{name}={tuple(values)}: a value is repeated.')
   choices = {
     'weak_labels': weak_labels.TRANSFORMS,
     'early_stopping': ('none', 'weak_labels', 'ground_truth'),
@@ -115,16 +137,61 @@ def check_numbers(config):
       )
 
 
+def build_models(config, mesh):
+  """{key: Model} of all models that `students` names, each checked."""
+  chains = parse_chains(config.students, config.models)
+  keys = dict.fromkeys(itertools.chain(*chains))
+  models = {
+    key: build_model(config.models[key], key, config.task, config.data, mesh)
+    for key in keys
+  }
+  if any(config.generative):
+    check_generative(config.generative_train, chains, models, mesh)
+  return models
+
+
+def outline_model(spec):
+  """A Model that can be told from others but not run: nothing is read."""
+  fields = spec.to_dict()
+  return model_lib.Model(
+    name=spec.name,
+    network=None,
+    tokenizer=None,
+    init=None,
+    identity={k: v for k, v in fields.items() if k not in ('train', 'adapt')},
+    weights=spec.weights,
+    num_parameters=0,
+  )
+
+
+def warn_of_truncation(config, models, slices, console):
+  """Prints a line for each model that sees more than half of the rows cut."""
+  for key, model in models.items():
+    rows = next(iter(slices.values())).transfer[0]
+    encoded, truncated = model.network.rows(
+      model.tokenizer, rows.inputs, None, max_length=config.data.max_length
+    )
+    if 2 * truncated > len(encoded):
+      console.print(
+        f'Warning: data.max_length={config.data.max_length} truncates '
+        f'{truncated} of {len(encoded)} rows of {config.task} for '
+        f'models.{key}; raise it unless that is meant.',
+        markup=False,
+        highlight=False,
+        soft_wrap=True,
+      )
+
+
 def build_model(spec, key, task, data, mesh):
-  """Model of config.models[key], checked with the way it is adapted."""
+  """Builds the model of config.models[key] and checks how it is adapted."""
   fields = {k: v for k, v in spec.items() if k not in ('train', 'adapt')}
-  task = registry.TASKS[task]
+  task = registry.find(task)
   try:
     model = model_lib.build(
       inputs=task.inputs, num_classes=task.num_classes, **fields
     )
     shapes = heads.parameter_shapes(model.network, data.max_length)
-    # Without any row: is there room for one?
+    # No rows: raises if max_length has no room for one.
     model.network.rows(model.tokenizer, [], None, max_length=data.max_length)
     check_method(spec.adapt.method, model)
     if spec.adapt.method == 'prompt':
@@ -144,7 +211,7 @@ def build_model(spec, key, task, data, mesh):
 
 
 def check_method(method, model):
-  """Raises ValueError where a model can not be adapted in such a way."""
+  """Checks that a model can be adapted in such a way."""
   able = {
     'probe': (heads.Classifier, heads.RewardModel),
     'lp_ft': (heads.Classifier, heads.RewardModel),
@@ -163,7 +230,7 @@ def check_method(method, model):
 
 
 def check_fine_tuning(fields, shapes, model, mesh, *, lora=None, field):
-  """The fields of a `train` config, for parameters of such shapes."""
+  """Checks the fields of a `train` config for parameters of such shapes."""
   try:
     adapt.split(shapes, freeze=fields.freeze, lora=lora)
     optimizer.make_schedule(
@@ -185,13 +252,14 @@ def check_fine_tuning(fields, shapes, model, mesh, *, lora=None, field):
 
 
 def check_generative(fields, chains, ladder, mesh):
-  """Students have to be decoders."""
+  """Checks that all students are decoders."""
   for key in dict.fromkeys(key for chain in chains for key in chain[1:]):
     model = ladder[key]
     if not model.network.config.causal:
       raise errors.UserError(
-        f'generative: {model.name} is no decoder and can not learn to write; '
-        f'give models.{key} other weights, or set generative=(False,).'
+        f'generative: {model.name} is not a decoder; generative fine-tuning '
+        f'needs a causal model. Give models.{key} other weights, or set '
+        'generative=(False,).'
       )
     network = heads.LanguageModel(model.network.config)
     shapes = heads.parameter_shapes(network, 2)
@@ -199,8 +267,8 @@ def check_generative(fields, chains, ladder, mesh):
 
 
 def check_losses(names, loss_args, task):
-  """Traces every loss once: it exists and takes the arguments of the config."""
-  num_classes = registry.TASKS[task].num_classes
+  """Traces every loss, so that its name and arguments are known to fit."""
+  num_classes = registry.find(task).num_classes
   probs_BxC = jax.ShapeDtypeStruct((2, num_classes), 'float32')
   weight_B = jax.ShapeDtypeStruct((2,), 'float32')
   for name in names:

@@ -1,19 +1,22 @@
 """Orbax checkpoints: training in progress, finished parameters, loading back.
 
 A stage in training keeps `checkpoints/<step>/{state, data}`; a finished one
-keeps in `params/` what was trained, with everything needed to use the model
-beside it (`config.json`, `tokenizer.json`). That is the whole model, or what
-LoRA or a probe add to the pretrained one.
+keeps its trained parameters in `params/`, with everything needed to use the
+model beside them (`config.json`, `tokenizer.json`). They are the whole model,
+or what LoRA or a probe adds to the pretrained one. All are stored with a digest
+that is verified when they are read.
 """
 
-import hashlib
 import json
+import logging
 from typing import Any
 from typing import NamedTuple
 
 from etils import epath
 import fsspec
 import jax
+from jax.experimental import multihost_utils
+import numpy as np
 import orbax.checkpoint as ocp
 
 from w2s_jax import adapt
@@ -24,23 +27,24 @@ from w2s_jax.models import model as model_lib
 from w2s_jax.models import pretrained
 from w2s_jax.models import tokenizers
 from w2s_jax.models import transformer
+from w2s_jax.runtime import files
+from w2s_jax.runtime import workdir as workdir_lib
 
-# Other processes write in a bucket, too; gcsfs would not look again at a folder
-# that it has listed.
+# Other processes write to the bucket, too, but gcsfs caches its listings.
 fsspec.config.conf.setdefault('gcs', {})['use_listings_cache'] = False
 
 
 def absolute(path):
-  """The path as Orbax wants it: absolute, with any gs:// left alone."""
+  """Returns an absolute path, which Orbax needs; gs:// is left alone."""
   path = epath.Path(path)
   return path if '://' in str(path) else path.expanduser().absolute()
 
 
 class _Manager(ocp.CheckpointManager):
-  """Of Orbax, but leaves the signal to stop to preemption.py.
+  """Orbax's manager, without its own reaction to SIGTERM.
 
-  All who ask jax for the moment to stop must count in the same way: Orbax would
-  ask with the numbers of its steps, and the moment would be missed.
+  jax agrees on the step to stop at by counting calls: if Orbax asked, too, with
+  its own step numbers, preemption.py would miss the step.
   """
 
   def reached_preemption(self, step):
@@ -49,110 +53,192 @@ class _Manager(ocp.CheckpointManager):
 
 
 class Training:
-  """Latest checkpoint of a run: state and place in the data, saved together."""
+  """Checkpoints of a run: state and place in the data, saved together.
 
-  def __init__(self, folder):
+  The newest two are kept, each with a digest of its arrays. One that is damaged
+  is removed, and the run resumes from the one before.
+  """
+
+  def __init__(self, folder, before_save=lambda: None):
+    self._folder = absolute(folder)
+    self._before_save = before_save
     self._manager = _Manager(
-      absolute(folder),
+      self._folder,
       item_names=('state', 'data'),
-      options=ocp.CheckpointManagerOptions(max_to_keep=1),
+      options=ocp.CheckpointManagerOptions(max_to_keep=2),
     )
 
   def latest_step(self):
-    """That of the checkpoint, or None."""
+    """Step of the newest checkpoint, or None."""
     return self._manager.latest_step()
 
   def save(self, step, state, data_state):
     """Starts an asynchronous save; it is atomic."""
+    self._before_save()
+    record = files.sealed({'data': data_state, 'digest': digest(state)})
     self._manager.save(
       step,
       args=ocp.args.Composite(
-        state=ocp.args.StandardSave(state), data=ocp.args.JsonSave(data_state)
+        state=ocp.args.StandardSave(state), data=ocp.args.JsonSave(record)
       ),
     )
 
   def wait(self):
-    """Until what was saved is there."""
+    """Blocks until what was saved is on the disk."""
     self._manager.wait_until_finished()
 
   def restore(self, state):
-    """(state, data_state) of the latest step, placed like `state`."""
+    """(step, state, data_state) of the newest whole checkpoint, or None.
+
+    Args:
+      state: arrays of the same shapes, placed as the restored ones will be.
+    """
     abstract = jax.tree.map(ocp.utils.to_shape_dtype_struct, state)
-    restored = self._manager.restore(
-      self.latest_step(),
-      args=ocp.args.Composite(
-        state=ocp.args.StandardRestore(abstract), data=ocp.args.JsonRestore()
-      ),
-    )
-    return restored['state'], restored['data']
+    for step in sorted(self._manager.all_steps(), reverse=True):
+      path = self._folder / str(step)
+      try:
+        restored = self._manager.restore(
+          step,
+          args=ocp.args.Composite(
+            state=ocp.args.StandardRestore(abstract),
+            data=ocp.args.JsonRestore(),
+          ),
+        )
+        record = files.unsealed(restored['data'], path)
+        if record['digest'] != digest(restored['state']):
+          raise files.DamagedError(path, 'its digest is wrong')
+        return step, restored['state'], record['data']
+      except Exception as error:  # Orbax and TensorStore raise all kinds
+        if jax.process_count() > 1 and not isinstance(error, errors.UserError):
+          raise  # the others may have read it well
+        logging.warning(
+          '%s is damaged (%s); going back to the checkpoint before it.',
+          path,
+          str(error).split('\n')[0][:200],
+        )
+        self._manager.delete(step)
+    return None
 
   def close(self):
     self.wait()
     self._manager.close()
 
 
-def save_params(folder, params):
-  """Writes parameters; until it is done they are not there to `is_saved`."""
-  with ocp.StandardCheckpointer() as checkpointer:
-    checkpointer.save(absolute(folder), params, force=True)
+def digest(tree):
+  """Hash of the bits of arrays, whatever mesh or files hold them.
 
-
-def is_saved(folder):
-  """Whether a folder has parameters, all of them.
-
-  On a disk it appears only then, but in a bucket it grows by and by.
+  Two sums of the words of each array, modulo 2^64: one flipped bit changes the
+  first, values that change places the second. All processes must call it.
   """
-  return ocp.utils.is_checkpoint_finalized(absolute(folder))
+  sums = {}
+  for path, x in jax.tree_util.tree_leaves_with_path(tree):
+    total = np.zeros(2, np.uint64)
+    for shard in _own_shards(x):
+      words = np.ascontiguousarray(shard).reshape(-1)
+      words = words.view(f'u{words.itemsize}').astype(np.uint64)
+      total += np.array([words.sum(), (words * words).sum()], np.uint64)
+    sums[sharding.path_string(path)] = total
+  if jax.process_count() > 1:
+    # In halves: without x64 JAX has no 64-bit numbers.
+    halves = {k: v.view(np.uint32) for k, v in sums.items()}
+    halves_P = multihost_utils.process_allgather(halves)
+    sums = {
+      k: np.asarray(v, np.uint32).view(np.uint64).sum(0)
+      for k, v in halves_P.items()
+    }
+  return files.sha256(files.to_json({k: v.tolist() for k, v in sums.items()}))
 
 
-def digest(folder):
-  """sha256 of a folder: of the names and contents of all that is in it."""
-  total = hashlib.sha256()
-  for path in sorted(absolute(folder).iterdir()):
-    if path.is_dir():
-      content = digest(path)
-    else:
-      with path.open('rb') as f:
-        content = hashlib.file_digest(f, 'sha256').hexdigest()
-    total.update(f'{path.name} {content}\n'.encode())
-  return total.hexdigest()
+def _own_shards(x):
+  """Host arrays that together, over all processes, hold each element once."""
+  if not isinstance(x, jax.Array):
+    return [np.asarray(x)]
+  return [np.asarray(s.data) for s in x.addressable_shards if s.replica_id == 0]
+
+
+def save_params(folder, params, *, name):
+  """Writes parameters and their digest; without it they are not there.
+
+  Raises:
+    errors.DivergedError: one is not finite; `name` is that of the stage.
+  """
+  if not workdir_lib.all_agree(
+    all(
+      np.isfinite(y).all()
+      for x in jax.tree.leaves(params)
+      for y in _own_shards(x)
+    )
+  ):
+    raise errors.DivergedError(
+      f'{name}: parameters are not finite after the last step; lower '
+      'train.learning_rate or use dtype float32.'
+    )
+  folder = absolute(folder)
+  with ocp.StandardCheckpointer() as checkpointer:
+    checkpointer.save(folder, params, force=True)
+  record = {'digest': digest(params)}
+  if jax.process_index() == 0:
+    files.save_record(_digest_file(folder), record)
+  workdir_lib.barrier(f'{name}-params')
+
+
+def _digest_file(folder):
+  return folder.with_name(f'{folder.name}.digest')
+
+
+def load_if_saved(folder, *, mesh):
+  """Parameters that `save_params` wrote in full, or None.
+
+  A killed or damaged save is removed, so that the stage trains on.
+  """
+  folder = absolute(folder)
+  if not workdir_lib.agreed(folder.exists()):
+    return None
+  try:
+    return load_params(folder, mesh=mesh)
+  except files.DamagedError:
+    workdir_lib.barrier('damaged-params')
+    if jax.process_index() == 0:
+      folder.rmtree()
+    workdir_lib.barrier('removed-params')
+    return None
 
 
 def load_params(folder, *, mesh=None):
   """Nested dict of parameters, on `mesh` or on the first local device.
 
   Raises:
-    ValueError: the files are not those that a finished stage wrote. Orbax sees
-      a file that is too short, but not one whose numbers changed.
+    files.DamagedError: the parameters are not those that were saved.
   """
   folder = absolute(folder)
-  done = folder.parent / 'DONE'
-  if jax.process_index() == 0 and done.exists():  # one reads it all
-    expected = json.loads(done.read_text())['params_sha256']
-    if digest(folder) != expected:
-      raise errors.UserError(
-        f'{folder} is damaged (its sha256 is not that of DONE); delete its '
-        'stage folder and run again.'
+  if not folder.exists():
+    raise files.DamagedError(folder, 'it is missing')
+  expected = files.load_record(_digest_file(folder))['digest']
+  one_device = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
+
+  def abstract(path, leaf):
+    placed = one_device
+    if mesh is not None:
+      path = sharding.path_string(path)
+      placed = sharding.parameter_sharding(mesh, path, leaf.shape)
+    return jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=placed)
+
+  try:
+    with ocp.StandardCheckpointer() as checkpointer:
+      shapes = checkpointer.metadata(folder).item_metadata.tree
+      params = checkpointer.restore(
+        folder, jax.tree_util.tree_map_with_path(abstract, shapes)
       )
-  with ocp.StandardCheckpointer() as checkpointer:
-    shapes = checkpointer.metadata(folder).item_metadata.tree
-    one_device = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
-
-    def abstract(path, leaf):
-      place = one_device
-      if mesh is not None:
-        place = sharding.parameter_sharding(
-          mesh, sharding.path_string(path), leaf.shape
-        )
-      return jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=place)
-
-    return checkpointer.restore(
-      folder, jax.tree_util.tree_map_with_path(abstract, shapes)
-    )
+  except Exception as error:  # Orbax and TensorStore raise all kinds
+    reason = str(error).split('\n')[0][:200]
+    raise files.DamagedError(folder, reason) from error
+  if digest(params) != expected:
+    raise files.DamagedError(folder, 'its digest is wrong')
+  return params
 
 
 class Loaded(NamedTuple):
-  """A trained model: model.apply({'params': params}, *inputs), see heads.py."""
+  """A trained model: model.apply({'params': params}, *inputs)."""
 
   params: Any
   model: Any
@@ -167,15 +253,15 @@ def load_model(workdir, stage, *, mesh=None, weights=None):
     workdir: folder of a study, local or gs://.
     stage: name of a folder under `workdir/stages`, or the beginning of one.
     mesh: placed on it, else on one device, whatever the study ran on.
-    weights: of the pretrained model, if they lie elsewhere now; read for what
-      stands on it only, as LoRA and probes do.
+    weights: of the pretrained model, if they are elsewhere now; read only for
+      LoRA and probes, which add to them.
 
   Raises:
-    ValueError: no finished stage, or several, begin with `stage`; the weights
-      are not those that it stands on.
+    errors.UserError: no finished stage, or several, begin with `stage`; a file
+      is damaged; the weights are not those that the stage was trained from.
   """
   folder = find_stage(workdir, stage)
-  config = json.loads((folder / 'config.json').read_text())
+  config = json.loads(workdir_lib.verified(folder, 'config.json').read_text())
   fields = config['model']
   architecture = transformer.TransformerConfig(**fields['architecture'])
   kind = getattr(heads, fields['head'])
@@ -185,10 +271,13 @@ def load_model(workdir, stage, *, mesh=None, weights=None):
   network = kind(architecture, fields['num_classes'], **label_ids)
   params = load_params(folder / 'params', mesh=mesh)
   if 'transformer' not in params or adapt.is_lora(params):
-    base = _pretrained(
+    base = _base_params(
       workdir, network, config, mesh=mesh, weights=weights or config['weights']
     )
     params = adapt.merge(params, base)
+  for name in ('tokenizer.json', 'prompt.json'):
+    if (folder / name).exists():
+      workdir_lib.verified(folder, name)
   return Loaded(
     params=params,
     model=network,
@@ -197,26 +286,26 @@ def load_model(workdir, stage, *, mesh=None, weights=None):
   )
 
 
-def _pretrained(workdir, network, config, *, mesh, weights):
-  """Parameters that a stage changed some of."""
+def _base_params(workdir, network, config, *, mesh, weights):
+  """Parameters that LoRA or a probe was trained on top of."""
   fields = config['model']
   folder = model_lib.folder_of(weights)
   if folder and pretrained.fingerprint(folder) != fields['weights']:
     raise errors.UserError(
-      f'{weights} holds other weights than those that the stage stands on; '
-      'give weights=, the folder of those.'
+      f'{weights} holds other weights than those that the stage was trained '
+      'from; give weights=, their folder.'
     )
   mesh = mesh or sharding.make_mesh(devices=jax.local_devices()[:1])
   seed = config.get('seed', 0)
   params = model_lib.initial(network, folder, fields['head_ids'], mesh, seed)
-  if 'generative' in fields:
-    (stage,) = (absolute(workdir) / 'stages').glob(f'*-{fields["generative"]}')
+  for key in config['start']:
+    (stage,) = (absolute(workdir) / 'stages').glob(f'*-{key}')
     params |= load_params(stage / 'params', mesh=mesh)
   return params
 
 
 def find_stage(workdir, stage):
-  """Folder of the one finished stage with parameters that starts with this."""
+  """Folder of the one finished stage whose name begins with `stage`."""
   stages = absolute(workdir) / 'stages'
   if not stages.exists():
     raise errors.UserError(f'{stages} does not exist; is {workdir} a workdir?')

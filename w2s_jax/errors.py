@@ -19,3 +19,7 @@ class MissingFileError(UserError, FileNotFoundError):
 
 class MissingPackageError(UserError, ImportError):
   """An optional package is not installed; the message has the command."""
+
+
+class DivergedError(UserError, FloatingPointError):
+  """A loss, a parameter or a prediction is not finite."""

@@ -2,6 +2,7 @@
 
 import collections
 import functools
+import time
 
 import jax
 import numpy as np
@@ -9,13 +10,17 @@ import numpy as np
 from w2s_jax import batching
 from w2s_jax import sharding
 from w2s_jax.runtime import compile_ahead
+from w2s_jax.runtime import files
+from w2s_jax.runtime import preemption
+from w2s_jax.runtime import workdir
 
 IN_FLIGHT = 8
+SECONDS_A_SHARD = 60
 
 
 @functools.lru_cache(maxsize=None)
 def answer_fn(model, mesh):
-  """Jitted (params, batch) -> what is kept of each row."""
+  """Jitted (params, batch) -> the output that is kept of each row."""
 
   def answer(params, batch):
     inputs = [batch[name] for name in model.INPUTS]
@@ -24,51 +29,121 @@ def answer_fn(model, mesh):
   return jax.jit(answer, out_shardings=sharding.replicated(mesh))
 
 
-def predict(model, params, rows, *, batch_size, buckets, mesh, progress=None):
-  """The model's answer to every row, [N, ...], on every process.
+def predict(
+  model,
+  params,
+  rows,
+  *,
+  batch_size,
+  buckets,
+  mesh,
+  progress=None,
+  shards=None,
+):
+  """The model's output for every row, [N, ...], on every process.
 
   Longest rows first, so that padding is small and memory peaks at once. A few
   batches are in flight while results are read. `batch_size` is raised to what
   divides over the mesh.
+
+  Args:
+    shards: folder where outputs are kept every SECONDS_A_SHARD and when a stop
+      is requested; the next call with it goes on from there. None for none.
+
+  Raises:
+    preemption.Preempted: a stop was requested; what was computed is kept.
   """
   ways = mesh.shape['data'] * mesh.shape['fsdp']
   batch_size = ways * -(-batch_size // ways)
-  result = None
-  waiting = collections.deque()
-  done = 0
-
-  def collect():
-    nonlocal done, result
-    ids_B, answers = waiting.popleft()
-    if result is None:
-      result = np.zeros((len(rows), *answers.shape[1:]), answers.dtype)
-    real_B = ids_B >= 0
-    result[ids_B[real_B]] = np.asarray(answers)[real_B]
-    done += int(real_B.sum())
-    if progress:
-      progress.update(done, examples=int(real_B.sum()))
-
   plan = batching.sorted_plan(
     rows.lengths_N, batch_size=batch_size, buckets=buckets
   )
-  lengths = [length for _, length in plan]
+  outputs = _Outputs(len(rows), shards, progress)
+  plan = [x for x in plan if not outputs.has(x[0])]
   names = {'tokens', *model.INPUTS}
+  waiting = collections.deque()
   with (
     jax.set_mesh(mesh),
     compile_ahead.Programs(
-      answer_fn(model, mesh), mesh, lengths=lengths, place=1
-    ) as ask,
+      answer_fn(model, mesh),
+      mesh,
+      lengths=[length for _, length in plan],
+      place=1,
+    ) as answer,
   ):
     for index, length in plan:
+      if preemption.is_asked():
+        while waiting:
+          outputs.add(*waiting.popleft())
+        outputs.save_shard()
+        raise preemption.Preempted(
+          f'stopped after {outputs.done} of {len(rows)} predictions'
+        )
       batch = batching.assemble(rows, index, length, batch_size=batch_size)
       inputs = {name: batch[name] for name in names}
       placed = sharding.place_batch(mesh, inputs)
-      waiting.append((batch['id'], ask(params, placed)))
+      waiting.append((batch['id'], answer(params, placed)))
       if len(waiting) > IN_FLIGHT:
-        collect()
+        outputs.add(*waiting.popleft())
     while waiting:
-      collect()
-  return result
+      outputs.add(*waiting.popleft())
+  return outputs.array_Nx
+
+
+class _Outputs:
+  """Outputs of all rows in their order; those of earlier runs from shards."""
+
+  def __init__(self, num_rows, shards, progress):
+    self._num_rows, self._shards, self._progress = num_rows, shards, progress
+    self.array_Nx = None
+    self._known_N = np.zeros(num_rows, bool)
+    self._unsaved = []  # rows since the last shard
+    self._saved = time.monotonic()
+    self._num_shards = 0
+    if shards is not None and workdir.agreed(shards.exists()):
+      for path in sorted(shards.glob('*.npz')):
+        self._num_shards += 1
+        try:
+          arrays = files.load_arrays(path)
+        except files.DamagedError:
+          continue  # its rows are computed again
+        self._put(arrays['rows'], arrays['outputs'])
+
+  @property
+  def done(self):
+    return int(self._known_N.sum())
+
+  def has(self, index):
+    return self._known_N[index].all()
+
+  def add(self, ids_B, outputs_Bx):
+    real_B = ids_B >= 0
+    self._put(ids_B[real_B], np.asarray(outputs_Bx)[real_B])
+    self._unsaved.append(ids_B[real_B])
+    if self._progress:
+      self._progress.update(self.done, examples=int(real_B.sum()))
+    if time.monotonic() - self._saved > SECONDS_A_SHARD:
+      self.save_shard()
+
+  def _put(self, rows, outputs):
+    if self.array_Nx is None:
+      shape = self._num_rows, *outputs.shape[1:]
+      self.array_Nx = np.zeros(shape, outputs.dtype)
+    self.array_Nx[rows] = outputs
+    self._known_N[rows] = True
+
+  def save_shard(self):
+    if self._shards is None or not self._unsaved:
+      return
+    rows = np.concatenate(self._unsaved)
+    self._unsaved, self._saved = [], time.monotonic()
+    if jax.process_index() == 0:
+      files.save_arrays(
+        self._shards / f'{self._num_shards:05}.npz',
+        rows=rows,
+        outputs=self.array_Nx[rows],
+      )
+    self._num_shards += 1
 
 
 def predict_inputs(loaded, inputs, *, batch_size=64):
@@ -76,7 +151,7 @@ def predict_inputs(loaded, inputs, *, batch_size=64):
 
   Args:
     loaded: of checkpoint.load_model; runs where its parameters are.
-    inputs: as those of the task; texts are cut at the study's max_length.
+    inputs: as those of the task; texts are truncated at the study's max_length.
   """
   rows, _ = loaded.model.rows(
     loaded.tokenizer,

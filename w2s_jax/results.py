@@ -1,11 +1,21 @@
-"""Rows of results.jsonl: one for each student, its seed and its weak labels."""
+"""Rows of results.jsonl: one for each student and seed, with its recipe.
 
+A row is known by its name, the fields STUDENT, and its seed. It carries a hash
+of its recipe, all that decides it but the seed: rows of one name and different
+recipes never stand in one workdir, let alone in one average.
+"""
+
+import dataclasses
+import functools
 import json
 
 from etils import epath
 
 from w2s_jax import errors
+from w2s_jax import graph
 from w2s_jax import metrics
+from w2s_jax import weak_labels
+from w2s_jax.runtime import files
 from w2s_jax.runtime import lock
 
 ROLES = ('weak', 'student', 'ceiling', 'zero_shot')
@@ -15,18 +25,24 @@ SIZES = ('weak_parameters', 'strong_parameters')
 METHOD = (
   *('via', 'loss', 'weak_labels', 'early_stopping', 'generative', 'variant'),
 )
-AGREEMENT = (
+AGREEMENT = (  # with the first supervisor of a chain
   'agreement',
   'agreement_supervisor_right',
   'agreement_supervisor_wrong',
 )
+TEACHER_AGREEMENT = (  # with the model that labelled the student's rows
+  'teacher_agreement',
+  'teacher_agreement_right',
+  'teacher_agreement_wrong',
+)
 
-# What a student is, over all seeds; there is one row of each and a seed.
+# The name of a student, over all seeds.
 STUDENT = (*PANEL, *METHOD)
 _KEY = (*STUDENT, 'seed')
 MEANS = (
   *(f'{role}_{name}' for role in ROLES for name in ('auroc', 'nll', 'ece')),
   *AGREEMENT,
+  *TEACHER_AGREEMENT,
   'weak_label_accuracy',
   'seconds',
 )
@@ -36,15 +52,62 @@ OPTIONAL = tuple(  # where the task measures them
 _FIELDS = (
   *_KEY,
   *SIZES,
-  *('pgr', 'pgr_status', 'n_test', 'rows', 'rows_cut', 'stages'),
+  *(
+    'pgr',
+    'pgr_status',
+    'n_test',
+    'rows',
+    'rows_truncated',
+    'stages',
+    'recipe',
+  ),
   *(f'{role}_accuracy' for role in ROLES),
   *MEANS,
 )
 _AGAIN = 'Delete the file and run again: finished stages are not repeated.'
 
 
+@dataclasses.dataclass(frozen=True, eq=False)
+class Result:
+  """A student and the stages that it is compared with: a row to come."""
+
+  row: dict  # STUDENT fields, seed, sizes
+  labels: graph.Call  # that the student is trained on
+  label_truth: graph.Call  # ground truth of the same rows
+  weak: graph.Stage
+  teacher: graph.Stage  # that predicted the labels; the weak one if no chain
+  student: graph.Stage
+  ceiling: graph.Stage
+  zero_shot: graph.Stage
+
+  @property
+  def roles(self):
+    return {role: getattr(self, role) for role in ROLES}
+
+  @property
+  def stages(self):
+    """All that a row needs, in the order in which they are made.
+
+    Zero-shot comes last, so that training starts first.
+    """
+    return [*self.roles.values()]
+
+  @functools.cached_property
+  def recipe(self):
+    """JSON of all that decides the row but the seed."""
+    return {role: stage.recipe for role, stage in self.roles.items()}
+
+  @functools.cached_property
+  def recipe_hash(self):
+    return files.sha256(files.to_json(self.recipe))[:16]
+
+  @property
+  def name(self):
+    return tuple(self.row[field] for field in STUDENT)
+
+
 def student(config, chain, loss, generative):
-  """The fields STUDENT of one of a study: the last model of a chain."""
+  """The fields STUDENT of the last model of a chain."""
 
   def name(key):
     spec = config.models[key]
@@ -64,57 +127,165 @@ def student(config, chain, loss, generative):
 
 
 def adapted_name(name, method):
-  """What a model is called in results once it has come to its task."""
+  """What a model is called in results, by how it was adapted."""
   return name if method == 'full' else f'{name}-{method}'
 
 
-def measured(trained):
-  """Metrics, agreement and PGR on the test set, of stages by their role."""
-  test = {role: stage.predictions('test') for role, stage in trained.items()}
-  truth = test['weak']['label_probs']
+def check_names(described, workdir=None):
+  """Raises UserError where rows of one name would have different recipes.
+
+  Args:
+    described: Results that are to be made.
+    workdir: whose rows they must not be mixed with, if there are any.
+  """
+  known = {}  # name -> (recipe hash, function that returns the recipe)
+  path = workdir and epath.Path(workdir) / 'results.jsonl'
+  if path and path.exists():
+    for _, row in _parsed(path):
+      name = tuple(row[field] for field in STUDENT)
+      recipe_of = functools.partial(_load_recipe, workdir, row['recipe'])
+      known[_hashable(name)] = row['recipe'], recipe_of
+  for result in described:
+    here = result.recipe_hash, lambda result=result: result.recipe
+    before = known.setdefault(_hashable(result.name), here)
+    if before[0] != here[0]:
+      changes = differences(before[1](), result.recipe)
+      raise errors.UserError(
+        f'variant={result.row["variant"]!r}: {describe(result.row)} would '
+        f'replace or mix with a result of another recipe, which differs in '
+        f'{"; ".join(changes[:3])}. Give each recipe its own variant, such as '
+        "--config.variant='lr 1e-4', or its own workdir."
+      )
+
+
+def _hashable(name):
+  return files.to_json(name)
+
+
+def describe(row):
+  """'rotten_tomatoes: minilm-l0 -> minilm-l6, xent', for messages."""
+  via = ''.join(f'{model} -> ' for model in row['via'])
+  return (
+    f'{row["task"]}: {row["weak_model"]} -> {via}{row["strong_model"]}, '
+    f'{row["loss"]}'
+  )
+
+
+def differences(left, right):
+  """['weak.train.learning_rate: 0.01 and 0.03', ...], shortest paths first."""
+  left, right = dict(_flat(left)), dict(_flat(right))
+  changed = [
+    path
+    for path in dict.fromkeys([*left, *right])
+    if left.get(path) != right.get(path)
+  ]
+  changed.sort(key=lambda path: (path.count('.'), len(path)))
+  return [
+    f'{path}: {str(left.get(path))[:40]} and {str(right.get(path))[:40]}'
+    for path in changed
+  ]
+
+
+def _flat(tree, path=''):
+  if isinstance(tree, dict):
+    for name, value in tree.items():
+      yield from _flat(value, f'{path}.{name}' if path else name)
+  elif isinstance(tree, list | tuple):
+    for i, value in enumerate(tree):
+      yield from _flat(value, f'{path}.{i}')
+  else:
+    yield path, tree
+
+
+def _load_recipe(workdir, recipe_hash):
+  path = epath.Path(workdir) / 'recipes' / f'{recipe_hash}.json'
+  return json.loads(path.read_text()) if path.exists() else {}
+
+
+def measure(runner, result):
+  """The row of a result: metrics, agreement and PGR on the test set.
+
+  Models are joined on the ids of the test rows.
+  """
+  roles = {**result.roles, 'teacher': result.teacher}
+
+  def measured(*finished):  # what the student reads comes after the roles
+    labels = runner.value(result.labels)
+    truth = weak_labels.join(labels.ids_N, runner.value(result.label_truth))
+    return {
+      **result.row,
+      'recipe': result.recipe_hash,
+      **_measured(dict(zip(roles, finished))),
+      'weak_label_accuracy': metrics.accuracy(
+        labels.probs_NxC, truth.probs_NxC
+      ),
+    }
+
+  return runner.read([*roles.values(), *result.student.reads], measured)
+
+
+def _measured(finished):
+  test = {role: stage.predictions('test') for role, stage in finished.items()}
+  ids_N, truth = test['weak']['ids'], test['weak']['label_probs']
+  probs = {
+    role: weak_labels.join(
+      ids_N, weak_labels.Labels(arrays['ids'], arrays['probs'])
+    ).probs_NxC
+    for role, arrays in test.items()
+  }
   row = {'n_test': len(truth)}
-  for role, arrays in test.items():
-    summary = metrics.summary(arrays['probs'], truth)
+  for role in ROLES:
+    summary = metrics.summary(probs[role], truth)
     for name in ('accuracy', 'accuracy_se', 'auroc', 'nll', 'ece'):
       row[f'{role}_{name}'] = summary[name]
-    for name, value in trained[role].summary().items():
+    for name, value in finished[role].summary().items():
       if name == 'validation_accuracy' or name.startswith('test_'):
         row.setdefault(f'{role}_{name.removeprefix("test_")}', value)
-  agreement = metrics.agreement(
-    test['student']['probs'], test['weak']['probs'], truth
-  )
-  row['agreement'] = agreement['all']
-  row['agreement_supervisor_right'] = agreement['supervisor_right']
-  row['agreement_supervisor_wrong'] = agreement['supervisor_wrong']
+  for other, names in (('weak', AGREEMENT), ('teacher', TEACHER_AGREEMENT)):
+    agreement = metrics.agreement(probs['student'], probs[other], truth)
+    shares = ('all', 'supervisor_right', 'supervisor_wrong')
+    row |= {name: agreement[x] for name, x in zip(names, shares, strict=True)}
   pgr = metrics.pgr_interval(
     *(
-      metrics.correct(test[role]['probs'], truth)[None]
+      metrics.correct(probs[role], truth)[None]
       for role in ('weak', 'student', 'ceiling')
     )
   )
   row['pgr'], row['pgr_status'] = pgr.value, pgr.status
-  for name in ('seconds', 'rows', 'rows_cut'):
-    row[name] = trained['student'].summary()[name]
-  row['stages'] = {role: s.folder.name for role, s in trained.items()}
+  for name in ('seconds', 'rows', 'rows_truncated'):
+    row[name] = finished['student'].summary()[name]
+  row['stages'] = {role: finished[role].folder.name for role in ROLES}
   return row
 
 
-def write(workdir, rows):
-  """Adds rows to results.jsonl; a row of the same key is replaced.
+def write(workdir, rows, recipes):
+  """Adds rows to results.jsonl; a row of the same name and seed is replaced.
+
+  Args:
+    recipes: {hash: recipe} of the rows, for WORKDIR/recipes.
 
   Raises:
-    ValueError: a line of the file is damaged.
+    errors.UserError: a line of the file is damaged, or another job has added
+      rows of the same name and another recipe.
   """
+  for recipe_hash, recipe in recipes.items():
+    files.write_atomically(
+      workdir / 'recipes' / f'{recipe_hash}.json', json.dumps(recipe, indent=1)
+    )
   path = workdir / 'results.jsonl'
   with lock.hold(workdir / 'results.LOCK'):
     known = [row for _, row in _parsed(path)] if path.exists() else []
-    by_key = {
-      json.dumps([row[field] for field in _KEY]): row for row in [*known, *rows]
-    }
-    lines = [json.dumps(by_key[key]) + '\n' for key in sorted(by_key)]
-    partial = path.with_name('results.jsonl.partial')
-    partial.write_text(''.join(lines))
-    partial.replace(path)
+    by_key, recipe_of = {}, {}
+    for row in [*known, *rows]:
+      name = files.to_json([row[field] for field in STUDENT])
+      if recipe_of.setdefault(name, row['recipe']) != row['recipe']:
+        raise errors.UserError(
+          f'{path}: another job has added {describe(row)} of another recipe; '
+          'give each its own variant or its own workdir.'
+        )
+      by_key[files.to_json([row[field] for field in _KEY])] = row
+    lines = [json.dumps(files.sealed(by_key[k])) + '\n' for k in sorted(by_key)]
+    files.write_atomically(path, ''.join(lines))
 
 
 def read(workdir) -> list[dict]:
@@ -122,7 +293,7 @@ def read(workdir) -> list[dict]:
 
   Raises:
     FileNotFoundError: there are no results yet.
-    ValueError: a line is damaged or misses a field, or two lines claim to be
+    errors.UserError: a line is damaged or misses a field, or two lines are of
       the same student.
   """
   path = epath.Path(workdir) / 'results.jsonl'
@@ -148,7 +319,7 @@ def read(workdir) -> list[dict]:
 
 
 def _parsed(path):
-  """Yields (line number, row), each with all it needs."""
+  """Yields (line number, row), each with all fields that a report needs."""
   for number, line in enumerate(path.read_text().splitlines(), start=1):
     where = f'{path}, line {number}'
     try:
@@ -162,7 +333,12 @@ def _parsed(path):
       raise errors.UserError(
         f'{where}: not a result, {missing[0]!r} is missing. {_AGAIN}'
       )
-    yield number, row
+    try:
+      yield number, files.unsealed(row, where)
+    except files.DamagedError:
+      raise errors.UserError(
+        f'{where} is damaged: its checksum is wrong. {_AGAIN}'
+      ) from None
 
 
 def _order(row):

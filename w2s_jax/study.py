@@ -1,398 +1,361 @@
-"""Studies: a config in, stages run, rows of results.jsonl out.
+"""A weak-to-strong study: the paper's experiment as a graph of stages.
 
-For each seed the weak supervisor of a student is trained on the weak half of
-the data and labels the transfer half; the student is trained on those labels.
-A chain of more than two models is bootstrapping: each model labels fresh rows
-for the next. The strong ceiling is the student's model trained on ground truth.
+`students` describes all results of one seed and computes nothing; `run` makes
+the stages that they need and writes their rows to WORKDIR/results.jsonl. To run
+a study of another shape, pass another `describe` to `run`; to supervise in
+another way, pass another `supervise` to `students`.
 """
 
 import dataclasses
-import functools
 import itertools
+from typing import Any
 
 import jax
-import numpy as np
 
 from w2s_jax import check_config
 from w2s_jax import checkpoint
-from w2s_jax import metrics
+from w2s_jax import evaluate
+from w2s_jax import fine_tune
+from w2s_jax import graph
+from w2s_jax import losses
 from w2s_jax import results
 from w2s_jax import sharding
 from w2s_jax import stages
-from w2s_jax import starting_points
 from w2s_jax import weak_labels
+from w2s_jax.runtime import files
 from w2s_jax.runtime import workdir as workdir_lib
 from w2s_jax.tasks import examples as examples_lib
 from w2s_jax.tasks import registry
-from w2s_jax.tasks import splits
+from w2s_jax.tasks import study_splits
 
 
-def run(config, workdir, *, console):
+@dataclasses.dataclass(frozen=True)
+class Study:
+  """What the description of one seed is made of."""
+
+  config: Any
+  models: dict  # key of config.models -> models.model.Model
+  evaluation: evaluate.Evaluation
+  slices: study_splits.Slices
+  seed: int
+  all_rows: examples_lib.Examples  # of all seeds, for features that they share
+
+
+def predicted(study, supervisor, rows):
+  """Weak labels: the supervisor's predictions on rows that it never saw."""
+  stage = predict(study, supervisor, rows)
+  transform = weak_labels.TRANSFORMS[study.config.weak_labels]
+  return graph.Call(transform, (graph.Call(weak_labels.predicted, (stage,)),))
+
+
+def students(study, supervise=predicted):
+  """Yields a results.Result for each chain of models and loss of one seed.
+
+  A weak supervisor is trained on ground truth; a student on the labels of its
+  teacher for rows that are new to both; the ceiling, the student's model, on
+  the truth of the transfer set (paper section 3). In a chain of more than two
+  models each labels fresh rows for the next: bootstrapping (section 4.3.1).
+  """
+  config, slices = study.config, study.slices
+  chains = check_config.parse_chains(config.students, config.models)
+  for generative, chain, loss in itertools.product(
+    config.generative, chains, config.losses
+  ):
+    weak = student = train(
+      study, 'weak', chain[0], slices.weak, truth(slices.weak)
+    )
+    for link, key in enumerate(chain[1:]):
+      teacher, transfer = student, slices.transfer[link]
+      labels = supervise(study, teacher, transfer)
+      student = train(
+        study,
+        f'student-{loss}',
+        key,
+        transfer,
+        labels,
+        taught_by=chain[: link + 1],
+        generative=generative,
+        loss=loss,
+        judge=judge(study, teacher),
+      )
+    ceiling = train(
+      study,
+      'ceiling',
+      chain[-1],
+      slices.transfer[0],
+      truth(slices.transfer[0]),
+      generative=generative,
+    )
+    yield results.Result(
+      row=results.student(config, chain, loss, generative)
+      | {
+        'seed': study.seed,
+        'weak_parameters': study.models[chain[0]].num_parameters,
+        'strong_parameters': study.models[chain[-1]].num_parameters,
+      },
+      labels=labels,
+      label_truth=truth(transfer),
+      weak=weak,
+      teacher=teacher,
+      student=student,
+      ceiling=ceiling,
+      zero_shot=zero_shot(study, chain[-1]),
+    )
+
+
+def truth(rows):
+  """Ground truth as labels: no other way leads from it into training."""
+  return graph.Call(weak_labels.ground_truth, (rows,))
+
+
+def judge(study, teacher):
+  """Labels of the validation rows by which early stopping judges a student."""
+  if study.config.early_stopping == 'ground_truth':
+    return truth(study.evaluation.validation)
+  if study.config.early_stopping == 'weak_labels':
+    return graph.Call(weak_labels.predicted_on, (teacher, 'validation'))
+  return None
+
+
+def train(
+  study,
+  role,
+  key,
+  rows,
+  labels,
+  *,
+  taught_by=(),
+  generative=False,
+  loss='xent',
+  judge=None,
+):
+  """The stage of a model that is trained on labels, by its `adapt.method`.
+
+  Args:
+    role: 'weak', 'student-LOSS' or 'ceiling', for the name of the stage.
+    key: of config.models.
+    rows: Examples; what they hold of the truth does not reach the stage.
+    labels: a graph.Call to weak_labels.Labels of these rows.
+    taught_by: keys of the chain of teachers, for the name.
+    generative: whether generative fine-tuning comes first.
+    loss: name in losses.LOSSES.
+    judge: None, or labels of the validation rows, for early stopping.
+  """
+  spec, model = study.config.models[key], study.models[key]
+  start = (generative_model(study, key),) if generative else ()
+  by = f'-by-{"-".join(taught_by)}' if taught_by else ''
+  common = dict(
+    model=model,
+    seed=study.seed,
+    rows=rows.without_labels(),
+    labels=labels,
+    evaluation=study.evaluation,
+  )
+
+  def stage(make, method, **fields):
+    name = results.adapted_name(model.name, method)
+    return graph.Stage(
+      f'{role}-{name}{by}-seed{study.seed}', make, {**common, **fields}
+    )
+
+  def fine_tuned(method, fields, *, start=start, features=None, lora=None):
+    described = stage(
+      fine_tune.fine_tune,
+      method,
+      start=start,
+      features=features,
+      train=fields.to_dict(),
+      lora=lora,
+      loss=losses.LOSSES[loss],
+      loss_args=dict(study.config.loss_args.get(loss, {})),
+      judge=judge,
+    )
+    together = fine_tune.fine_tune_together
+    return dataclasses.replace(described, make_together=together)
+
+  match spec.adapt.method:
+    case 'full':
+      return fine_tuned('full', spec.train)
+    case 'lora':
+      return fine_tuned('lora', spec.train, lora=spec.adapt.lora.to_dict())
+    case 'probe':
+      features = frozen_features(study, model, start)
+      return fine_tuned('probe', spec.adapt.probe, features=features)
+    case 'lp_ft':  # Kumar et al. 2022, arXiv 2202.10054
+      features = frozen_features(study, model, start)
+      probe = fine_tuned('probe', spec.adapt.probe, features=features)
+      return fine_tuned('lp_ft', spec.train, start=(*start, probe))
+    case 'prompt':
+      return stage(stages.prompt, 'prompt', start=start, shots=spec.adapt.shots)
+
+
+def predict(study, supervisor, rows):
+  """The stage of a supervisor's predictions on rows."""
+  used = {
+    name: supervisor.fields.get(name)
+    for name in ('model', 'seed', 'start', 'features')
+  }
+  return graph.Stage(
+    f'labels-of-{supervisor.name}',
+    stages.predict,
+    {
+      'supervisor': supervisor,
+      **used,
+      'rows': rows.without_labels(),
+      'evaluation': study.evaluation,
+    },
+  )
+
+
+def zero_shot(study, key):
+  """The stage of a model that nothing was trained of."""
+  model = study.models[key]
+  return graph.Stage(
+    f'zero_shot-{model.name}',
+    stages.zero_shot,
+    {'model': model, 'seed': 0, 'evaluation': study.evaluation},
+  )
+
+
+def generative_model(study, key):
+  """The stage of generative fine-tuning (section 5.2.2) on the transfer set."""
+  model = study.models[key]
+  return graph.Stage(
+    f'generative-{model.name}-seed{study.seed}',
+    fine_tune.generative,
+    {
+      'model': model,
+      'seed': study.seed,
+      'rows': study.slices.transfer[0].without_labels(),
+      'train': study.config.generative_train.to_dict(),
+      'evaluation': study.evaluation,
+    },
+  )
+
+
+def frozen_features(study, model, start):
+  """The stage of the frozen features of all rows of all seeds."""
+  pretrained = not model.weights.startswith('random:')
+  return graph.Stage(
+    f'features-{model.name}',
+    stages.features,
+    {
+      'model': model,
+      'seed': 0 if pretrained else study.seed,
+      'start': start,
+      'rows': study.all_rows,
+      'evaluation': study.evaluation,
+    },
+  )
+
+
+def run(config, workdir, *, console, describe=students):
   """Runs the study of a config and adds its rows to WORKDIR/results.jsonl.
 
+  Args:
+    describe: (Study) -> results.Result of one seed.
+
   Raises:
-    ValueError, FileNotFoundError: a field or a file does not fit; raised
-      before anything is trained.
+    errors.UserError: a field or a file does not fit, or results of another
+      recipe have the same names; raised before anything is trained.
   """
+  check_config.check(config)
   mesh = sharding.make_mesh(**config.mesh)
-  chains = check_config.parse_chains(config.students, config.models)
-  check_config.check_numbers(config)
-  evaluated, slices = load_splits(
-    config.task,
-    config.data,
-    seeds=config.seeds,
-    num_transfer=max(map(len, chains)) - 1,
-  )
-  check_config.check_losses(config.losses, config.loss_args, config.task)
-  ladder = {
-    key: check_config.build_model(
-      config.models[key], key, config.task, config.data, mesh
-    )
-    for key in dict.fromkeys(itertools.chain(*chains))
-  }
-  if any(config.generative):
-    check_config.check_generative(config.generative_train, chains, ladder, mesh)
+  evaluated, slices = load_splits(config)
+  models = check_config.build_models(config, mesh)
+  described = describe_seeds(config, models, evaluated, slices, describe)
+  workdir = checkpoint.absolute(workdir)
+  everything = [result for each in described.values() for result in each]
+  results.check_names(everything, workdir)
+  check_config.warn_of_truncation(config, models, slices, console)
   runtime = workdir_lib.Runtime(
-    workdir=checkpoint.absolute(workdir),
+    workdir=workdir,
     mesh=mesh,
     console=console,
     eval_batch_size=config.eval_batch_size,
     checkpoint_every=config.checkpoint_every,
     tensorboard=config.tensorboard,
-    num_stages=count_stages(
-      chains, config.models, config.losses, config.seeds, config.generative
-    ),
   )
-  evaluation = stages.Evaluation(
-    splits=evaluated,
+  runner = graph.Runner(runtime)
+  runner.announce([stage for result in everything for stage in result.stages])
+  write_rows(workdir, evaluated, slices)
+  seeds = list(config.seeds)
+  for first in range(0, len(seeds), config.population):
+    together = seeds[first : first + config.population]
+    # Seed by seed in the same order, so those at one place are alike.
+    orders = [
+      graph.in_order([s for r in described[seed] for s in r.stages])
+      for seed in together
+    ]
+    for alike in zip(*orders, strict=True):
+      runner.make(*{stage.key: stage for stage in alike}.values())
+    ended = [result for seed in together for result in described[seed]]
+    rows = [results.measure(runner, result) for result in ended]
+    if jax.process_index() == 0:
+      recipes = {result.recipe_hash: result.recipe for result in ended}
+      results.write(workdir, rows, recipes)
+
+
+def describe_seeds(config, models, evaluated, slices, describe=students):
+  """{seed: [results.Result, ...]}; computes nothing."""
+  evaluation = evaluate.Evaluation(
+    **evaluated,
     max_length=config.data.max_length,
     num_buckets=config.data.num_buckets,
     measure=registry.TASKS[config.task].measure,
   )
-  everything = union([*evaluated.values(), *itertools.chain(*slices.values())])
-
-  @functools.cache
-  def zero_shot(key):
-    return stages.zero_shot_stage(
-      runtime, model=ladder[key], evaluation=evaluation
+  parts = [x for each in slices.values() for x in (each.weak, *each.transfer)]
+  all_rows = examples_lib.union([*evaluated.values(), *parts])
+  return {
+    seed: list(
+      describe(Study(config, models, evaluation, slices[seed], seed, all_rows))
     )
-
-  for seeds in in_groups(config.seeds, config.population):
-    journey = Journey(
-      runtime, config, ladder, evaluation, slices, everything, seeds
-    )
-    rows = [
-      row
-      for generative in config.generative
-      for chain in chains
-      for loss in config.losses
-      for row in journey.results(chain, loss, generative, zero_shot)
-    ]
-    if jax.process_index() == 0:
-      results.write(runtime.workdir, rows)
-
-
-def in_groups(seeds, size):
-  """The seeds in tuples of at most so many."""
-  return [
-    tuple(seeds[start : start + size]) for start in range(0, len(seeds), size)
-  ]
-
-
-class Journey:
-  """The stages of a few seeds; asking twice for a stage runs it once.
-
-  A chain of keys of config.models stands for its last model: a weak supervisor
-  if it is alone, else a student of the chain before it. Stages, models and
-  labels come as tuples, one for each seed.
-  """
-
-  def __init__(
-    self, runtime, config, ladder, evaluation, slices, everything, seeds
-  ):
-    self._runtime = runtime
-    self._config = config
-    self._ladder = ladder
-    # Of each: the weak half of all seeds, then a transfer slice a step.
-    self._slices = list(zip(*(slices[seed] for seed in seeds)))
-    self._everything = everything  # inputs of all slices of all seeds
-    self._evaluation = evaluation
-    self._seeds = seeds
-    self._validation = evaluation.splits['validation']
-    once = '_weak', '_student', '_labels', '_ceiling', '_model', '_frozen'
-    for name in once:
-      setattr(self, name, functools.cache(getattr(self, name)))
-
-  def _trained(self, chain, loss, generative):
-    if chain[1:]:
-      return self._student(chain, loss, generative)
-    return self._weak(chain)
-
-  def _weak(self, chain):
-    halves = self._slices[0]
-    truth = map(weak_labels.ground_truth, halves)
-    return self._train('weak', chain[0], False, halves, truth)
-
-  def _student(self, chain, loss, generative):
-    """Trained on what its teacher says of a slice that is new to both."""
-    *teachers, key = chain
-    supervisors = self._trained(chain[:-1], loss, generative)
-    return self._train(
-      f'student-{loss}',
-      key,
-      generative,
-      self._slices[len(teachers)],
-      self._labels(chain[:-1], supervisors),
-      suffix=f'-by-{"-".join(teachers)}',
-      loss=loss,
-      judges=map(self._judge, supervisors),
-    )
-
-  def _ceiling(self, key, generative):
-    """Trained on the truth of the first transfer slice."""
-    slices = self._slices[1]
-    truth = map(weak_labels.ground_truth, slices)
-    return self._train('ceiling', key, generative, slices, truth)
-
-  def _model(self, key, generative):
-    """A model of the ladder, or what it is after it has learned to write."""
-    model = self._ladder[key]
-    if not generative:
-      return (model,) * len(self._seeds)
-    return tuple(
-      starting_points.generative_stage(
-        self._runtime,
-        name=f'generative-{model.name}',
-        model=model,
-        fine_tuning=self._config.generative_train.to_dict(),
-        inputs=without_truth(rows),
-        evaluation=self._evaluation,
-        seed=seed,
-      )
-      for rows, seed in zip(self._slices[1], self._seeds)
-    )
-
-  def _frozen(self, key, generative):
-    """A probe of such a model."""
-    return tuple(
-      starting_points.features_stage(
-        self._runtime,
-        model=model,
-        inputs=self._everything,
-        evaluation=self._evaluation,
-        seed=seed,
-      )
-      for model, seed in zip(self._model(key, generative), self._seeds)
-    )
-
-  def _labels(self, chain, supervisors):
-    """What the supervisor at the end of a chain says of the next slice."""
-    transform = weak_labels.TRANSFORMS[self._config.weak_labels]
-    return tuple(
-      transform(
-        stages.label_stage(
-          self._runtime,
-          name=f'labels-by-{"-".join(chain)}',
-          supervisor=supervisor,
-          inputs=without_truth(rows),
-          evaluation=self._evaluation,
-          seed=seed,
-        )
-      )
-      for supervisor, rows, seed in zip(
-        supervisors, self._slices[len(chain)], self._seeds
-      )
-    )
-
-  def _judge(self, supervisor):
-    """Labels of the validation rows by which a student is stopped early."""
-    if self._config.early_stopping == 'ground_truth':
-      return weak_labels.ground_truth(self._validation)
-    if self._config.early_stopping == 'weak_labels':
-      said = supervisor.predictions('validation')
-      rows = splits.fingerprint(self._validation)
-      source = {'supervisor': supervisor.key, 'rows': rows}
-      return weak_labels.Labels(said['ids'], said['probs'], source)
-    return None
-
-  def _train(
-    self,
-    role,
-    key,
-    generative,
-    slices,
-    labels,
-    *,
-    suffix='',
-    loss='xent',
-    judges=None,
-  ):
-    """The stages of a model that learns labels, in the way of its `adapt`."""
-    spec = self._config.models[key]
-    models, method = self._model(key, generative), spec.adapt.method
-    inputs = map(without_truth, slices)
-    judges = judges or itertools.repeat(None)
-    given = list(zip(self._seeds, inputs, labels, judges))
-
-    def name(method):
-      return f'{role}-{results.adapted_name(models[0].name, method)}{suffix}'
-
-    def train(models, method, fine_tuning, lora=None):
-      lessons = [
-        stages.Lesson(
-          name=name(method),
-          model=model,
-          fine_tuning=fine_tuning.to_dict(),
-          lora=lora,
-          loss=loss,
-          loss_args=dict(self._config.loss_args.get(loss, {})),
-          seed=seed,
-          inputs=inputs,
-          labels=labels,
-          judge=judge,
-        )
-        for model, (seed, inputs, labels, judge) in zip(models, given)
-      ]
-      return stages.train_stages(self._runtime, lessons, self._evaluation)
-
-    match method:
-      case 'full':
-        return train(models, method, spec.train)
-      case 'lora':
-        return train(models, method, spec.train, spec.adapt.lora.to_dict())
-      case 'probe':
-        frozen = self._frozen(key, generative)
-        return train(frozen, method, spec.adapt.probe)
-      case 'lp_ft':
-        frozen = self._frozen(key, generative)
-        probes = train(frozen, 'probe', spec.adapt.probe)
-        started = map(starting_points.from_probe, models, probes)
-        return train(started, method, spec.train)
-      case 'prompt':
-        return tuple(
-          stages.prompt_stage(
-            self._runtime,
-            name=name(method),
-            model=model,
-            shots=spec.adapt.shots,
-            seed=seed,
-            inputs=inputs,
-            labels=labels,
-            evaluation=self._evaluation,
-          )
-          for model, (seed, inputs, labels, _) in zip(models, given)
-        )
-
-  def results(self, chain, loss, generative, zero_shot):
-    """Rows of results: students beside what they are to be held against."""
-    supervisors = self._trained(chain[:-1], loss, generative)
-    together = zip(
-      self._seeds,
-      self._slices[len(chain) - 1],
-      self._labels(chain[:-1], supervisors),
-      self._weak(chain[:1]),
-      self._student(chain, loss, generative),
-      self._ceiling(chain[-1], generative),
-    )
-    untrained = zero_shot(chain[-1])  # last: training starts without it
-    rows = []
-    for seed, transfer, labels, weak, student, ceiling in together:
-      labels = weak_labels.join(transfer.ids, labels)
-      rows.append(
-        results.student(self._config, chain, loss, generative)
-        | {
-          'seed': seed,
-          'weak_parameters': self._ladder[chain[0]].num_parameters,
-          'strong_parameters': self._ladder[chain[-1]].num_parameters,
-        }
-        | results.measured(
-          dict(weak=weak, student=student, ceiling=ceiling, zero_shot=untrained)
-        )
-        | {
-          'weak_label_accuracy': metrics.accuracy(
-            labels.probs_NxC, transfer.label_probs_NxC
-          )
-        }
-      )
-    return rows
-
-
-def without_truth(examples):
-  """What a model in training may see of its rows."""
-  return dataclasses.replace(examples, label_probs_NxC=None)
-
-
-def union(parts):
-  """All rows of several Examples, each once and without labels."""
-  inputs = {
-    id_: x
-    for part in parts
-    for id_, x in zip(part.ids.tolist(), part.inputs, strict=True)
+    for seed in slices
   }
-  ids = np.array(list(inputs))
-  return examples_lib.Examples(
-    ids=ids, groups=ids, inputs=list(inputs.values()), label_probs_NxC=None
+
+
+def load_splits(config):
+  """The splits of all seeds, see tasks.study_splits.load."""
+  chains = check_config.parse_chains(config.students, config.models)
+  return study_splits.load(
+    config.task,
+    config.data,
+    seeds=config.seeds,
+    num_transfer=max(map(len, chains)) - 1,
   )
 
 
-def count_stages(chains, ladder, loss_names, seeds, generative):
-  """Of a study; the arguments as in the config."""
+def outline(config):
+  """Results of a study without its data or models: to be counted and compared.
 
-  def method(key):
-    return ladder[key].adapt.method
-
-  def training(keys):
-    return sum(2 if method(key) == 'lp_ft' else 1 for key in keys)
-
-  weak, strong = {c[0] for c in chains}, {c[-1] for c in chains}
-  students = {c[:n] for c in chains for n in range(2, len(c) + 1)}
-  teachers = {c[:n] for c in chains for n in range(2, len(c))}
-  learners = {key for chain in chains for key in chain[1:]}
-  each_loss = training(chain[-1] for chain in students) + len(teachers)
-  variants = {(key, x) for key in learners for x in generative}
-  frozen = [
-    method(k) in check_config.PROBING
-    for k, _ in variants | {(k, 0) for k in weak}
-  ]
-  a_seed = training(weak) + len(weak) + sum(frozen)
-  a_seed += len(generative) * (len(loss_names) * each_loss + training(strong))
-  a_seed += sum(generative) * len(learners)
-  return len(strong) + len(seeds) * a_seed
-
-
-def load_splits(task, data, *, seeds, num_transfer):
-  """(evaluated splits, {seed: [weak half, transfer slices ...]}).
-
-  Test and validation sets depend on data.seed alone and are shared by all
-  seeds; each seed draws its own slices from what is left, by group.
+  Models are their fields of the config, rows only their number.
   """
-  pool, test_pool = registry.load(
-    task, source=data.source, select=data.select.to_dict()
-  )[:2]
-  sizes = data.splits
-  held_out = {'validation': sizes.validation}
-  if test_pool is None:
-    test_pool, held_out = pool, {'test': sizes.test, **held_out}
-    chosen = splits.split(pool, held_out, seed=data.seed)
-    test = pool.take(chosen['test'])
-  else:
-    chosen = splits.split(test_pool, {'test': sizes.test}, seed=data.seed)
-    test = test_pool.take(chosen['test'])
-    pool = splits.exclude_groups(pool, test.groups)
-    chosen = splits.split(pool, held_out, seed=data.seed)
-  validation = pool.take(chosen['validation'])
-  rest = splits.exclude_groups(pool, test.groups)
-  rest = splits.exclude_groups(rest, validation.groups)
-  evaluated = {'validation': validation, 'test': test}
-  transfer = [
-    'transfer',
-    *(f'transfer_{i}' for i in range(2, num_transfer + 1)),
-  ]
-  slice_sizes = {'weak': sizes.weak, **dict.fromkeys(transfer, sizes.transfer)}
-  slices = {}
-  for seed in seeds:
-    chosen = splits.split(rest, slice_sizes, seed=f'{data.seed}/{seed}')
-    named = {name: rest.take(index) for name, index in chosen.items()}
-    splits.check_disjoint({**evaluated, **named})
-    slices[seed] = list(named.values())
-  return evaluated, slices
+  check_config.check(config)
+  chains = check_config.parse_chains(config.students, config.models)
+  evaluated, slices = study_splits.outline(
+    config.data, num_transfer=max(map(len, chains)) - 1
+  )
+  models = {
+    key: check_config.outline_model(spec) for key, spec in config.models.items()
+  }
+  slices = dict.fromkeys(config.seeds, slices)
+  return describe_seeds(config, models, evaluated, slices)
+
+
+def write_rows(workdir, evaluated, slices):
+  """Writes WORKDIR/rows/<split>-<hash>.jsonl.gz of each split, for people."""
+  if jax.process_index() != 0:
+    return
+  named = dict(evaluated)
+  for seed, each in slices.items():
+    named[f'weak-seed{seed}'] = each.weak
+    for i, rows in enumerate(each.transfer, start=1):
+      name = 'transfer' if i == 1 else f'transfer_{i}'
+      named[f'{name}-seed{seed}'] = rows
+  for name, examples in named.items():
+    path = workdir / 'rows' / f'{name}-{examples.fingerprint}.jsonl.gz'
+    if not path.exists():
+      files.save_lines(
+        path,
+        (study_splits.as_row(examples, i, name) for i in range(len(examples))),
+      )

@@ -1,9 +1,9 @@
-"""The jitted training step and `fit`, the one loop of the project."""
+"""The jitted training step and `fit`, the training loop of one model."""
 
-import collections
 import contextlib
 import functools
 from typing import Any
+from typing import Callable
 from typing import NamedTuple
 
 import flax.struct
@@ -14,17 +14,17 @@ import optax
 
 from w2s_jax import adapt
 from w2s_jax import batching
-from w2s_jax import checkpoint as checkpoint_lib
+from w2s_jax import checkpoint
+from w2s_jax import errors
 from w2s_jax import losses
 from w2s_jax import optimizer
-from w2s_jax import population
 from w2s_jax import sharding
 from w2s_jax.runtime import compile_ahead
 from w2s_jax.runtime import preemption
 
 
 class TrainState(flax.struct.PyTreeNode):
-  """All that training changes; frozen parameters stand beside it."""
+  """All that training changes; frozen parameters are passed beside it."""
 
   step: jax.Array
   params: Any
@@ -32,9 +32,9 @@ class TrainState(flax.struct.PyTreeNode):
 
 
 class Recipe(NamedTuple):
-  """What a training step computes."""
+  """Loss, schedule and optimizer of a training step."""
 
-  loss: str
+  loss: Callable  # see losses.py
   loss_args: tuple  # sorted (name, value) pairs
   total_steps: int
   learning_rate: float
@@ -45,13 +45,13 @@ class Recipe(NamedTuple):
   accumulate: int = 1  # pieces that a batch goes through the model in
 
   def numbers(self):
-    """What is an argument of the compiled step, so that any value will do."""
+    """Values that are arguments of the compiled step, not constants in it."""
     fields = {name: getattr(self, name) for name in _NUMBERS}
     fields['loss_args'] = {k: v for k, v in self.loss_args if _is_number(v)}
     return jax.tree.map(np.float32, fields)
 
   def program(self):
-    """What is compiled: recipes equal in this share a step, or a population."""
+    """The recipe without these: recipes equal in it share a compiled step."""
     loss_args = tuple(
       (name, 0.0 if _is_number(value) else value)
       for name, value in self.loss_args
@@ -67,34 +67,31 @@ def _is_number(value):
   return isinstance(value, (int, float)) and not isinstance(value, bool)
 
 
-class Member(NamedTuple):
-  """One model to train, and what on; the last five are those of `prepare`."""
-
-  trainable: Any  # of adapt.split; must not be used afterwards
-  frozen: Any
-  folder: Any  # for checkpoints/ and snapshots/
-  logger: Any
-  rows: batching.Rows
-  plan: batching.EpochPlan
-  recipe: Recipe
-  seed: int
-
-
-def make_step(model, recipe, mesh, *, size=1, share_frozen=True):
+def make_step(model, recipe, mesh):
   """Jitted (init_state, train_step) of a recipe on a mesh.
 
   init_state(params) -> TrainState
   train_step(state, frozen, batch, seed, numbers) -> (TrainState, metrics);
   `numbers` are those of the recipe, the state is donated. Loss and metrics are
-  weighted means over the global batch. For a population of more than one
-  (population.py) all arrays have an axis of members, but for frozen parameters
-  that they share.
+  weighted means over the global batch.
   """
-  return _make_step(model, recipe.program(), mesh, size, share_frozen)
+  return _make_step(model, recipe.program(), mesh)
 
 
 @functools.lru_cache(maxsize=8)
-def _make_step(model, program, mesh, size, share_frozen):
+def _make_step(model, program, mesh):
+  init_state, train_step = step_functions(model, program, mesh)
+
+  def replicated_metrics(*args):
+    state, metrics = train_step(*args)
+    everywhere = sharding.replicated(mesh)
+    return state, jax.lax.with_sharding_constraint(metrics, everywhere)
+
+  return jax.jit(init_state), jax.jit(replicated_metrics, donate_argnums=0)
+
+
+def step_functions(model, program, mesh):
+  """(init_state, train_step) of `make_step`, neither jitted nor donated."""
   loss_args = dict(program.loss_args)
 
   def optimizer_of(numbers):
@@ -122,7 +119,7 @@ def _make_step(model, program, mesh, size, share_frozen):
 
   def train_step(state, frozen, batch, seed, numbers):
     loss_fn = functools.partial(
-      losses.LOSSES[program.loss], **loss_args | numbers['loss_args']
+      program.loss, **loss_args | numbers['loss_args']
     )
     tx, schedule = optimizer_of(numbers)
     dropout = jax.random.fold_in(jax.random.key(seed), state.step)
@@ -169,18 +166,7 @@ def _make_step(model, program, mesh, size, share_frozen):
     }
     return placed(TrainState(state.step + 1, params, opt_state)), metrics
 
-  init_state = population.over_members(init_state, size)
-  step_of_all = population.over_members(
-    train_step, size, shared=(1,) if share_frozen else ()
-  )
-
-  def readable_step(*args):
-    state, metrics = step_of_all(*args)
-    return state, jax.lax.with_sharding_constraint(
-      metrics, sharding.replicated(mesh)
-    )
-
-  return jax.jit(init_state), jax.jit(readable_step, donate_argnums=0)
+  return init_state, train_step
 
 
 def _value_and_grad(logits_of, mean_loss, params, inputs, *, pieces):
@@ -224,12 +210,12 @@ def _value_and_grad(logits_of, mean_loss, params, inputs, *, pieces):
   return values, grads
 
 
-def prepare(rows, fine_tuning, *, buckets, loss='xent', loss_args=(), seed):
-  """The fields of a Member that follow from the `train` fields of a config.
+def prepare(rows, fields, *, buckets, loss=losses.xent, loss_args=(), seed):
+  """Arguments of `fit` that follow from the `train` fields of a config.
 
-  But for `freeze`: which parameters train is a matter of adapt.py.
+  All but `freeze`: adapt.py decides which parameters train.
   """
-  recipe = {k: v for k, v in fine_tuning.items() if k != 'freeze'}
+  recipe = {k: v for k, v in fields.items() if k != 'freeze'}
   plan = batching.EpochPlan(
     rows.lengths_N,
     batch_size=recipe.pop('batch_size'),
@@ -243,140 +229,100 @@ def prepare(rows, fine_tuning, *, buckets, loss='xent', loss_args=(), seed):
   return dict(rows=rows, plan=plan, recipe=recipe, seed=seed)
 
 
-def fit(*, model, members, mesh, checkpoint_every, name, snapshots=0):
-  """Trains what of a model is trainable, for each member; returns it as a list.
+def fit(
+  *,
+  model,
+  trainable,
+  frozen,
+  rows,
+  plan,
+  recipe,
+  seed,
+  mesh,
+  folder,
+  logger,
+  checkpoint_every,
+  name,
+  snapshots=0,
+  before_save=lambda: None,
+):
+  """Trains the trainable parameters of one model and returns them.
 
-  Members of one program train side by side in one step, as a population, to
-  what each would be alone but for rounding; the others one after the other.
+  Resumes from `folder`/checkpoints: state, place in the data and log continue
+  at the same step, and all randomness is a function of seed and step, so the
+  outcome is the same to the bit.
 
-  Resumes from a member's `folder`/checkpoints: the state, the place in the data
-  and the log are taken up at the same step, and all randomness is a function of
-  seed and step, so that the outcome is the same to the bit. With `snapshots`,
-  what is trainable at so many moments, the end not among them, is left in
-  `folder`/snapshots/<step>.
+  Args:
+    model: one of heads.py.
+    trainable, frozen: of adapt.split; `trainable` is donated.
+    rows, plan, recipe, seed: of `prepare`.
+    logger: its metrics.jsonl is truncated to the steps before a resume.
+    snapshots: number of steps, evenly spaced and before the last, at which the
+      trainable parameters are written to `folder`/snapshots/<step>.
+    before_save: called before anything is written.
 
   Raises:
-    FloatingPointError: the loss is not finite.
-    preemption.Preempted: the machine is taken away; a checkpoint is saved.
+    errors.DivergedError: the loss is not finite.
+    preemption.Preempted: a stop was requested; a checkpoint is saved.
   """
-  trained = [None] * len(members)
-  with contextlib.ExitStack() as opened:
-    checkpoints = [
-      opened.enter_context(
-        contextlib.closing(checkpoint_lib.Training(m.folder / 'checkpoints'))
-      )
-      for m in members
-    ]
-    side_by_side = collections.defaultdict(list)
-    for i, member in enumerate(members):
-      start = checkpoints[i].latest_step()
-      side_by_side[member.recipe.program(), start].append(i)
-    for places in side_by_side.values():
-      outcome = _fit_population(
-        model=model,
-        members=[members[i] for i in places],
-        checkpoints=[checkpoints[i] for i in places],
-        mesh=mesh,
-        checkpoint_every=checkpoint_every,
-        name=name,
-        snapshots=snapshots,
-      )
-      for i, params in zip(places, outcome, strict=True):
-        trained[i] = params
-  return trained
-
-
-def _fit_population(
-  *, model, members, checkpoints, mesh, checkpoint_every, name, snapshots
-):
-  size, program = len(members), members[0].recipe.program()
-  total_steps = program.total_steps
-  joint_mesh = population.mesh_of(mesh, size)
-  frozen = [m.frozen for m in members]
-  share_frozen = all(_are_same(frozen[0], other) for other in frozen)
-  init_state, train_step = make_step(
-    model, program, joint_mesh, size=size, share_frozen=share_frozen
-  )
-  batches = [batching.train_iterator(m.rows, m.plan) for m in members]
-  singles = functools.partial(population.unstack, mesh, size=size)
-  moments = {total_steps * i // (snapshots + 1) for i in range(snapshots + 1)}
-
-  with jax.set_mesh(joint_mesh):
-    frozen = frozen[0] if share_frozen else population.stack(joint_mesh, frozen)
-    seeds = population.stack_numbers([m.seed for m in members])
-    numbers = population.stack_numbers([m.recipe.numbers() for m in members])
-    state = init_state(
-      population.stack(joint_mesh, [m.trainable for m in members])
+  init_state, train_step = make_step(model, recipe, mesh)
+  numbers, total_steps = recipe.numbers(), recipe.total_steps
+  batches = batching.train_iterator(rows, plan)
+  snapshot_steps = steps_of_snapshots(total_steps, snapshots)
+  checkpoints = checkpoint.Training(folder / 'checkpoints', before_save)
+  with contextlib.closing(checkpoints), jax.set_mesh(mesh):
+    state, first_step = init_state(trainable), 0
+    if found := checkpoints.restore(state):
+      first_step, state, data_state = found
+      batches.set_state(data_state)
+    lengths = plan.lengths_from(first_step)
+    log = Log([logger], [name], name, total_steps, first_step)
+    programs = compile_ahead.Programs(
+      train_step, mesh, lengths=lengths, place=2
     )
-    first_step = checkpoints[0].latest_step() or 0
-    if first_step:
-      states = []
-      for single, saved, iterator in zip(singles(state), checkpoints, batches):
-        restored, data_state = saved.restore(single)
-        iterator.set_state(data_state)
-        states.append(restored)
-      state = population.stack(joint_mesh, states)
-
-    # The order below matters. A save comes before the next batch is drawn and
-    # after every earlier step is logged; a step is dispatched before the
-    # metrics of the one before it are read, so the device never waits.
-    with (
-      compile_ahead.Programs(
-        train_step, joint_mesh, lengths=_lengths(members, first_step), place=2
-      ) as train_step,
-      _Log(members, name, total_steps, first_step) as log,
-    ):
+    # The order below matters. A checkpoint is saved before the next batch is
+    # drawn, which would move the iterator, and after every earlier step is
+    # logged. A step is dispatched before the metrics of the one before it are
+    # read, so the device never waits for the host.
+    with programs, log:
       for step in range(first_step, total_steps):
-        if step in moments - {0}:
-          for member, params in zip(members, singles(state.params)):
-            checkpoint_lib.save_params(
-              member.folder / 'snapshots' / str(step), params
-            )
+        if step in snapshot_steps:
+          before_save()
+          path = folder / 'snapshots' / str(step)
+          checkpoint.save_params(path, state.params, name=name)
         stop = preemption.is_asked()
         if step > first_step and (stop or step % checkpoint_every == 0):
           log.flush()
-          for saved, single, iterator in zip(
-            checkpoints, singles(state), batches
-          ):
-            saved.save(step, single, iterator.get_state())
-            if size > 1:  # several processes can save one thing at a time
-              saved.wait()
+          checkpoints.save(step, state, batches.get_state())
         if stop:
           raise preemption.Preempted(f'{name} stopped before step {step}')
-        batch = [next(iterator) for iterator in batches]
+        batch = next(batches)
         with jax.profiler.StepTraceAnnotation('train', step_num=step):
-          placed = population.place_batch(joint_mesh, batch)
-          state, metrics = train_step(state, frozen, placed, seeds, numbers)
-        log.add(step, metrics, examples=sum(b['weight'].sum() for b in batch))
-    return list(singles(state.params))
+          placed = sharding.place_batch(mesh, batch)
+          state, metrics = programs(state, frozen, placed, seed, numbers)
+        log.add(step, metrics, examples=batch['weight'].sum())
+    return state.params
 
 
-def _lengths(members, step):
-  """Of the batches of an epoch, from a step on."""
-  plans = [member.plan for member in members]
-  end = min(step + plans[0].steps_per_epoch, len(plans[0]))
-  return [max(plan[i][1] for plan in plans) for i in range(step, end)]
+def steps_of_snapshots(total_steps, count):
+  """`count` steps, evenly spaced between the first and the last."""
+  return {total_steps * i // (count + 1) for i in range(1, count + 1)} - {0}
 
 
-def _are_same(left, right):
-  """Whether two trees hold the very same arrays."""
-  left, right = jax.tree.leaves(left), jax.tree.leaves(right)
-  return len(left) == len(right) and all(x is y for x, y in zip(left, right))
+class Log:
+  """Writes the metrics of each step when the next one is dispatched.
 
+  Of one model, or of several that train in one step: then each metric is an
+  array with one value for each.
+  """
 
-class _Log:
-  """Metrics of all members to their logs, each step when the next is asked."""
-
-  def __init__(self, members, name, total_steps, first_step):
-    self._loggers = [member.logger for member in members]
-    self._names = [name]
-    if len(members) > 1:
-      self._names = [member.folder.name for member in members]
+  def __init__(self, loggers, names, title, total_steps, first_step):
+    self._loggers, self._names = loggers, names
     self._waiting = None
-    self._progress = self._loggers[0].progress(
-      stage=name, total_steps=total_steps, first_step=first_step
+    self._progress = loggers[0].progress(
+      stage=title, total_steps=total_steps, first_step=first_step
     )
-    for logger in self._loggers:
+    for logger in loggers:
       logger.truncate(first_step)
 
   def __enter__(self):
@@ -405,12 +351,10 @@ class _Log:
     step, metrics, examples = self._waiting
     self._waiting = None
     metrics_S = {key: np.atleast_1d(value) for key, value in metrics.items()}
-    for member, (name, logger) in enumerate(zip(self._names, self._loggers)):
-      values = {
-        key: float(value_S[member]) for key, value_S in metrics_S.items()
-      }
+    for i, (name, logger) in enumerate(zip(self._names, self._loggers)):
+      values = {key: float(value_S[i]) for key, value_S in metrics_S.items()}
       if not np.isfinite(values['train/loss']):
-        raise FloatingPointError(
+        raise errors.DivergedError(
           f'{name}: the loss is {values["train/loss"]} at step {step}; '
           'lower train.learning_rate or use dtype float32.'
         )

@@ -1,128 +1,97 @@
-"""Labels with their ids and where they come from; stored, checked, joined.
+"""Labels with their ids: ground truth or a supervisor's predictions.
 
-Weak labels are what a supervisor said of rows that it never saw. Ground truth
-takes the same form, so that both reach a model by the same path: joined on
-ids, never by position.
+Both take the same form and reach a model by the same path, joined on ids and
+never by position. A function of labels to labels is a transform: what is done
+to weak labels before a student sees them. To add one: a function here and a
+line in TRANSFORMS.
 """
 
-import io
-import json
 from typing import NamedTuple
-import zipfile
 
-from etils import epath
 import numpy as np
 
 from w2s_jax import errors
-from w2s_jax.tasks import splits
+from w2s_jax.runtime import files
 
 
 class Labels(NamedTuple):
   ids_N: np.ndarray  # str
   probs_NxC: np.ndarray  # float32 class probabilities
-  provenance: dict  # of weak labels: {'supervisor': stage key, 'rows': ...}
-  texts_N: np.ndarray | None = None  # str: what was written, by such a model
+  texts_N: np.ndarray | None = None  # str: completions, of a generating model
 
 
 def ground_truth(examples):
-  """The labels that the rows came with."""
-  return Labels(
-    examples.ids,
-    examples.label_probs_NxC,
-    {'ground_truth': splits.fingerprint(examples)},
-  )
+  """The labels of the data set. The only way for them to reach a model."""
+  return Labels(examples.ids, examples.label_probs_NxC)
 
 
-def harden(labels):
-  """The supervisor's one best class for each row (paper appendix A.2)."""
+def predicted(stage):
+  """The labels that a `stages.predict` left."""
+  path = stage.folder / 'weak_labels.npz'
+  arrays = files.load_arrays(path)
+  if str(arrays['stage']) != stage.key:
+    raise files.DamagedError(path, 'it belongs to another stage')
+  return Labels(arrays['ids'], arrays['probs'], arrays.get('texts'))
+
+
+def predicted_on(stage, split):
+  """A finished model's predictions on 'validation' or 'test', as labels."""
+  arrays = stage.predictions(split)
+  return Labels(arrays['ids'], arrays['probs'])
+
+
+def soft(labels):
+  """The supervisor's probabilities."""
+  return labels
+
+
+def hard(labels):
+  """The supervisor's most probable class of each row (paper appendix A.2)."""
   num_classes = labels.probs_NxC.shape[1]
   choice_N = np.argmax(labels.probs_NxC, axis=1)
   return labels._replace(
-    probs_NxC=np.eye(num_classes, dtype=np.float32)[choice_N],
-    provenance={**labels.provenance, 'hardened': True},
+    probs_NxC=np.eye(num_classes, dtype=np.float32)[choice_N]
   )
 
 
-# What is done to weak labels before a student sees them.
-TRANSFORMS = {'soft': lambda labels: labels, 'hard': harden}
+TRANSFORMS = {'soft': soft, 'hard': hard}
 
 
-def save_arrays(path, **arrays):
-  """Writes an npz atomically: a reader sees all of it or nothing.
-
-  What is None is left out.
-  """
-  arrays = {name: array for name, array in arrays.items() if array is not None}
-  path = epath.Path(path)
-  path.parent.mkdir(parents=True, exist_ok=True)
-  partial = path.with_name(path.name + '.partial')
-  with partial.open('wb') as f:
-    np.savez_compressed(f, **arrays)
-  partial.replace(path)
-
-
-def load_arrays(path):
-  """Arrays of `save_arrays`; a damaged file raises ValueError naming it."""
-  # Read at once: in a bucket each seek would be a request.
-  f = io.BytesIO(epath.Path(path).read_bytes())
-  try:
-    if zipfile.ZipFile(f).testzip():
-      raise errors.UserError('a checksum is wrong')
-    f.seek(0)
-    with np.load(f) as arrays:
-      return dict(arrays)
-  except Exception as e:  # zipfile, zlib and NumPy raise all kinds
-    raise errors.UserError(
-      f'{path} is damaged ({e}); delete its stage folder and run again.'
-    ) from e
-
-
-def save(path, labels):
-  save_arrays(
-    path,
-    ids=labels.ids_N,
-    probs=labels.probs_NxC,
-    provenance=np.array(json.dumps(labels.provenance, sort_keys=True)),
-    texts=labels.texts_N,
-  )
-
-
-def load(path, *, provenance):
-  """Reads weak labels and refuses those of another supervisor or split.
+def labelled(examples, labels):
+  """The examples that have a label, in their own order.
 
   Raises:
-    ValueError: damaged, or not made from `provenance`.
+    errors.UserError: a label is of no example, or there are none.
   """
-  arrays = load_arrays(path)
-  found = json.loads(str(arrays['provenance']))
-  if found != provenance:
+  odd = sorted(set(labels.ids_N.tolist()) - set(examples.ids.tolist()))
+  if odd or not len(labels.ids_N):
     raise errors.UserError(
-      f'{path} holds labels of {found}, but {provenance} was asked for; '
-      'delete its stage folder and run again.'
+      f'{len(odd)} of {len(labels.ids_N)} labels are of none of the '
+      f'{len(examples)} rows, for example {odd[:3]}.'
     )
-  return Labels(arrays['ids'], arrays['probs'], found, arrays.get('texts'))
+  return examples.take(np.isin(examples.ids, labels.ids_N))
 
 
 def join(ids_N, labels):
   """The labels in the order of `ids_N`.
 
   Raises:
-    ValueError: the two sets of ids differ or repeat.
+    errors.UserError: the two sets of ids differ or repeat.
   """
-  place = {id_: i for i, id_ in enumerate(labels.ids_N.tolist())}
+  row_of = {id_: i for i, id_ in enumerate(labels.ids_N.tolist())}
   wanted = ids_N.tolist()
-  if len(place) != len(labels.ids_N) or len(set(wanted)) != len(wanted):
-    raise errors.UserError('Ids repeat; weak labels can not be joined.')
-  if place.keys() != set(wanted):
-    odd = sorted(place.keys() ^ set(wanted))
+  if len(row_of) != len(labels.ids_N) or len(set(wanted)) != len(wanted):
+    raise errors.UserError('Ids repeat; weak labels cannot be joined.')
+  if row_of.keys() != set(wanted):
+    odd = sorted(row_of.keys() ^ set(wanted))
     raise errors.UserError(
-      f'{len(odd)} ids stand on one side only of the join of {len(wanted)} '
-      f'rows with {len(place)} weak labels, for example {odd[:3]}.'
+      f'{len(odd)} ids are missing from one side of the join of {len(wanted)} '
+      f'rows with {len(row_of)} weak labels, for example {odd[:3]}.'
     )
-  order_N = [place[id_] for id_ in wanted]
+  order_N = [row_of[id_] for id_ in wanted]
   texts_N = labels.texts_N
-  return labels._replace(
-    ids_N=ids_N,
-    probs_NxC=labels.probs_NxC[order_N],
-    texts_N=None if texts_N is None else texts_N[order_N],
+  return Labels(
+    ids_N,
+    labels.probs_NxC[order_N],
+    None if texts_N is None else texts_N[order_N],
   )

@@ -1,20 +1,21 @@
-"""Folders of a study: what is done once is kept, and found again by its key.
+"""The workdir: one folder for each stage, made once and found again by its key.
 
-A stage is a pure function of its spec. Its folder
+  WORKDIR/
+    stages/<name>-<key>/          config.json, metrics.jsonl, checkpoints/,
+                                  params/, predictions/ and, at last, DONE
+    rows/<split>-<hash>.jsonl.gz  the examples of each split, with their labels
+    recipes/<hash>.json           all that decides a row of results but the seed
+    results.jsonl                 one row for each student and seed
+    run.json, runs/, errors/      commands, versions, devices; tracebacks
+    report.html, report.md, figures/
 
-  WORKDIR/stages/<name>-<key>/{config.json, ..., DONE}
-
-carries a hash of the spec, which names the stages it reads by their keys.
-DONE is written last: running again skips what is finished, resumes what is
-not, and never mixes what belongs to different specs. Of several jobs that share
-a workdir one makes a stage, and the others wait for it.
+DONE is written last: running again skips what is finished and resumes what is
+not. Of several jobs that share a workdir one makes a stage, and the others wait
+for it.
 """
 
 import contextlib
 import dataclasses
-import functools
-import hashlib
-import itertools
 import json
 import time
 from typing import Any
@@ -25,171 +26,250 @@ from jax.experimental import multihost_utils
 import numpy as np
 
 from w2s_jax import errors
-from w2s_jax import weak_labels
+from w2s_jax.runtime import files
 from w2s_jax.runtime import lock
 from w2s_jax.runtime import logger as logger_lib
 
-# Part of every key; raised when the same spec comes to mean something else.
-FORMAT = 5
-
 
 @dataclasses.dataclass(frozen=True)
-class Stage:
+class Finished:
+  """What a stage left in its folder."""
+
   name: str
   key: str
   folder: epath.Path
-  model: Any = dataclasses.field(compare=False)  # that it trained or asked
-  spec: Any = dataclasses.field(compare=False, repr=False)
 
   def predictions(self, split):
     """Arrays ids [N], probs [N, C], label_probs [N, C] (ground truth).
 
-    And texts [N] of a model that writes its answers.
+    And texts [N] of a model that generates its answers.
+
+    Raises:
+      files.DamagedError: the file is damaged, or of another stage.
     """
-    return weak_labels.load_arrays(self.folder / 'predictions' / f'{split}.npz')
+    path = self.folder / 'predictions' / f'{split}.npz'
+    arrays = files.load_arrays(path)
+    if str(arrays.pop('stage', '')) != self.key:
+      raise files.DamagedError(path, 'it belongs to another stage')
+    return arrays
 
   def summary(self):
-    """What the stage said of itself when done: seconds, steps, padding."""
-    path = self.folder / 'DONE'
-    try:
-      return json.loads(path.read_text())
-    except ValueError as e:
-      raise errors.UserError(
-        f'{path} is damaged ({e}); delete it and run again.'
-      ) from e
+    """The stage summary: seconds, steps, padding, scores."""
+    return files.load_record(self.folder / 'DONE')['summary']
+
+  def verified(self, name):
+    """The path of a small file, such as tokenizer.json, unless it changed."""
+    return verified(self.folder, name)
+
+
+def verified(folder, name):
+  """A file of a finished stage; DamagedError unless it is as DONE has it."""
+  expected = files.load_record(folder / 'DONE')['files'].get(name)
+  path = folder / name
+  if not path.exists():
+    raise files.DamagedError(path, 'it is missing')
+  if files.sha256(path.read_bytes()) != expected:
+    raise files.DamagedError(path, 'its digest is not that in DONE')
+  return path
 
 
 @dataclasses.dataclass(frozen=True)
 class Runtime:
-  """Where stages run. Nothing in here changes a result."""
+  """Where and how stages run. Nothing in here changes a result."""
 
   workdir: epath.Path
   mesh: jax.sharding.Mesh
   console: Any
-  eval_batch_size: int
-  checkpoint_every: int
-  tensorboard: bool
-  num_stages: int
-  counter: Any = dataclasses.field(default_factory=lambda: itertools.count(1))
+  eval_batch_size: int = 32
+  checkpoint_every: int = 100
+  tensorboard: bool = False
+  positions: dict = dataclasses.field(default_factory=dict)  # by folder name
+
+  def print(self, text):
+    self.console.print(text, markup=False, highlight=False, soft_wrap=True)
+
+  def folder(self, name):
+    return self.workdir / 'stages' / name
+
+  def is_done(self, name):
+    return agreed((self.folder(name) / 'DONE').exists())
+
+  def make(self, requests, build):
+    """Stages of some requests, each (folder name, config).
+
+    build([Job, ...]) makes those that are not done, all in one go, and returns
+    their summaries in this order.
+    """
+    jobs = [self._job(name, config) for name, config in requests]
+    with contextlib.ExitStack() as locks:
+      missing = []
+      # In the order of their names, so that no two jobs wait for each other.
+      for job in sorted(jobs, key=lambda job: job.folder.name):
+        held = _start(job, locks)
+        if held:
+          missing.append(dataclasses.replace(job, held=held))
+      if missing:
+        missing.sort(key=lambda job: self.positions.get(job.folder.name, 0))
+        _build(missing, build)
+    return [Finished(job.name, job.key, job.folder) for job in jobs]
+
+  def _job(self, name, config):
+    stage_name, _, key = name.rpartition('-')
+    return Job(stage_name, key, self.folder(name), config, self)
+
+  def discard(self, name, error):
+    """Forgets that a stage is done, and removes a damaged file of it."""
+    folder = self.folder(name)
+    self.print(f'{error.path} is damaged and made again.')
+    if jax.process_index() == 0:
+      (folder / 'DONE').unlink(missing_ok=True)
+      if error.path.is_dir():
+        error.path.rmtree()
+      else:
+        error.path.unlink(missing_ok=True)
+    barrier(f'{name}-discarded')
 
 
-def once(runtime, name, model, spec, build):
-  """The stage of a spec; runs build(stage) unless it is done already."""
-  (stage,) = side_by_side(
-    runtime, [(name, model, spec)], lambda stages: [build(stages[0])]
-  )
-  return stage
+@dataclasses.dataclass(frozen=True)
+class Job:
+  """The making of one stage."""
+
+  name: str
+  key: str
+  folder: epath.Path
+  config: dict  # for config.json
+  runtime: Runtime
+  held: Any = None  # its lock, on the first process
+
+  @property
+  def mesh(self):
+    return self.runtime.mesh
+
+  def check_lock(self):
+    """Raises an error if another job has taken over this stage."""
+    if jax.process_index() == 0 and hasattr(self.held, 'check'):
+      self.held.check()
+
+  def logger(self):
+    return logger_lib.Logger(
+      self.folder,
+      console=self.runtime.console,
+      is_primary=jax.process_index() == 0,
+      tensorboard=self.runtime.tensorboard,
+    )
+
+  def save_arrays(self, name, **arrays):
+    """Writes an npz of this stage; only the first process does."""
+    self.check_lock()
+    if jax.process_index() == 0:
+      files.save_arrays(self.folder / name, stage=np.array(self.key), **arrays)
+
+  def print(self, status, detail=''):
+    positions = self.runtime.positions
+    logger_lib.stage(
+      self.name,
+      status,
+      detail,
+      console=self.runtime.console,
+      position=positions.get(self.folder.name, 0),
+      total=len(positions),
+    )
 
 
-def side_by_side(runtime, requests, build):
-  """A tuple of the stages of some requests, each (name, model, spec).
-
-  build({place in requests: stage}) makes those that are not done, all in one
-  go, and returns their summaries in this order.
-  """
-  entered = [_entered(runtime, *request) for request in requests]
-  with contextlib.ExitStack() as locks:
-    missing = {}
-    # In the order of their names, so that no two jobs wait for each other.
-    for i in sorted(range(len(entered)), key=lambda i: entered[i][0].folder):
-      if _is_missing(*entered[i], locks):
-        missing[i] = entered[i]
-    if missing:
-      _build(dict(sorted(missing.items())), build)
-  return tuple(stage for stage, _ in entered)
-
-
-def _entered(runtime, name, model, spec):
-  """(stage, what tells the console of it)."""
-  spec = {'format': FORMAT, **spec}
-  key = hashlib.sha256(
-    json.dumps(spec, sort_keys=True, default=list).encode()
-  ).hexdigest()[:12]
-  folder = runtime.workdir / 'stages' / f'{name}-{key}'
-  say = functools.partial(
-    logger_lib.stage,
-    name,
-    console=runtime.console,
-    position=next(runtime.counter),
-    total=runtime.num_stages,
-  )
-  return Stage(name, key, folder, model, spec), say
-
-
-def _is_missing(stage, say, locks):
-  """Whether a stage has to be made here; if so its lock is held."""
-  _check_same(stage)
-  folder = stage.folder
+def _start(job, locks):
+  """The lock of a stage that has to be made here; None where it is done."""
+  _check_same(job)
+  folder, held = job.folder, True
   done = folder / 'DONE'
   if jax.process_index() == 0 and not done.exists():
     fresh = not folder.exists()
     folder.mkdir(parents=True, exist_ok=True)
-    locks.enter_context(
+    held = locks.enter_context(
       lock.hold(
         folder / 'LOCK',
         until=done.exists,
-        waiting=lambda: say('waits', 'for another job'),
+        waiting=lambda: job.print('waits', 'for another job'),
       )
     )
   if agreed(done.exists()):
-    if jax.process_index() == 0:  # of a job that died right after DONE
+    if jax.process_index() == 0:  # left by a job that died right after DONE
       (folder / 'LOCK').unlink(missing_ok=True)
-    stage.summary()  # raises for a damaged DONE
-    say('cached')
-    return False
+    files.load_record(done)  # raises DamagedError
+    job.print('cached')
+    return None
   if jax.process_index() == 0:
-    say('start' if fresh else 'resume')
-    # With the place where the weights lay, for loading.
-    config = {**stage.spec, 'weights': stage.model.weights}
-    (folder / 'config.json').write_text(
-      json.dumps(config, indent=2, default=list)
-    )
-  barrier(f'{stage.name}-start')
-  return True
+    job.print('start' if fresh else 'resume')
+    files.write_atomically(folder / 'config.json', pretty_json(job.config))
+  barrier(f'{job.name}-start')
+  return held
 
 
-def _check_same(stage):
-  """Raises ValueError where processes would make different things of it."""
+def pretty_json(value):
+  """JSON to be read by people."""
+  return json.dumps(value, indent=2, default=list) + '\n'
+
+
+def _check_same(job):
+  """Raises UserError where processes would make different stages."""
   if jax.process_count() == 1:
     return
-  key = np.int32(int(stage.key[:7], 16))
+  key = np.int32(int(job.key[:7], 16))
   keys_P = multihost_utils.process_allgather(key)
   others = np.flatnonzero(keys_P != keys_P[0]).tolist()
   if others:
     raise errors.UserError(
-      f'{stage.name}: processes {others} of {len(keys_P)} have other data, '
-      'weights, flags or code than process 0.'
+      f'{job.name}: processes {others} of {len(keys_P)} have other data, '
+      'weights, flags or code than process 0; give all of them the same.'
     )
 
 
-def _build(missing, build):
+def _build(jobs, build):
   started = time.monotonic()
-  summaries = build({i: stage for i, (stage, _) in missing.items()})
-  for (stage, say), summary in zip(missing.values(), summaries, strict=True):
-    barrier(f'{stage.name}-built')
+  summaries = build(jobs)
+  seconds = time.monotonic() - started
+  for job, summary in zip(jobs, summaries, strict=True):
+    barrier(f'{job.name}-built')
+    job.check_lock()
     if jax.process_index() == 0:
-      partial = stage.folder / 'DONE.partial'
-      partial.write_text(json.dumps(summary))
-      partial.replace(stage.folder / 'DONE')
-    barrier(f'{stage.name}-done')
+      (job.folder / 'shards').rmtree(missing_ok=True)
+      digests = {
+        path.name: files.sha256(path.read_bytes())
+        for path in sorted(job.folder.glob('*.json'))
+      }
+      files.save_record(
+        job.folder / 'DONE',
+        {
+          'summary': {'seconds': round(seconds / len(jobs), 1), **summary},
+          'files': digests,
+        },
+      )
+    barrier(f'{job.name}-done')
     detail = ''
     if 'validation_accuracy' in summary:
       detail = f'  validation {summary["validation_accuracy"]:.1%}'
     if 'validation_nats' in summary:
       detail = (
         f'  {summary["validation_nats_before"]:.2f} -> '
-        f'{summary["validation_nats"]:.2f} nats a token'
+        f'{summary["validation_nats"]:.2f} nats/token'
       )
-    say('done', f'{time.monotonic() - started:.1f} s{detail}')
+    job.print('done', f'{seconds:.1f} s{detail}')
 
 
 def agreed(value):
-  """The first process's answer, on all of them."""
+  """The first process's value, on all of them."""
   if jax.process_count() == 1:
     return value
   return bool(multihost_utils.broadcast_one_to_all(np.asarray(value)))
 
 
+def all_agree(value):
+  """Whether a condition holds on all processes."""
+  if jax.process_count() == 1:
+    return value
+  return bool(multihost_utils.process_allgather(np.asarray(value)).all())
+
+
 def barrier(name):
+  """Waits until all processes are here."""
   if jax.process_count() > 1:
     multihost_utils.sync_global_devices(name)

@@ -4,6 +4,8 @@ Shape suffixes: N examples, C classes.
 """
 
 import dataclasses
+import functools
+import hashlib
 
 import numpy as np
 
@@ -18,24 +20,57 @@ class Examples:
     inputs: N texts, N chess.Position or N reward.Pair.
     label_probs_NxC: float32 ground truth: one-hot, or the share of votes.
     balanced: whether splits hold equally many rows of each class.
+    origin: how a split was drawn, but for the seed of the study; JSON.
   """
 
   ids: np.ndarray
   groups: np.ndarray
   inputs: list
-  label_probs_NxC: np.ndarray
+  label_probs_NxC: np.ndarray | None
   balanced: bool = True
+  origin: dict | None = None
 
   def __len__(self) -> int:
     return len(self.inputs)
 
+  @functools.cached_property
+  def fingerprint(self) -> str:
+    """A hash of ids and labels, if any; the same for any order of the rows."""
+    order = np.argsort(self.ids)
+    content = '\n'.join(self.ids[order].tolist()).encode()
+    if self.label_probs_NxC is not None:
+      content += self.label_probs_NxC[order].astype('<f4').tobytes()
+    return hashlib.sha256(content).hexdigest()[:16]
+
   def take(self, indices) -> 'Examples':
     """The rows at `indices` (integers or a mask), in that order."""
     indices = np.arange(len(self))[indices]
+    labels = self.label_probs_NxC
     return dataclasses.replace(
       self,
       ids=self.ids[indices],
       groups=self.groups[indices],
       inputs=[self.inputs[i] for i in indices],
-      label_probs_NxC=self.label_probs_NxC[indices],
+      label_probs_NxC=None if labels is None else labels[indices],
     )
+
+  def without_labels(self) -> 'Examples':
+    """The same rows as a student may see them."""
+    return dataclasses.replace(self, label_probs_NxC=None)
+
+
+def union(parts: list[Examples]) -> Examples:
+  """All rows of several Examples, each once and without labels."""
+  inputs, origins = {}, []
+  for part in parts:
+    inputs.update(zip(part.ids.tolist(), part.inputs, strict=True))
+    if part.origin not in origins:
+      origins.append(part.origin)
+  ids = np.array(list(inputs))
+  return Examples(
+    ids=ids,
+    groups=ids,
+    inputs=list(inputs.values()),
+    label_probs_NxC=None,
+    origin={'union': origins},
+  )

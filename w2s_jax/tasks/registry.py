@@ -23,6 +23,17 @@ from w2s_jax.tasks import tfds_builder
 TASKS = {**nlp.TASKS, **chess.TASKS, **reward.TASKS}
 
 
+def find(name: str) -> task_lib.Task:
+  """The task of a name; UserError with the nearest one if there is none."""
+  if name not in TASKS:
+    close = difflib.get_close_matches(name, TASKS, n=1, cutoff=0)[0]
+    raise errors.UserError(
+      f'task = {name!r} is unknown: did you mean {close!r}? '
+      f'Tasks: {", ".join(TASKS)}.'
+    )
+  return TASKS[name]
+
+
 def load(
   name: str, *, source: str = '', select: dict | None = None
 ) -> tuple[examples_lib.Examples, examples_lib.Examples | None, dict]:
@@ -47,13 +58,7 @@ def load(
       label, with its file and line; hidden labels; no rows.
     FileNotFoundError, ImportError: see sources.read.
   """
-  if name not in TASKS:
-    close = difflib.get_close_matches(name, TASKS, n=1, cutoff=0)[0]
-    raise errors.UserError(
-      f'data.task = {name!r} is unknown: did you mean {close!r}? '
-      f'Tasks: {", ".join(TASKS)}.'
-    )
-  task = TASKS[name]
+  task = find(name)
   source, select = source or task.source, select or {}
   if not source:
     raise errors.UserError(

@@ -97,15 +97,6 @@ def exclude_groups(
   return examples.take(~np.isin(examples.groups, groups))
 
 
-def fingerprint(examples: examples_lib.Examples) -> str:
-  """A hash of ids and labels, if any; the same for any order of the rows."""
-  order = np.argsort(examples.ids)
-  content = '\n'.join(examples.ids[order].tolist()).encode()
-  if examples.label_probs_NxC is not None:
-    content += examples.label_probs_NxC[order].astype('<f4').tobytes()
-  return hashlib.sha256(content).hexdigest()[:16]
-
-
 def _groups_in_hash_order(examples, seed: int) -> list[list[int]]:
   """Rows by group; groups, and rows within them, in hash order."""
   ids, groups = examples.ids.tolist(), examples.groups.tolist()

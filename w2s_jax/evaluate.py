@@ -1,0 +1,126 @@
+"""Predictions and scores of one model on validation and test rows."""
+
+import dataclasses
+from typing import Any
+
+import numpy as np
+
+from w2s_jax import batching
+from w2s_jax import errors
+from w2s_jax import metrics
+from w2s_jax import predict
+from w2s_jax import weak_labels
+from w2s_jax.tasks import examples as examples_lib
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Evaluation:
+  """Rows with ground truth on which every model of a study is scored.
+
+  Their lengths also decide the buckets, so that all stages share shapes.
+  """
+
+  validation: examples_lib.Examples
+  test: examples_lib.Examples
+  max_length: int
+  num_buckets: int
+  measure: Any = dataclasses.field(default=None, compare=False)  # of the task
+  _tokenized: dict = dataclasses.field(default_factory=dict, compare=False)
+
+  @property
+  def splits(self):
+    return {'validation': self.validation, 'test': self.test}
+
+  def rows(self, model, split):
+    """Tokenized rows of a split; tokenized once for all stages of a model."""
+    key = split, model.tokenizer, type(model.network)
+    if key not in self._tokenized:
+      examples = self.splits[split]
+      self._tokenized[key] = tokenize(model, examples, self.max_length)[0]
+    return self._tokenized[key]
+
+  def buckets(self, model):
+    """Padded lengths, in tokens, that all stages of a model use."""
+    rows = [self.rows(model, split) for split in self.splits]
+    longest = self.max_length * rows[0].texts
+    return batching.choose_buckets(
+      np.concatenate([*(x.lengths_N for x in rows), [longest]]),
+      count=self.num_buckets,
+    )
+
+
+def tokenize(model, examples, max_length, labels=None):
+  """(Rows, number of rows truncated at max_length); labels join on ids."""
+  if labels is not None:
+    labels = weak_labels.join(examples.ids, labels)
+  return model.network.rows(
+    model.tokenizer, examples.inputs, labels, max_length=max_length
+  )
+
+
+def predictions(job, model, params, rows, inputs, *, buckets, label):
+  """(class probabilities [N, C], completions [N] or None) of tokenized rows.
+
+  Long ones are kept in shards under `label`, so that a job that is stopped
+  again and again still gets on.
+
+  Raises:
+    errors.DivergedError: a probability is not finite.
+  """
+  answers_N = outputs(
+    job, model.network, params, rows, buckets=buckets, label=label
+  )
+  probs_NxC, texts_N = model.network.read(model.tokenizer, inputs, answers_N)
+  if not np.isfinite(probs_NxC).all():
+    bad = int((~np.isfinite(probs_NxC)).any(-1).sum())
+    raise errors.DivergedError(
+      f'{job.name}: {bad} of {len(probs_NxC)} predictions on {label} are not '
+      "finite; lower the model's learning rate or use dtype float32."
+    )
+  return probs_NxC, texts_N
+
+
+def outputs(job, network, params, rows, *, buckets, label):
+  """What a network computes for each row, [N, ...], in their order."""
+  with job.logger().progress(
+    stage=f'{job.name}: {label}', total_steps=len(rows)
+  ) as progress:
+    return predict.predict(
+      network,
+      params,
+      rows,
+      batch_size=job.runtime.eval_batch_size,
+      buckets=buckets,
+      mesh=job.mesh,
+      progress=progress,
+      shards=job.folder / 'shards' / label,
+    )
+
+
+def evaluate(job, model, params, evaluation):
+  """Writes predictions/<split>.npz; returns the scores on each split."""
+  buckets = evaluation.buckets(model)
+  scores = {}
+  for split, examples in evaluation.splits.items():
+    probs_NxC, texts_N = predictions(
+      job,
+      model,
+      params,
+      evaluation.rows(model, split),
+      examples.inputs,
+      buckets=buckets,
+      label=split,
+    )
+    job.save_arrays(
+      f'predictions/{split}.npz',
+      ids=examples.ids,
+      probs=probs_NxC,
+      label_probs=examples.label_probs_NxC,
+      texts=texts_N,
+    )
+    outcome = probs_NxC, examples.label_probs_NxC
+    scores[f'{split}_accuracy'] = metrics.accuracy(*outcome)
+    if evaluation.measure:
+      for name, value in evaluation.measure(examples.inputs, *outcome).items():
+        scores[f'{split}_{name}'] = value
+  return scores

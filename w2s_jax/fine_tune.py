@@ -1,0 +1,285 @@
+"""Training stages: fine-tuning on labels, with early stopping; generative.
+
+As in stages.py, each is (job, **fields) -> summary for graph.Stage.
+"""
+
+import json
+from typing import Any
+from typing import NamedTuple
+
+import jax
+import numpy as np
+
+from w2s_jax import adapt
+from w2s_jax import batching
+from w2s_jax import checkpoint
+from w2s_jax import evaluate
+from w2s_jax import metrics
+from w2s_jax import population
+from w2s_jax import predict
+from w2s_jax import stages
+from w2s_jax import train as train_lib
+from w2s_jax import weak_labels
+from w2s_jax.models import heads as language_model
+from w2s_jax.runtime import files
+
+# Number of checkpoints considered for early stopping, the last one included.
+NUM_CANDIDATES = 10
+
+
+class _Prepared(NamedTuple):
+  """A model and its rows, ready for training."""
+
+  model: Any
+  trainable: Any
+  frozen: Any
+  rows: batching.Rows
+  truncated: int
+  run: dict  # rows, plan, recipe, seed, for train.fit
+  judge: Any
+  lora: Any
+  evaluation: Any
+
+
+def fine_tune(job, **fields):
+  """Trains a model on labels and scores it on validation and test rows.
+
+  Fields beside those of stages.py:
+    rows: Examples without labels of their own: the truth cannot leak.
+    labels: weak_labels.Labels of some of the rows; those without are left out.
+    train: the `train` fields of a config. lora: None, or its fields.
+    loss: a function of losses.py. loss_args: its further arguments.
+    judge: None, or labels of the validation rows: of NUM_CANDIDATES checkpoints
+      the one that agrees best with them is kept (early stopping).
+  """
+  prepared = _prepare(job, **fields)
+  params_folder = job.folder / 'params'
+  trained = checkpoint.load_if_saved(params_folder, mesh=job.mesh)
+  if trained is None:
+    trained = train_lib.fit(
+      model=prepared.model.network,
+      trainable=prepared.trainable,
+      frozen=prepared.frozen,
+      **prepared.run,
+      **_settings(job, prepared),
+    )
+    trained = _save(job, prepared, trained)
+  return _finish(job, prepared, trained)
+
+
+def fine_tune_together(jobs, fields):
+  """`fine_tune` of models that differ in their seed alone, side by side."""
+  prepared = [_prepare(job, **each) for job, each in zip(jobs, fields)]
+  frozen = _shared([x.frozen for x in prepared], fields)
+  prepared = [x._replace(frozen=y) for x, y in zip(prepared, frozen)]
+  trained = [
+    checkpoint.load_if_saved(job.folder / 'params', mesh=job.mesh)
+    for job in jobs
+  ]
+  missing = [i for i, params in enumerate(trained) if params is None]
+  members = [
+    dict(
+      trainable=prepared[i].trainable,
+      frozen=prepared[i].frozen,
+      **prepared[i].run,
+      **_settings(jobs[i], prepared[i]),
+    )
+    for i in missing
+  ]
+  if members:
+    outcome = population.fit(prepared[0].model.network, members)
+    for i, params in zip(missing, outcome, strict=True):
+      trained[i] = _save(jobs[i], prepared[i], params)
+  return [_finish(*each) for each in zip(jobs, prepared, trained)]
+
+
+def _shared(frozen, fields):
+  """Frozen parameters that are the same for all are held once."""
+  if fields[0]['model'].weights.startswith('random:'):
+    return frozen  # each seed has its own
+  return [frozen[0]] * len(frozen)
+
+
+def _settings(job, prepared):
+  """Arguments of train.fit that change no parameter."""
+  return dict(
+    mesh=job.mesh,
+    folder=job.folder,
+    logger=job.logger(),
+    checkpoint_every=job.runtime.checkpoint_every,
+    name=job.name,
+    snapshots=NUM_CANDIDATES - 1 if prepared.judge else 0,
+    before_save=job.check_lock,
+  )
+
+
+def _prepare(
+  job,
+  *,
+  model,
+  seed,
+  start,
+  features,
+  rows,
+  labels,
+  train,
+  lora,
+  loss,
+  loss_args,
+  judge,
+  evaluation,
+):
+  rows = weak_labels.labelled(rows, labels)
+  model = stages.on_features(
+    model, features, [rows, *evaluation.splits.values()]
+  )
+  tokens, truncated = evaluate.tokenize(
+    model, rows, evaluation.max_length, labels
+  )
+  run = train_lib.prepare(
+    tokens,
+    train,
+    buckets=evaluation.buckets(model),
+    loss=loss,
+    loss_args=tuple(sorted(loss_args.items())),
+    seed=seed,
+  )
+  trainable, frozen = adapt.split(
+    stages.initial_params(job, model, start=start, seed=seed),
+    freeze=train['freeze'],
+    lora=lora,
+    seed=seed,
+  )
+  return _Prepared(
+    model, trainable, frozen, tokens, truncated, run, judge, lora, evaluation
+  )
+
+
+def _save(job, prepared, trained):
+  """Writes what has to be kept of the trained parameters; returns it."""
+  if prepared.judge is not None:
+    trained = _best_checkpoint(job, prepared, trained)
+  if prepared.lora is None:
+    trained = adapt.merge(trained, prepared.frozen)
+  job.check_lock()
+  checkpoint.save_params(job.folder / 'params', trained, name=job.name)
+  return trained
+
+
+def _finish(job, prepared, trained):
+  """Scores the model, removes temporary files and returns the summary."""
+  params = adapt.merge(trained, prepared.frozen)
+  scores = evaluate.evaluate(job, prepared.model, params, prepared.evaluation)
+  plan = prepared.run['plan']
+  if jax.process_index() == 0:
+    prepared.model.tokenizer.save(job.folder)
+    remove_temporary(job)
+  return {
+    'steps': len(plan),
+    'rows': len(prepared.rows),
+    'rows_truncated': prepared.truncated,
+    'padding_ratio': batching.padding_ratio(prepared.rows, plan),
+    **scores,
+  }
+
+
+def remove_temporary(job):
+  for name in ('checkpoints', 'snapshots', 'shards'):
+    (job.folder / name).rmtree(missing_ok=True)
+
+
+def _best_checkpoint(job, prepared, trained):
+  """Returns the checkpoint that agrees best with the judge.
+
+  Leaves the agreement of all candidates in early_stopping.json.
+  """
+  evaluation, model = prepared.evaluation, prepared.model
+  folders = sorted(
+    (x for x in (job.folder / 'snapshots').iterdir() if x.name.isdigit()),
+    key=lambda x: int(x.name),
+  )
+  candidates = {x.name: x for x in folders} | {'end': None}
+  agreement = {}
+  for step, folder in candidates.items():
+    params = trained
+    if folder:
+      params = checkpoint.load_params(folder, mesh=job.mesh)
+    probs_NxC, _ = evaluate.predictions(
+      job,
+      model,
+      adapt.merge(params, prepared.frozen),
+      evaluation.rows(model, 'validation'),
+      evaluation.validation.inputs,
+      buckets=evaluation.buckets(model),
+      label=f'validation_{step}',
+    )
+    judged = weak_labels.join(evaluation.validation.ids, prepared.judge)
+    agreement[step] = metrics.accuracy(probs_NxC, judged.probs_NxC)
+  if jax.process_index() == 0:
+    files.write_atomically(
+      job.folder / 'early_stopping.json', json.dumps(agreement)
+    )
+  best = max(agreement, key=agreement.get)
+  if best == 'end':
+    return trained
+  return checkpoint.load_params(candidates[best], mesh=job.mesh)
+
+
+def generative(job, *, model, seed, rows, train, evaluation):
+  """Trains the trunk as a language model on texts, their labels unseen.
+
+  Unsupervised generative fine-tuning (paper section 5.2.2) on packed texts.
+  Leaves the parameters of the trunk alone; a head starts as it would have.
+  """
+  network = language_model.LanguageModel(model.network.config)
+  max_length = evaluation.max_length
+  packed, held_out = (
+    language_model.pack(
+      model.tokenizer, model.network.texts(x.inputs), max_length=max_length
+    )
+    for x in (rows, evaluation.validation)
+  )
+  buckets = (max_length,)
+  run = train_lib.prepare(packed, train, buckets=buckets, seed=seed)
+
+  def nats_per_token(params):
+    sums_Nx2 = predict.predict(
+      network,
+      params,
+      held_out,
+      batch_size=train['batch_size'],
+      buckets=buckets,
+      mesh=job.mesh,
+    )
+    return float(np.divide(*sums_Nx2.astype(np.float64).sum(0)))
+
+  initial = model.init(job.mesh, seed)
+  params = {'transformer': initial['transformer']}
+  before = nats_per_token(params)
+  params_folder = job.folder / 'params'
+  trained = checkpoint.load_if_saved(params_folder, mesh=job.mesh)
+  if trained is None:
+    trained = train_lib.fit(
+      model=network,
+      trainable=params,
+      frozen={},
+      mesh=job.mesh,
+      folder=job.folder,
+      logger=job.logger(),
+      checkpoint_every=job.runtime.checkpoint_every,
+      name=job.name,
+      before_save=job.check_lock,
+      **run,
+    )
+    job.check_lock()
+    checkpoint.save_params(params_folder, trained, name=job.name)
+  summary = {
+    'steps': len(run['plan']),
+    'tokens': int(packed.lengths.sum()),
+    'validation_nats_before': before,
+    'validation_nats': nats_per_token(trained),
+  }
+  if jax.process_index() == 0:
+    model.tokenizer.save(job.folder)
+    remove_temporary(job)
+  return summary

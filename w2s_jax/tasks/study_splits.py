@@ -1,0 +1,141 @@
+"""The splits of a study: validation and test rows, and the slices of a seed.
+
+Validation and test sets depend on data.seed alone and are shared by all seeds;
+each seed draws its own weak half and transfer slices from what is left, by
+group. A chain of models needs one transfer slice for each of its steps.
+"""
+
+import dataclasses
+from typing import NamedTuple
+
+import numpy as np
+
+from w2s_jax import errors
+from w2s_jax.tasks import examples as examples_lib
+from w2s_jax.tasks import registry
+from w2s_jax.tasks import splits
+
+
+class Slices(NamedTuple):
+  """Rows of one seed."""
+
+  weak: examples_lib.Examples  # for the supervisor, with ground truth
+  transfer: tuple  # Examples for each step of a chain, labelled by its teacher
+
+
+def load(task, data, *, seeds, num_transfer):
+  """Reads a task and draws all splits.
+
+  Args:
+    task: name of the task.
+    data: the `data` fields of a config.
+    num_transfer: transfer slices of a seed.
+
+  Returns:
+    {'validation': Examples, 'test': Examples} and {seed: Slices}.
+
+  Raises:
+    errors.UserError: too few rows, or as registry.load.
+  """
+  sizes = data.splits
+  for name, size in sizes.items():
+    if size == 0:
+      raise errors.UserError(
+        f'data.splits.{name}=0: it needs rows; -1 shares what is left.'
+      )
+  pool, test_pool = registry.load(
+    task, source=data.source, select=data.select.to_dict()
+  )[:2]
+  held_out = {'validation': sizes.validation}
+  if test_pool is None:
+    test_pool, held_out = pool, {'test': sizes.test, **held_out}
+    chosen = splits.split(pool, held_out, seed=data.seed)
+    test = pool.take(chosen['test'])
+  else:
+    chosen = splits.split(test_pool, {'test': sizes.test}, seed=data.seed)
+    test = test_pool.take(chosen['test'])
+    pool = splits.exclude_groups(pool, test.groups)
+    chosen = splits.split(pool, held_out, seed=data.seed)
+  validation = pool.take(chosen['validation'])
+  rest = splits.exclude_groups(pool, test.groups)
+  rest = splits.exclude_groups(rest, validation.groups)
+  evaluated = {
+    name: dataclasses.replace(x, origin={name: x.fingerprint})
+    for name, x in (('validation', validation), ('test', test))
+  }
+  origin = {'pool': rest.fingerprint, 'data_seed': data.seed}
+  wanted = _slice_sizes(sizes, num_transfer)
+  slices = {}
+  for seed in seeds:
+    chosen = splits.split(rest, wanted, seed=f'{data.seed}/{seed}')
+    drawn = {
+      name: dataclasses.replace(
+        rest.take(index), origin=origin | _drawn_as(name, wanted)
+      )
+      for name, index in chosen.items()
+    }
+    splits.check_disjoint({**evaluated, **drawn})
+    weak, *transfer = drawn.values()
+    slices[seed] = Slices(weak, tuple(transfer))
+  return evaluated, slices
+
+
+def outline(data, *, num_transfer):
+  """As `load`, of one seed, without any data: rows that can only be counted.
+
+  A split that shares what is left counts as empty.
+  """
+  wanted = _slice_sizes(data.splits, num_transfer)
+  sizes = {
+    'validation': data.splits.validation,
+    'test': data.splits.test,
+    **wanted,
+  }
+  found = {}
+  for name, size in sizes.items():
+    ids = np.array([f'{name} {i}' for i in range(max(size, 0))])
+    found[name] = examples_lib.Examples(
+      ids=ids,
+      groups=ids,
+      inputs=[None] * len(ids),
+      label_probs_NxC=None,
+      origin={'data': data.to_dict() | {'splits': {}}, 'name': name}
+      | _drawn_as(name, sizes),
+    )
+  evaluated = {name: found.pop(name) for name in ('validation', 'test')}
+  weak, *transfer = found.values()
+  return evaluated, Slices(weak, tuple(transfer))
+
+
+def _slice_sizes(sizes, num_transfer):
+  names = ['transfer', *(f'transfer_{i}' for i in range(2, num_transfer + 1))]
+  return {'weak': sizes.weak, **dict.fromkeys(names, sizes.transfer)}
+
+
+def _drawn_as(name, sizes):
+  """All sizes that decide which rows a slice gets, see splits.split."""
+  names = list(sizes)
+  fixed = [other for other in names if sizes[other] >= 0]
+  if sizes[name] >= 0:
+    fixed = fixed[: fixed.index(name) + 1]
+    return {'slice': {other: sizes[other] for other in fixed}}
+  shared = [other for other in names if sizes[other] == -1]
+  return {
+    'slice': {other: sizes[other] for other in fixed},
+    'share': [shared.index(name), len(shared)],
+  }
+
+
+def as_row(examples, i, split):
+  """One example as JSON, for people: inputs, group, split and true label."""
+  inputs = examples.inputs[i]
+  shown = {'text': inputs} if isinstance(inputs, str) else inputs._asdict()
+  label_C = examples.label_probs_NxC[i]
+  sure = float(label_C.max()) == 1.0
+  return {
+    'id': str(examples.ids[i]),
+    **shown,
+    'group': str(examples.groups[i]),
+    'split': split,
+    'label': int(label_C.argmax()) if sure else label_C.tolist(),
+  }
