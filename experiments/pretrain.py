@@ -25,7 +25,7 @@ from w2s_jax import predict
 from w2s_jax import sharding
 from w2s_jax import train
 from w2s_jax import weak_labels
-from w2s_jax.models import heads
+from w2s_jax.models import chess_heads
 from w2s_jax.models import model as model_lib
 from w2s_jax.models import pretrained
 from w2s_jax.runtime import logger as logger_lib
@@ -209,7 +209,7 @@ def unpack(arrays, num_validation):
 
   def rows(part):
     labels = batching.OneHot(arrays['labels'][part], chess_task.NUM_CLASSES)
-    return heads.move_rows(encoded[part], labels)
+    return chess_heads.move_rows(encoded[part], labels)
 
   return rows(slice(num_validation, None)), rows(slice(num_validation))
 

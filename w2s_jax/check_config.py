@@ -18,7 +18,9 @@ from w2s_jax import results
 from w2s_jax import sharding
 from w2s_jax import weak_labels
 from w2s_jax.models import heads
+from w2s_jax.models import language_model
 from w2s_jax.models import model as model_lib
+from w2s_jax.models import text_heads
 from w2s_jax.tasks import registry
 
 # How a model may be adapted, and with a linear probe in it.
@@ -146,9 +148,9 @@ def build_model(spec, key, task, data, mesh):
 def check_method(method, model):
   """Raises ValueError where a model can not be adapted in such a way."""
   able = {
-    'probe': (heads.Classifier, heads.RewardModel),
-    'lp_ft': (heads.Classifier, heads.RewardModel),
-    'prompt': (heads.Verbalizer,),
+    'probe': (text_heads.Classifier, text_heads.RewardModel),
+    'lp_ft': (text_heads.Classifier, text_heads.RewardModel),
+    'prompt': (text_heads.Verbalizer,),
   }
   if method not in METHODS:
     raise errors.UserError(
@@ -193,7 +195,7 @@ def check_generative(fields, chains, ladder, mesh):
         f'generative: {model.name} is no decoder and can not learn to write; '
         f'give models.{key} other weights, or set generative=(False,).'
       )
-    network = heads.LanguageModel(model.network.config)
+    network = language_model.LanguageModel(model.network.config)
     shapes = heads.parameter_shapes(network, 2)
     check_fine_tuning(fields, shapes, model, mesh, field='generative_train')
 

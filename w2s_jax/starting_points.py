@@ -12,6 +12,8 @@ from w2s_jax import stages
 from w2s_jax import train
 from w2s_jax import weak_labels
 from w2s_jax.models import heads
+from w2s_jax.models import language_model
+from w2s_jax.models import text_heads
 from w2s_jax.runtime import workdir
 from w2s_jax.tasks import splits
 
@@ -43,9 +45,9 @@ def generative_stage(
 
   def build(stage):
     started = time.monotonic()
-    network = heads.LanguageModel(model.network.config)
+    network = language_model.LanguageModel(model.network.config)
     packed, held_out = (
-      heads.pack(
+      language_model.pack(
         model.tokenizer, model.network.texts(x.inputs), max_length=max_length
       )
       for x in (inputs, evaluation.splits['validation'])
@@ -139,7 +141,7 @@ def features_stage(runtime, *, model, inputs, evaluation, seed):
   }
 
   def build(stage):
-    network = heads.Features(model.network.config)
+    network = text_heads.Features(model.network.config)
     features = stages.answers(
       runtime,
       stage,
@@ -167,6 +169,6 @@ def features_stage(runtime, *, model, inputs, evaluation, seed):
     return {'head': {'kernel': kernel}}
 
   return model.starting_from(init, features=stage.key)._replace(
-    network=heads.Probe(model.network.config, model.network.num_classes),
-    tokenizer=heads.FeatureTable(model.tokenizer, inputs.inputs, in_order),
+    network=text_heads.Probe(model.network.config, model.network.num_classes),
+    tokenizer=text_heads.FeatureTable(model.tokenizer, inputs.inputs, in_order),
   )
