@@ -87,6 +87,22 @@ def test_every_head_of_a_stage_is_found_by_its_name():
   assert type(verbalizer) in heads.HEADS.values()
 
 
+@pytest.mark.parametrize('length', [1, 5])
+def test_a_head_is_traced_with_inputs_of_its_own(length):
+  for inputs, config, texts in (
+    ('text', DECODER, 1),
+    ('pair', DECODER, 2),
+    ('position', DECODER, 1),
+    ('position', BOARD, 1),
+  ):
+    head = heads.choose(inputs, config, 2)
+    arrays = dict(zip(head.INPUTS, head.dummy_inputs(length), strict=True))
+    assert arrays['tokens'].shape == (1, texts * length)
+    assert arrays['length'].size == texts
+    shapes = heads.parameter_shapes(head, length)
+    assert shapes == heads.parameter_shapes(head)
+
+
 def test_scorer_gives_all_probability_to_legal_moves():
   model, params = scorer()
   batch = batch_of(model, tokenizers.Board(), PUZZLES, TRUTH, length=40)
@@ -288,6 +304,6 @@ def test_loss_is_that_of_the_completion_alone():
 
 def initial_params(model):
   init = jax.jit(model.init)
-  params = init(jax.random.key(0), *heads.dummy_inputs(model))['params']
+  params = init(jax.random.key(0), *model.dummy_inputs(1))['params']
   assert params.keys() == {'transformer'}
   return params

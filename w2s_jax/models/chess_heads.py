@@ -71,6 +71,11 @@ class MoveScorer(text_heads.ClassHead):
     absent = self.num_classes - logits_BxM.shape[1]
     return jnp.pad(logits_BxM, ((0, 0), (0, absent)), constant_values=lowest)
 
+  def dummy_inputs(self, length):
+    one_move = np.zeros((1, 1), np.int32)
+    tokens = np.zeros((1, length), np.int32)
+    return tokens, np.ones(1, np.int32), one_move, one_move, one_move
+
   def targets(self, batch):
     """Gives rows without a legal label, such as a written text, no weight."""
     label_probs_BxC = batch['label_probs']
@@ -127,6 +132,10 @@ class Generator(nn.Module):
       trunk.variables['params'],
       self.config,
     )
+
+  def dummy_inputs(self, length):
+    tokens = np.zeros((1, length), np.int32)
+    return tokens, np.ones(1, np.int32), np.zeros((1, 1), np.int32)
 
   def targets(self, batch):
     completion_BxT = batch['completion']

@@ -4,6 +4,9 @@ A head is a Flax module over `config` and `num_classes`, with
 
   INPUTS: names of the batch arrays that it reads, in the order of its
     arguments;
+  dummy_inputs(length): one row for each of them, to trace the head with;
+    `length` is that of each text (a Probe has none: it shares the parameters of
+    the head that it stands for);
   __call__(*inputs, deterministic): float32 logits_RxK;
   targets(batch): (label_probs_RxK, weight_R), which the loss compares with the
     logits;
@@ -29,7 +32,6 @@ import functools
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 
 from w2s_jax import errors
 from w2s_jax.models import chess_heads
@@ -94,22 +96,8 @@ def parameter_shapes(head, length=1):
   Raises:
     ValueError: texts of this length do not fit the model.
   """
-  inputs = dummy_inputs(head, length)
+  inputs = head.dummy_inputs(length)
   return jax.eval_shape(head.init, jax.random.key(0), *inputs)['params']
-
-
-def dummy_inputs(head, length=1):
-  """One row of zeros, to trace a head with; `length` is that of each text."""
-  texts = 2 if isinstance(head, text_heads.RewardModel) else 1
-  arrays = {
-    'tokens': np.zeros((1, texts * length), np.int32),
-    'length': np.ones((1, 2) if texts == 2 else 1, np.int32),
-    'movers': np.zeros((1, 1), np.int32),
-    'arrivals': np.zeros((1, 1), np.int32),
-    'captures': np.zeros((1, 1), np.int32),
-    'completion': np.zeros((1, 1), np.int32),
-  }
-  return [arrays[name] for name in head.INPUTS]
 
 
 def head_from_token_rows(params, token_ids):

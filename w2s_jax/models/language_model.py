@@ -36,6 +36,9 @@ class LanguageModel(nn.Module):
       self.config,
     )
 
+  def dummy_inputs(self, length):
+    return np.zeros((1, length), np.int32), np.ones(1, np.int32)
+
   def targets(self, batch):
     """Returns class indices: probabilities over V tokens would fill memory."""
     next_BxL = batch['tokens'][:, 1:]

@@ -164,7 +164,7 @@ def _random(network, mesh):
   """Jitted key -> parameters; compiled once for all stages and seeds."""
 
   def params(key):
-    return network.init(key, *heads.dummy_inputs(network))['params']
+    return network.init(key, *network.dummy_inputs(1))['params']
 
   place = sharding.tree_sharding(mesh, heads.parameter_shapes(network))
   return jax.jit(params, out_shardings=place)

@@ -38,6 +38,9 @@ class Classifier(ClassHead):
     pooled_BxD = _pooled(self.config, tokens_BxL, length_B, deterministic)
     return _scores(self.num_classes, pooled_BxD)
 
+  def dummy_inputs(self, length):
+    return np.zeros((1, length), np.int32), np.ones(1, np.int32)
+
   def rows(self, tokenizer, inputs, labels, *, max_length):
     tokens, cut_N = tokenizer.encode(inputs, max_length=max_length)
     return batching.Rows(tokens, labels and labels.probs_NxC), sum(cut_N)
@@ -85,6 +88,9 @@ class RewardModel(ClassHead):
     pooled_Bx2xD = _pooled(self.config, tokens_BxL, length_Bx2, deterministic)
     return _scores(1, pooled_Bx2xD)[:, :, 0]
 
+  def dummy_inputs(self, length):
+    return np.zeros((1, 2 * length), np.int32), np.ones((1, 2), np.int32)
+
   def rows(self, tokenizer, inputs, labels, *, max_length):
     """Truncates long texts at their start: the judged reply is at the end."""
     tokens, cut = tokenizer.encode(
@@ -120,6 +126,7 @@ class Verbalizer(ClassHead):
     )
     return logits_BxV[:, np.array(self.label_ids)]
 
+  dummy_inputs = Classifier.dummy_inputs
   rows = Classifier.rows
   texts = Classifier.texts
 
