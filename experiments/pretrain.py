@@ -46,12 +46,8 @@ def main():
   console = rich.console.Console(width=100)
   workdir = checkpoint.absolute(launch.WORKDIR.value)
   mesh = sharding.make_mesh(**config.mesh)
-  fields = config.model.to_dict()
-  recipe = fields.pop('train')
-  fields.pop('adapt')  # there is nothing yet to adapt
-  model = model_lib.build(
-    inputs='position', num_classes=chess_task.NUM_CLASSES, **fields
-  )
+  model = model_lib.build(config.model, registry.TASKS['chess_puzzles'])
+  recipe = config.model.train.to_dict()
   training, validation = load_positions(config.data, workdir, console)
   console.print(
     f'{len(training):,} positions, {len(validation):,} for validation; '

@@ -1,3 +1,4 @@
+import dataclasses
 import re
 
 import jax
@@ -9,22 +10,24 @@ from configs import base
 from w2s_jax import sharding
 from w2s_jax.models import model as model_lib
 from w2s_jax.models import tokenizers
+from w2s_jax.tasks import registry
 
 import tiny
 
-FIELDS = base.model('tiny', weights='random:tiny-encoder').to_dict()
-del FIELDS['train'], FIELDS['adapt']
-FIELDS |= dict(inputs='text', num_classes=2)
+TASK = registry.TASKS['synthetic']
 
 
-def build(**fields):
-  return model_lib.build(**FIELDS | fields)
+def build(*, inputs='text', num_classes=2, **fields):
+  spec = base.model('tiny', weights='random:tiny-encoder')
+  spec.update(fields)
+  task = dataclasses.replace(TASK, inputs=inputs, num_classes=num_classes)
+  return model_lib.build(spec, task)
 
 
 @pytest.mark.parametrize(
   'fields, says',
   [
-    ({'num_layers': 3}, 'tiny: num_layers=3.*2 layers'),
+    ({'num_layers': 3}, '^num_layers=3, but random:tiny-encoder has 2 layers'),
     ({'num_layers': -2}, 'num_layers=-2'),
     ({'head_init': 'ones'}, "head_init='ones'.*'zero'.*'token_rows'"),
     (

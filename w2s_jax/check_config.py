@@ -119,12 +119,8 @@ def check_numbers(config):
 
 def build_model(spec, key, task, data, mesh):
   """Model of config.models[key], checked with the way it is adapted."""
-  fields = {k: v for k, v in spec.items() if k not in ('train', 'adapt')}
-  task = registry.TASKS[task]
   try:
-    model = model_lib.build(
-      inputs=task.inputs, num_classes=task.num_classes, **fields
-    )
+    model = model_lib.build(spec, registry.TASKS[task])
     shapes = heads.parameter_shapes(model.network, data.max_length)
     # Without any row: is there room for one?
     model.network.rows(model.tokenizer, [], None, max_length=data.max_length)
