@@ -6,6 +6,7 @@ from etils import epath
 
 from w2s_jax import errors
 from w2s_jax import metrics
+from w2s_jax.models import model
 from w2s_jax.runtime import lock
 
 ROLES = ('weak', 'student', 'ceiling', 'zero_shot')
@@ -48,7 +49,7 @@ def student(config, chain, loss, generative):
 
   def name(key):
     spec = config.models[key]
-    return adapted_name(spec.name, spec.adapt.method)
+    return adapted_name(model.name_of(spec), spec.adapt.method)
 
   return dict(
     task=config.task,

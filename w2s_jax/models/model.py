@@ -2,6 +2,8 @@
 
 import dataclasses
 import functools
+import pathlib
+import re
 from typing import Any
 from typing import Callable
 from typing import NamedTuple
@@ -37,7 +39,7 @@ def build(spec, task):
 
   Args:
     spec: mapping with the fields below; `train` and `adapt` are ignored.
-      name: shown in tables and folder names.
+      name: shown in tables and folder names; '' is derived, see name_of.
       weights: 'asset:NAME', 'hf:OWNER/NAME@REVISION', a Hugging Face folder, or
         'random:PRESET'.
       num_layers: keeps the first so many layers of the weights, -1 all; with 0
@@ -87,7 +89,7 @@ def build(spec, task):
     identity['prompt'] = spec['prompt']
   shapes = jax.tree.leaves(heads.parameter_shapes(network))
   return Model(
-    name=spec['name'],
+    name=name_of(spec),
     network=network,
     tokenizer=tokenizer,
     init=functools.partial(initial, network, folder, head_ids),
@@ -95,6 +97,33 @@ def build(spec, task):
     weights=spec['weights'],
     num_parameters=sum(x.size for x in shapes),
   )
+
+
+def name_of(spec):
+  """Returns the name of a spec, by default that of its weights.
+
+  It is the last part of the weights, and ends in '-l<num_layers>' where only
+  the first layers are kept: 'asset:minilm-l6' with num_layers=0 is 'minilm-l0',
+  'hf:EleutherAI/pythia-70m@step3000' is 'pythia-70m@step3000'. No file is read.
+
+  Raises:
+    ValueError: the weights have no such part, as '..'.
+  """
+  if spec['name']:
+    return spec['name']
+  path, _, revision = spec['weights'].partition('@')
+  kind, _, rest = path.partition(':')
+  known = kind in ('asset', 'hf', 'random')
+  name = pathlib.PurePosixPath(rest if known else spec['weights']).name
+  if name in ('', '..'):
+    raise errors.UserError(
+      f"name='' and weights={spec['weights']!r} end in no name; set `name`."
+    )
+  if known and revision:
+    name += f'@{revision.replace("/", "-")}'  # names are parts of folder names
+  if spec['num_layers'] >= 0:
+    name = re.sub(r'-l\d+$', '', name) + f'-l{spec["num_layers"]}'
+  return name
 
 
 def _architecture(spec, folder):
