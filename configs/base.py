@@ -61,7 +61,7 @@ def get_config():
 
 
 def model(
-  name,
+  name='',
   *,
   weights,
   num_layers=-1,
@@ -73,6 +73,7 @@ def model(
   """One model of the ladder and how it is fine-tuned."""
   return config_dict.ConfigDict(
     {
+      # In tables and folder names; '' is that of the weights, as 'minilm-l6'.
       'name': name,
       'weights': weights,  # asset:NAME, a Hugging Face folder, random:PRESET
       'num_layers': num_layers,  # keeps the first so many; -1 keeps all
@@ -138,7 +139,6 @@ def tiny_pair(c, preset):
   """Random models of one layer and of two, for debugging."""
   for key, layers in (('weak', 1), ('strong', 2)):
     c.models[key] = model(
-      f'tiny-l{layers}',
       weights=f'random:{preset}',
       num_layers=layers,
       learning_rate=3e-3,

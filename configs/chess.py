@@ -43,7 +43,6 @@ def get_config(arg=None):
     c.losses = (args.loss,)
   for key, learning_rate in MODELS.items():
     c.models[key] = base.model(
-      f'board-{key}',
       weights=f'asset:board-{key}',
       epochs=5,  # as in the paper
       learning_rate=learning_rate,
@@ -68,6 +67,7 @@ def debug(c):
   c.data.splits.update(weak=64, transfer=64, validation=32, test=128)
   del c.models.l
   for key in c.models:
+    c.models[key].name = f'board-{key}'  # all have the same weights
     c.models[key].weights = 'random:board-xs'
     c.models[key].num_layers = 2 if key == 'm' else 1
     c.models[key].train.epochs = 2

@@ -134,7 +134,7 @@ def get_config(arg=None):
 
 def model(name, *, field):
   fields = base.choose(MODELS, name, field=field)
-  return base.model(name, weights='asset:minilm-l6', freeze='_embed/', **fields)
+  return base.model(weights='asset:minilm-l6', freeze='_embed/', **fields)
 
 
 def bootstrap(c):

@@ -44,7 +44,6 @@ def get_config(arg=None):
     }
   )
   c.model = base.model(
-    args.model,
     weights=f'random:{args.model}',
     learning_rate=fields['learning_rate'],
     epochs=1,

@@ -132,10 +132,9 @@ def batch_of(network, length, mesh, size):
   import jax
 
   from w2s_jax import sharding
-  from w2s_jax.models import heads
 
   one = {
-    **dict(zip(network.INPUTS, heads.dummy_inputs(network, length))),
+    **dict(zip(network.INPUTS, network.dummy_inputs(length))),
     'label_probs': np.zeros((1, network.num_classes), np.float32),
     'weight': np.zeros(1, np.float32),
   }

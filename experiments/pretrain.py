@@ -25,7 +25,7 @@ from w2s_jax import predict
 from w2s_jax import sharding
 from w2s_jax import train
 from w2s_jax import weak_labels
-from w2s_jax.models import heads
+from w2s_jax.models import chess_heads
 from w2s_jax.models import model as model_lib
 from w2s_jax.models import pretrained
 from w2s_jax.runtime import logger as logger_lib
@@ -46,12 +46,8 @@ def main():
   console = rich.console.Console(width=100)
   workdir = checkpoint.absolute(launch.WORKDIR.value)
   mesh = sharding.make_mesh(**config.mesh)
-  fields = config.model.to_dict()
-  recipe = fields.pop('train')
-  fields.pop('adapt')  # there is nothing yet to adapt
-  model = model_lib.build(
-    inputs='position', num_classes=chess_task.NUM_CLASSES, **fields
-  )
+  model = model_lib.build(config.model, registry.TASKS['chess_puzzles'])
+  recipe = config.model.train.to_dict()
   training, validation = load_positions(config.data, workdir, console)
   console.print(
     f'{len(training):,} positions, {len(validation):,} for validation; '
@@ -209,7 +205,7 @@ def unpack(arrays, num_validation):
 
   def rows(part):
     labels = batching.OneHot(arrays['labels'][part], chess_task.NUM_CLASSES)
-    return heads.move_rows(encoded[part], labels)
+    return chess_heads.move_rows(encoded[part], labels)
 
   return rows(slice(num_validation, None)), rows(slice(num_validation))
 

@@ -138,14 +138,20 @@ def stored(folder):
 def test_results_tell_methods_apart(workdir):
   lines = (workdir / 'results.jsonl').read_text().splitlines()
   models = [json.loads(line)['strong_model'] for line in lines]
-  names = [f'tiny-l2-{method}' for method in ('lp_ft', 'probe', 'prompt')]
-  assert sorted(models) == sorted([*names, 'tiny-l2-lp_ft', 'tiny-l2-probe'])
+  names = [
+    f'tiny-decoder-l1-{method}' for method in ('lp_ft', 'probe', 'prompt')
+  ]
+  assert sorted(models) == sorted(
+    [*names, 'tiny-decoder-l1-lp_ft', 'tiny-decoder-l1-probe']
+  )
   weak = {json.loads(line)['weak_model'] for line in lines}
-  assert weak == {'tiny-l1-lora'}
+  assert weak == {'tiny-decoder-l1-lora'}
 
 
 def test_features_are_computed_once(workdir):
-  features = tiny.arrays(stage(workdir, 'features-tiny-l2-') / 'features.npz')
+  features = tiny.arrays(
+    stage(workdir, 'features-tiny-decoder-l1-') / 'features.npz'
+  )
   assert features['features'].shape == (32 + 64 + 32 + 64, 32)
   assert len(set(features['ids'].tolist())) == 32 + 64 + 32 + 64
 
@@ -153,13 +159,16 @@ def test_features_are_computed_once(workdir):
 def test_adapters_are_small_and_load_whole(workdir):
   """A probe, and LoRA, as texts come in."""
   evaluated, _ = tiny.splits()
-  for role in ('ceiling-tiny-l2-probe', 'student-xent-tiny-l2-probe'):
+  for role in (
+    'ceiling-tiny-decoder-l1-probe',
+    'student-xent-tiny-decoder-l1-probe',
+  ):
     folder = stage(workdir, role)
     assert list(checkpoint.load_params(folder / 'params')) == ['head']
     loaded = checkpoint.load_model(workdir, folder.name)
     probs_NxC = predict.predict_inputs(loaded, evaluated['test'].inputs)
     np.testing.assert_allclose(probs_NxC, stored(folder), atol=1e-5)
-  for folder in workdir.glob('stages/weak-tiny-l1-lora-*'):
+  for folder in workdir.glob('stages/weak-tiny-decoder-l1-lora-*'):
     kept = checkpoint.load_params(folder / 'params')
     size = sum(x.size for x in jax.tree.leaves(kept))
     assert size == 2 * (8 * 32 + 32 * 8 + 1) + 32 * 2
@@ -169,8 +178,8 @@ def test_adapters_are_small_and_load_whole(workdir):
 
 
 def test_fine_tuning_goes_on_from_the_probe(workdir):
-  fine_tuned = stage(workdir, 'ceiling-tiny-l2-lp_ft')
-  probe = stage(workdir, 'ceiling-tiny-l2-probe')
+  fine_tuned = stage(workdir, 'ceiling-tiny-decoder-l1-lp_ft')
+  probe = stage(workdir, 'ceiling-tiny-decoder-l1-probe')
   config = json.loads((fine_tuned / 'config.json').read_text())
   assert probe.name.endswith(config['model']['probe'])
   head, start = (
@@ -199,7 +208,7 @@ def test_a_prompt_shows_weak_labels_to_the_student_alone(workdir):
   )
   weak = dict(zip(transfer.inputs, said.probs_NxC.argmax(1)))
   for role, known in (('student-xent', weak), ('ceiling', truth)):
-    folder = stage(workdir, f'{role}-tiny-l2-prompt')
+    folder = stage(workdir, f'{role}-tiny-decoder-l1-prompt')
     prompt = json.loads((folder / 'prompt.json').read_text())
     ids = json.loads((folder / 'config.json').read_text())['model']['head_ids']
     assert len(prompt['examples']) == 3
@@ -224,7 +233,7 @@ def test_all_stages_are_counted(workdir, method, tmp_path):
 
 def test_a_verbalizer_can_be_fine_tuned(tmp_path):
   tiny.run(tmp_path, **DECODER | VERBALIZE)
-  folder = stage(tmp_path, 'ceiling-tiny-l2-')
+  folder = stage(tmp_path, 'ceiling-tiny-decoder-l1-')
   loaded = checkpoint.load_model(tmp_path, folder.name)
   assert list(loaded.params) == ['transformer']
   evaluated, _ = tiny.splits()

@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 
 from w2s_jax.models import heads
+from w2s_jax.models import text_heads
 from w2s_jax.models import transformer
 from w2s_jax.tasks import registry
 
@@ -60,7 +61,7 @@ def test_formula_of_flops_is_what_xla_counts(preset, sizes):
   config = dataclasses.replace(
     transformer.PRESETS[preset], num_layers=2, **sizes
   )
-  network = heads.Classifier(config, num_classes=2)
+  network = text_heads.Classifier(config, num_classes=2)
   params = heads.parameter_shapes(network)
   tokens_BxL = jnp.ones((4, 64), jnp.int32)
   length_B = jnp.full(4, 64)

@@ -89,7 +89,7 @@ def test_chain_shares_the_stages_of_its_naive_student(chained):
     'student-xent-middle-by-weak',
     'student-xent-strong-by-weak',
     'student-xent-strong-by-weak-middle',
-    'weak-tiny-l1',
+    'weak-tiny-encoder-l0',
   ]
   naive, via = sorted(rows(chained), key=lambda row: len(row['via']))
   assert naive['via'] == [] and via['via'] == ['middle']
@@ -132,7 +132,7 @@ def validation(folder):
 def test_early_stopping_by_the_word_of_the_supervisor(chained):
   agreements = []
   for name, teacher in {
-    'student-xent-middle-by-weak': 'weak-tiny-l1',
+    'student-xent-middle-by-weak': 'weak-tiny-encoder-l0',
     'student-xent-strong-by-weak-middle': 'student-xent-middle-by-weak',
   }.items():
     said = validation(folder_of(chained, teacher))
@@ -140,7 +140,7 @@ def test_early_stopping_by_the_word_of_the_supervisor(chained):
     np.testing.assert_array_equal(said['ids'], validation(student)['ids'])
     agreements += assert_keeps_the_best(student, said['probs'])
   assert len(set(agreements)) > 2  # there was something to choose
-  for name in ('weak-tiny-l1', 'ceiling-strong'):
+  for name in ('weak-tiny-encoder-l0', 'ceiling-strong'):
     folder = folder_of(chained, name)
     assert spec(folder)['judge'] is None
     assert not (folder / 'early_stopping.json').exists()

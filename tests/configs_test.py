@@ -7,6 +7,7 @@ import pytest
 from configs import base
 from w2s_jax import assets
 from w2s_jax import check_config
+from w2s_jax.models import model as model_lib
 from w2s_jax.tasks import nlp
 from w2s_jax.tasks import registry
 from w2s_jax.tasks import sources
@@ -55,7 +56,9 @@ def assert_has_the_fields_of_base(config):
 @pytest.mark.parametrize('arg', [None, '', 'debug'])
 def test_loads_and_has_the_fields_of_base(path, arg):
   config = load(path.stem, arg)
-  assert config.task and len({m.name for m in config.models.values()}) > 1
+  assert (
+    config.task and len({*map(model_lib.name_of, config.models.values())}) > 1
+  )
   assert_has_the_fields_of_base(config)
 
 
@@ -92,7 +95,7 @@ def test_students_are_chains_of_existing_models(
   config = load(name, arg)
   chains = check_config.parse_chains(config.students, config.models)
   assert len(chains) == students and len(config.models) == models
-  assert len({model.name for model in config.models.values()}) == models
+  assert len({*map(model_lib.name_of, config.models.values())}) == models
   check_config.check_numbers(config)
   check_config.check_losses(config.losses, config.loss_args, config.task)
   assert max(map(len, chains)) == longest
@@ -121,8 +124,8 @@ def test_shipped_puzzles_are_enough_for_the_longest_chain():
 def test_pretraining_has_a_recipe_for_each_board_model():
   for key, model in load('chess').models.items():
     config = load('pretrain_chess', f'model=board-{key}')
-    assert config.model.name == model.name
-    assert config.model.weights == f'random:{model.name}'
+    assert config.model.weights == f'random:board-{key}'
+    assert model_lib.name_of(config.model) == model_lib.name_of(model)
     assert sorted(names(config.model)) == sorted(names(model))
     assert len(config.data.games) == len(config.data.positions)
   with pytest.raises(ValueError, match="model='boardxs'.*'board-xs'"):

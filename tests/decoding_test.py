@@ -12,7 +12,7 @@ from transformer_test import states_of
 from transformer_test import tokens_of
 
 from w2s_jax import sharding
-from w2s_jax.models import decoding
+from w2s_jax.models import language_model
 from w2s_jax.models import transformer
 
 CONFIG = dataclasses.replace(
@@ -30,7 +30,7 @@ def trunk(config):
 
 @functools.partial(jax.jit, static_argnums=0)
 def greedy(config, params, tokens_BxL, length_B):
-  return decoding.greedy(
+  return language_model.greedy_decode(
     config, params, tokens_BxL, length_B, num_tokens=NUM_TOKENS
   )
 
@@ -74,7 +74,7 @@ def test_states_with_a_cache_are_those_of_every_decoder(family):
   apply = jax.jit(
     functools.partial(transformer.Transformer(config).apply, mutable='cache')
   )
-  cache = decoding.empty_cache(config, batch_size=2, width=9)
+  cache = language_model.empty_cache(config, batch_size=2, width=9)
   first_B, length_B = np.zeros(2, np.int32), np.array([5, 2], np.int32)
   prompt_BxL = np.where(np.arange(5) < length_B[:, None], tokens_BxL[:, :5], 7)
   for new_BxL in (prompt_BxL, *[None] * 4):
@@ -116,7 +116,7 @@ def test_wider_padding_changes_nothing():
 
 def test_bfloat16_keeps_a_bfloat16_cache():
   config = dataclasses.replace(CONFIG, dtype='bfloat16')
-  cache = decoding.empty_cache(config, batch_size=2, width=5)
+  cache = language_model.empty_cache(config, batch_size=2, width=5)
   assert {x.dtype for x in jax.tree.leaves(cache)} == {np.dtype('bfloat16')}
   tokens_BxL = tokens_of(LENGTHS, width=16)
   found_BxT = greedy(config, trunk(CONFIG), tokens_BxL, LENGTHS)

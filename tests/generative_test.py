@@ -145,7 +145,7 @@ def test_chess_players_can_learn_to_write_first(tmp_path):
 def test_an_encoder_can_not(tmp_path):
   wrong = {'models.strong.weights': 'random:tiny-encoder'}
   with pytest.raises(
-    ValueError, match='tiny-l2 is no decoder.*model_lib.strong'
+    ValueError, match='tiny-encoder-l1 is no decoder.*models.strong'
   ):
     run(config(**wrong), tmp_path)
   for field, value in (('epochs', 0), ('freeze', 'nothing_like_it')):

@@ -16,6 +16,7 @@ from w2s_jax import checkpoint
 from w2s_jax import predict
 from w2s_jax import study
 from w2s_jax import train
+from w2s_jax.models import chess_heads
 from w2s_jax.models import heads
 from w2s_jax.runtime import logger
 from w2s_jax.tasks import chess as chess_task
@@ -27,7 +28,7 @@ import tiny_chess
 def test_tiny_decoder_learns_puzzles_by_heart(tmp_path):
   sizes = dict(vocab_size=128, embed_dim=64, mlp_dim=128, num_layers=1)
   config = dataclasses.replace(heads_test.DECODER, **sizes)
-  model, mesh = heads.Generator(config), tiny.one_device()
+  model, mesh = chess_heads.Generator(config), tiny.one_device()
   rows, _ = model.rows(
     heads_test.CHARACTERS,
     heads_test.PUZZLES.inputs,

@@ -9,7 +9,9 @@ import pytest
 
 from w2s_jax import batching
 from w2s_jax import weak_labels
+from w2s_jax.models import chess_heads
 from w2s_jax.models import heads
+from w2s_jax.models import text_heads
 from w2s_jax.models import tokenizers
 from w2s_jax.models import transformer
 from w2s_jax.tasks import chess as chess_task
@@ -37,7 +39,7 @@ def answers(examples):
 @functools.cache
 def scorer():
   """A MoveScorer and parameters that are random throughout."""
-  model = heads.MoveScorer(BOARD)
+  model = chess_heads.MoveScorer(BOARD)
   rng = np.random.default_rng(0)
   params = jax.tree.map(
     lambda x: (0.3 * rng.normal(size=x.shape)).astype(np.float32),
@@ -55,16 +57,50 @@ def batch_of(model, tokenizer, examples, labels, *, length, max_length=64):
 
 
 def test_choose():
-  assert isinstance(heads.choose('position', DECODER, 219), heads.Generator)
-  assert isinstance(heads.choose('position', BOARD, 219), heads.MoveScorer)
+  assert isinstance(
+    heads.choose('position', DECODER, 219), chess_heads.Generator
+  )
+  assert isinstance(
+    heads.choose('position', BOARD, 219), chess_heads.MoveScorer
+  )
   for config in (DECODER, transformer.PRESETS['tiny-encoder']):
-    assert isinstance(heads.choose('text', config, 2), heads.Classifier)
+    assert isinstance(heads.choose('text', config, 2), text_heads.Classifier)
   for inputs, config, says in (
     ('position', transformer.PRESETS['tiny-encoder'], "'encoder'.*board or de"),
-    ('text', BOARD, "'board'.*'text'; use one of kind encoder or decoder"),
+    ('text', BOARD, "'board'.*'text'; use a model of kind encoder or decoder"),
   ):
     with pytest.raises(ValueError, match=says):
       heads.choose(inputs, config, 2)
+
+
+def test_every_head_of_a_stage_is_found_by_its_name():
+  for name, head in heads.HEADS.items():
+    assert head.__name__ == name
+  for inputs, config in (
+    ('text', DECODER),
+    ('pair', DECODER),
+    ('position', DECODER),
+    ('position', BOARD),
+  ):
+    assert type(heads.choose(inputs, config, 2)) in heads.HEADS.values()
+  verbalizer = heads.choose('text', DECODER, 2, label_ids=[5, 6])
+  assert type(verbalizer) in heads.HEADS.values()
+
+
+@pytest.mark.parametrize('length', [1, 5])
+def test_a_head_is_traced_with_inputs_of_its_own(length):
+  for inputs, config, texts in (
+    ('text', DECODER, 1),
+    ('pair', DECODER, 2),
+    ('position', DECODER, 1),
+    ('position', BOARD, 1),
+  ):
+    head = heads.choose(inputs, config, 2)
+    arrays = dict(zip(head.INPUTS, head.dummy_inputs(length), strict=True))
+    assert arrays['tokens'].shape == (1, texts * length)
+    assert arrays['length'].size == texts
+    shapes = heads.parameter_shapes(head, length)
+    assert shapes == heads.parameter_shapes(head)
 
 
 def test_scorer_gives_all_probability_to_legal_moves():
@@ -141,7 +177,7 @@ def test_room_for_more_moves_changes_nothing():
   np.testing.assert_allclose(narrow_BxC[:-1], wide_BxC[:-1], rtol=1e-5)
   queens = chess.Board('3Q4/k6Q/8/Q7/8/7Q/8/K3Q3 w - - 0 1')
   assert 64 < queens.legal_moves.count() <= 128
-  rows = heads.move_rows([chess_task.encode(queens)], None)
+  rows = chess_heads.move_rows([chess_task.encode(queens)], None)
   assert rows.extra['movers'].shape == (1, 128)
 
 
@@ -157,7 +193,7 @@ def test_scorer_learns_nothing_of_what_is_no_legal_move():
 
 
 def test_rows_are_prompt_and_answer():
-  model = heads.Generator(DECODER)
+  model = chess_heads.Generator(DECODER)
   rows, cut = model.rows(CHARACTERS, PUZZLES.inputs, TRUTH, max_length=120)
   assert cut == 0 and rows.label_probs_NxC is None
   completion_NxT = rows.extra['completion'][np.arange(32)]
@@ -173,7 +209,7 @@ def test_rows_are_prompt_and_answer():
 
 
 def test_long_prompts_keep_their_end():
-  model = heads.Generator(DECODER)
+  model = chess_heads.Generator(DECODER)
   rows, cut = model.rows(CHARACTERS, PUZZLES.inputs, TRUTH, max_length=40)
   room = 40 - chess_task.MAX_COMPLETION
   prompts = [position.prompt for position in PUZZLES.inputs]
@@ -186,7 +222,7 @@ def test_long_prompts_keep_their_end():
 
 
 def test_the_longest_move_fits_and_a_longer_text_is_said():
-  model = heads.Generator(DECODER)
+  model = chess_heads.Generator(DECODER)
   # Queens on a1, a3 and c1 can give check on b2.
   fen = '8/8/8/8/3k4/Q7/1r6/Q1Q1K3 w - - 0 1'
   position = chess_task.Position(fen, '')
@@ -205,7 +241,7 @@ def test_the_longest_move_fits_and_a_longer_text_is_said():
 
 
 def test_what_a_supervisor_wrote_is_learned_as_it_stands():
-  model = heads.Generator(DECODER)
+  model = chess_heads.Generator(DECODER)
   texts = ['Ke9', '', 'no move at all', *answers(PUZZLES)[3:]]
   labels = TRUTH._replace(texts_N=np.array(texts))
   rows, _ = model.rows(CHARACTERS, PUZZLES.inputs, labels, max_length=120)
@@ -215,7 +251,7 @@ def test_what_a_supervisor_wrote_is_learned_as_it_stands():
 
 
 def test_read_takes_exact_moves_only():
-  model = heads.Generator(DECODER)
+  model = chess_heads.Generator(DECODER)
   position = chess_task.Position(chess.STARTING_FEN, '')
   cases = {
     ' Nf3\nxxxx': ('Nf3', True),
@@ -239,7 +275,7 @@ def test_read_takes_exact_moves_only():
 
 def test_loss_is_that_of_the_completion_alone():
   """Targets and logits of a row, beside those of the whole sequence."""
-  model = heads.Generator(DECODER)
+  model = chess_heads.Generator(DECODER)
   params = initial_params(model)
   examples = PUZZLES.take([0, 1, 2])
   batch = batch_of(model, CHARACTERS, examples, TRUTH, length=96, max_length=96)
@@ -268,6 +304,6 @@ def test_loss_is_that_of_the_completion_alone():
 
 def initial_params(model):
   init = jax.jit(model.init)
-  params = init(jax.random.key(0), *heads.dummy_inputs(model))['params']
+  params = init(jax.random.key(0), *model.dummy_inputs(1))['params']
   assert params.keys() == {'transformer'}
   return params

@@ -89,8 +89,10 @@ def run_code(code, *flags):
 def points(*flags):
   """A line of what matters for each config that would be run."""
   code = """
+from w2s_jax.models import model
 for c in main.points():
-  print(c.task, c.models.weak.name, c.models.strong.name, c.losses, c.seeds,
+  names = [model.name_of(c.models[key]) for key in ('weak', 'strong')]
+  print(c.task, *names, c.losses, c.seeds,
         c.data.max_length, c.data.splits.weak, c.data.splits.test)
 """
   return run_code(code, *flags)

@@ -1,3 +1,4 @@
+import dataclasses
 import re
 
 import jax
@@ -6,25 +7,29 @@ import pretrained_test
 import pytest
 
 from configs import base
+from configs import nlp
+from w2s_jax import results
 from w2s_jax import sharding
 from w2s_jax.models import model as model_lib
 from w2s_jax.models import tokenizers
+from w2s_jax.tasks import registry
 
 import tiny
 
-FIELDS = base.model('tiny', weights='random:tiny-encoder').to_dict()
-del FIELDS['train'], FIELDS['adapt']
-FIELDS |= dict(inputs='text', num_classes=2)
+TASK = registry.TASKS['synthetic']
 
 
-def build(**fields):
-  return model_lib.build(**FIELDS | fields)
+def build(*, inputs='text', num_classes=2, **fields):
+  spec = base.model('tiny', weights='random:tiny-encoder')
+  spec.update(fields)
+  task = dataclasses.replace(TASK, inputs=inputs, num_classes=num_classes)
+  return model_lib.build(spec, task)
 
 
 @pytest.mark.parametrize(
   'fields, says',
   [
-    ({'num_layers': 3}, 'tiny: num_layers=3.*2 layers'),
+    ({'num_layers': 3}, '^num_layers=3, but random:tiny-encoder has 2 layers'),
     ({'num_layers': -2}, 'num_layers=-2'),
     ({'head_init': 'ones'}, "head_init='ones'.*'zero'.*'token_rows'"),
     (
@@ -43,6 +48,47 @@ def build(**fields):
 def test_wrong_field_is_named(fields, says):
   with pytest.raises(ValueError, match=says):
     build(**fields)
+
+
+@pytest.mark.parametrize(
+  'weights, num_layers, name',
+  [
+    ('asset:minilm-l6', -1, 'minilm-l6'),
+    ('asset:minilm-l6', 6, 'minilm-l6'),
+    ('asset:minilm-l6', 0, 'minilm-l0'),
+    ('asset:board-l', -1, 'board-l'),
+    ('asset:board-l', 12, 'board-l-l12'),
+    ('random:tiny-encoder', 1, 'tiny-encoder-l1'),
+    ('hf:EleutherAI/pythia-70m', -1, 'pythia-70m'),
+    ('hf:EleutherAI/pythia-70m@step3000', -1, 'pythia-70m@step3000'),
+    ('hf:EleutherAI/pythia-70m@step3000', 2, 'pythia-70m@step3000-l2'),
+    ('hf:EleutherAI/pythia-70m@refs/pr/1', -1, 'pythia-70m@refs-pr-1'),
+    ('some/folder@home/bert-large/', -1, 'bert-large'),
+    ('/some/folder@home', 3, 'folder@home-l3'),
+    ('gs://bucket/models/gpt2-l24', 6, 'gpt2-l6'),
+  ],
+)
+def test_name_follows_the_weights(weights, num_layers, name):
+  spec = base.model(weights=weights, num_layers=num_layers)
+  assert model_lib.name_of(spec) == name
+  spec.name = 'mine'
+  assert model_lib.name_of(spec) == 'mine'
+
+
+@pytest.mark.parametrize('weights', ['.', '..', '/', 'asset:', 'hf:'])
+def test_weights_without_a_name_need_one(weights):
+  with pytest.raises(ValueError, match="name=''.*set `name`"):
+    model_lib.name_of(base.model(weights=weights))
+
+
+def test_weights_of_the_command_line_change_the_name_in_results():
+  config = nlp.get_config('weak=minilm-l2')
+  config.models.strong.weights = 'hf:EleutherAI/pythia-70m@step3000'
+  config.models.strong.num_layers = -1
+  student = results.student(config, ('weak', 'strong'), 'xent', False)
+  assert student['weak_model'] == 'minilm-l2'
+  assert student['strong_model'] == 'pythia-70m@step3000'
+  assert build(name='', num_layers=1).name == 'tiny-encoder-l1'
 
 
 def test_missing_folder_is_named(tmp_path):

@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 
 from w2s_jax import assets
-from w2s_jax.models import decoding
-from w2s_jax.models import heads
+from w2s_jax.models import language_model
 from w2s_jax.models import pretrained
+from w2s_jax.models import text_heads
 from w2s_jax.models import transformer
 
 torch = pytest.importorskip('torch', reason='needs torch')
@@ -123,7 +123,7 @@ def random_model(kind, config):
   return model
 
 
-def language_model(family):
+def random_decoder(family):
   return random_model(transformers.AutoModelForCausalLM, DECODERS[family])
 
 
@@ -151,7 +151,7 @@ def next_logits_of(config, trunk, tokens_BxL=TOKENS_BxL, length_B=LENGTHS):
 
 def logits_of(config, trunk, kernel_DxC, tokens_BxL, length_B):
   params = {'transformer': trunk, 'head': {'kernel': kernel_DxC}}
-  apply = jax.jit(heads.Classifier(config, kernel_DxC.shape[1]).apply)
+  apply = jax.jit(text_heads.Classifier(config, kernel_DxC.shape[1]).apply)
   return apply({'params': params}, tokens_BxL, length_B)
 
 
@@ -183,7 +183,7 @@ def test_bert(kind, tmp_path):
 
 @EACH
 def test_logits_of_the_next_token(family, tmp_path):
-  model = language_model(family)
+  model = random_decoder(family)
   model.save_pretrained(tmp_path)
   config, trunk = pretrained.load(tmp_path)
   for pad in (V - 1, 0):
@@ -194,7 +194,7 @@ def test_logits_of_the_next_token(family, tmp_path):
 
 @EACH
 def test_transformers_opens_what_we_save(family, tmp_path):
-  model = language_model(family)
+  model = random_decoder(family)
   model.save_pretrained(tmp_path / 'theirs')
   config, trunk = pretrained.load(tmp_path / 'theirs')
   pretrained.save(tmp_path / 'ours', config, trunk, shard_bytes=4000)
@@ -245,10 +245,12 @@ def test_logits_at_the_last_token(family, tmp_path):
   'family', ['gpt2', 'gpt_neox', 'llama 3.1, tied', 'mistral', 'gemma3']
 )
 def test_writes_the_same(family, tmp_path):
-  model = language_model(family)
+  model = random_decoder(family)
   model.save_pretrained(tmp_path)
   config, trunk = pretrained.load(tmp_path)
-  greedy = jax.jit(functools.partial(decoding.greedy, config, num_tokens=12))
+  greedy = jax.jit(
+    functools.partial(language_model.greedy_decode, config, num_tokens=12)
+  )
   found_BxT = greedy(trunk, TOKENS_BxL, LENGTHS)
   assert len(np.unique(found_BxT)) > 3
   for tokens, n, found in zip(TOKENS_BxL, LENGTHS, found_BxT):

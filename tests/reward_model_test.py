@@ -11,6 +11,8 @@ from w2s_jax import predict
 from w2s_jax import sharding
 from w2s_jax import weak_labels
 from w2s_jax.models import heads
+from w2s_jax.models import language_model
+from w2s_jax.models import text_heads
 from w2s_jax.models import tokenizers
 from w2s_jax.models import transformer
 from w2s_jax.tasks import reward
@@ -62,7 +64,7 @@ def test_the_reward_of_a_text_is_its_own(kind):
   batch = batching.assemble(rows, np.arange(3), 16, batch_size=4)
   assert batch['tokens'].shape == (4, 16) and batch['length'].shape == (4, 2)
   logits_Bx2 = model.apply({'params': params}, batch['tokens'], batch['length'])
-  single = heads.Classifier(CONFIGS[kind], 1)
+  single = text_heads.Classifier(CONFIGS[kind], 1)
   for pair, logits_2 in zip(PAIRS, logits_Bx2):
     for text, logit in zip(pair.texts, logits_2, strict=True):
       (ids,), _ = WORDS.encode([text], max_length=16)
@@ -72,7 +74,7 @@ def test_the_reward_of_a_text_is_its_own(kind):
 
 
 def test_probability_is_that_of_bradley_and_terry_and_turns_with_the_pair():
-  model = heads.RewardModel(CONFIGS['encoder'])
+  model = text_heads.RewardModel(CONFIGS['encoder'])
   swapped = [reward.Pair(p.prompt, p.second, p.first) for p in PAIRS]
   probs_Nx2, turned_Nx2 = answers(model, PAIRS), answers(model, swapped)
   np.testing.assert_allclose(probs_Nx2, turned_Nx2[:, ::-1], atol=1e-6)
@@ -87,7 +89,7 @@ def test_probability_is_that_of_bradley_and_terry_and_turns_with_the_pair():
 
 @pytest.mark.parametrize('shape', [(8, 1, 1), (2, 2, 2)])
 def test_pairs_on_a_mesh(shape):
-  model = heads.RewardModel(CONFIGS['decoder'])
+  model = text_heads.RewardModel(CONFIGS['decoder'])
   pairs = [
     reward.Pair(f'{p.prompt} {i}', p.first, p.second)
     for i in range(4)
@@ -100,7 +102,7 @@ def test_pairs_on_a_mesh(shape):
 
 
 def test_long_texts_lose_their_beginning_and_are_counted_once_a_pair():
-  model = heads.RewardModel(CONFIGS['decoder'])
+  model = text_heads.RewardModel(CONFIGS['decoder'])
   long = reward.Pair('start ' * 9, 'good end', 'bad end')
   rows, cut = rows_of(model, [PAIRS[0], long, PAIRS[1]], max_length=7)
   assert cut == 1
@@ -113,7 +115,7 @@ def test_long_texts_lose_their_beginning_and_are_counted_once_a_pair():
 
 
 def test_padding_is_behind_both_texts():
-  rows, _ = rows_of(heads.RewardModel(CONFIGS['encoder']), PAIRS)
+  rows, _ = rows_of(text_heads.RewardModel(CONFIGS['encoder']), PAIRS)
   assert rows.lengths.tolist() == [[7, 5], [6, 1], [7, 7]]
   assert rows.lengths_N.tolist() == [12, 7, 14]
   plan = batching.EpochPlan(
@@ -123,7 +125,7 @@ def test_padding_is_behind_both_texts():
 
 
 def test_votes_are_learned_as_they_were_cast():
-  model = heads.RewardModel(CONFIGS['encoder'])
+  model = text_heads.RewardModel(CONFIGS['encoder'])
   probs_Nx2 = np.array([[1, 0], [1 / 3, 2 / 3], [0, 1]], np.float32)
   labels = weak_labels.Labels(np.array(['a', 'b', 'c']), probs_Nx2, {})
   rows, _ = rows_of(model, PAIRS, labels=labels)
@@ -135,7 +137,7 @@ def test_votes_are_learned_as_they_were_cast():
 
 def test_packed_texts_are_whole_with_ends_between_them():
   texts = ['a b c', '', 'd', 'e f g h i']
-  rows = heads.pack(WORDS, texts, max_length=5)
+  rows = language_model.pack(WORDS, texts, max_length=5)
   assert [len(row) for row in rows.tokens] == [5, 5, 3]
   ids = dict(zip('abcdefghi', np.concatenate(WORDS.encode_whole('abcdefghi'))))
   expected = [ids.get(c, WORDS.end_id()) for c in 'abc..d.efghi.']
@@ -143,9 +145,9 @@ def test_packed_texts_are_whole_with_ends_between_them():
 
 
 def test_language_model_loss_is_of_the_next_token_alone():
-  model = heads.LanguageModel(CONFIGS['decoder'])
+  model = language_model.LanguageModel(CONFIGS['decoder'])
   params = random_params(model)
-  rows = heads.pack(WORDS, ['a b c', 'd e f g h i j k'], max_length=8)
+  rows = language_model.pack(WORDS, ['a b c', 'd e f g h i j k'], max_length=8)
   batch = batching.assemble(rows, np.arange(2), 8, batch_size=3)
   inputs = batch['tokens'], batch['length']
   logits_RxV = model.apply({'params': params}, *inputs)

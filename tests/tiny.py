@@ -24,7 +24,7 @@ from w2s_jax import checkpoint
 from w2s_jax import sharding
 from w2s_jax import study
 from w2s_jax import train
-from w2s_jax.models import heads
+from w2s_jax.models import text_heads
 from w2s_jax.models import transformer
 from w2s_jax.runtime import logger
 
@@ -196,7 +196,7 @@ def network(**fields):
   architecture = dataclasses.replace(
     transformer.PRESETS['tiny-encoder'], **{'num_layers': 1} | fields
   )
-  return heads.Classifier(architecture, num_classes=2)
+  return text_heads.Classifier(architecture, num_classes=2)
 
 
 @functools.cache

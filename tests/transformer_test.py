@@ -11,6 +11,7 @@ import pytest
 from w2s_jax import sharding
 from w2s_jax.models import heads
 from w2s_jax.models import pretrained
+from w2s_jax.models import text_heads
 from w2s_jax.models import transformer
 
 ENCODER = transformer.PRESETS['tiny-encoder']
@@ -26,7 +27,7 @@ def tokens_of(lengths, *, width, seed=0):
 
 def random_params(config, *, num_classes=3, seed=0):
   """Every parameter random, biases and the zero head included."""
-  model = heads.Classifier(config, num_classes)
+  model = text_heads.Classifier(config, num_classes)
   tokens_BxL = jnp.zeros((1, 2), jnp.int32)
   shapes = jax.eval_shape(
     model.init, jax.random.key(0), tokens_BxL, jnp.ones(1, jnp.int32)
@@ -47,7 +48,7 @@ def jitted(model):
 
 def logits_of(config, params, tokens_BxL, length_B, **kwargs):
   num_classes = params['head']['kernel'].shape[1]
-  apply = jitted(heads.Classifier(config, num_classes))
+  apply = jitted(text_heads.Classifier(config, num_classes))
   return apply({'params': params}, tokens_BxL, length_B, **kwargs)
 
 
@@ -276,7 +277,7 @@ def test_bfloat16_trunk_stays_close_and_logits_are_float32(config):
 
 
 def test_head_starts_at_zero_or_from_token_rows():
-  model = heads.Classifier(ENCODER, 2)
+  model = text_heads.Classifier(ENCODER, 2)
   tokens_BxL = tokens_of(LENGTHS, width=9)
   init = jax.jit(model.init)
   params = init(jax.random.key(0), tokens_BxL, LENGTHS)['params']
@@ -385,7 +386,7 @@ def test_remat_gives_the_same_numbers(family):
   tokens_BxL = family_tokens(9)
 
   def gradients(remat):
-    model = heads.Classifier(dataclasses.replace(config, remat=remat), 3)
+    model = text_heads.Classifier(dataclasses.replace(config, remat=remat), 3)
 
     def loss(params):
       logits_BxC = model.apply(

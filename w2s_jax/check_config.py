@@ -17,7 +17,9 @@ from w2s_jax import optimizer
 from w2s_jax import sharding
 from w2s_jax import weak_labels
 from w2s_jax.models import heads
+from w2s_jax.models import language_model
 from w2s_jax.models import model as model_lib
+from w2s_jax.models import text_heads
 from w2s_jax.tasks import registry
 
 METHODS = ('full', 'lora', 'probe', 'lp_ft', 'prompt')  # of adapt.method
@@ -154,7 +156,7 @@ def outline_model(spec):
   """A Model that can be told from others but not run: nothing is read."""
   fields = spec.to_dict()
   return model_lib.Model(
-    name=spec.name,
+    name=model_lib.name_of(spec),
     network=None,
     tokenizer=None,
     init=None,
@@ -184,12 +186,8 @@ def warn_of_truncation(config, models, slices, console):
 
 def build_model(spec, key, task, data, mesh):
   """Builds the model of config.models[key] and checks how it is adapted."""
-  fields = {k: v for k, v in spec.items() if k not in ('train', 'adapt')}
-  task = registry.find(task)
   try:
-    model = model_lib.build(
-      inputs=task.inputs, num_classes=task.num_classes, **fields
-    )
+    model = model_lib.build(spec, registry.find(task))
     shapes = heads.parameter_shapes(model.network, data.max_length)
     # No rows: raises if max_length has no room for one.
     model.network.rows(model.tokenizer, [], None, max_length=data.max_length)
@@ -213,9 +211,9 @@ def build_model(spec, key, task, data, mesh):
 def check_method(method, model):
   """Checks that a model can be adapted in such a way."""
   able = {
-    'probe': (heads.Classifier, heads.RewardModel),
-    'lp_ft': (heads.Classifier, heads.RewardModel),
-    'prompt': (heads.Verbalizer,),
+    'probe': (text_heads.Classifier, text_heads.RewardModel),
+    'lp_ft': (text_heads.Classifier, text_heads.RewardModel),
+    'prompt': (text_heads.Verbalizer,),
   }
   if method not in METHODS:
     raise errors.UserError(
@@ -261,7 +259,7 @@ def check_generative(fields, chains, ladder, mesh):
         f'needs a causal model. Give models.{key} other weights, or set '
         'generative=(False,).'
       )
-    network = heads.LanguageModel(model.network.config)
+    network = language_model.LanguageModel(model.network.config)
     shapes = heads.parameter_shapes(network, 2)
     check_fine_tuning(fields, shapes, model, mesh, field='generative_train')
 

@@ -25,6 +25,7 @@ from w2s_jax import sharding
 from w2s_jax.models import heads
 from w2s_jax.models import model as model_lib
 from w2s_jax.models import pretrained
+from w2s_jax.models import text_heads
 from w2s_jax.models import tokenizers
 from w2s_jax.models import transformer
 from w2s_jax.runtime import files
@@ -264,9 +265,9 @@ def load_model(workdir, stage, *, mesh=None, weights=None):
   config = json.loads(workdir_lib.verified(folder, 'config.json').read_text())
   fields = config['model']
   architecture = transformer.TransformerConfig(**fields['architecture'])
-  kind = getattr(heads, fields['head'])
+  kind = heads.HEADS[fields['head']]
   label_ids = {}
-  if kind is heads.Verbalizer:
+  if kind is text_heads.Verbalizer:
     label_ids = {'label_ids': tuple(fields['head_ids'])}
   network = kind(architecture, fields['num_classes'], **label_ids)
   params = load_params(folder / 'params', mesh=mesh)

@@ -10,6 +10,7 @@ from w2s_jax import errors
 from w2s_jax import metrics
 from w2s_jax import predict
 from w2s_jax import weak_labels
+from w2s_jax.models import text_heads
 from w2s_jax.tasks import examples as examples_lib
 
 
@@ -32,10 +33,12 @@ class Evaluation:
     return {'validation': self.validation, 'test': self.test}
 
   def rows(self, model, split):
-    """Tokenized rows of a split; tokenized once for all stages of a model."""
+    """Tokenized rows of a split, kept for all stages of the tokenizer."""
+    examples = self.splits[split]
+    if isinstance(model.tokenizer, text_heads.FeatureTable):  # of one stage
+      return tokenize(model, examples, self.max_length)[0]
     key = split, model.tokenizer, type(model.network)
     if key not in self._tokenized:
-      examples = self.splits[split]
       self._tokenized[key] = tokenize(model, examples, self.max_length)[0]
     return self._tokenized[key]
 

@@ -20,7 +20,7 @@ from w2s_jax import predict
 from w2s_jax import stages
 from w2s_jax import train as train_lib
 from w2s_jax import weak_labels
-from w2s_jax.models import heads as language_model
+from w2s_jax.models import language_model
 from w2s_jax.runtime import files
 
 # Number of checkpoints considered for early stopping, the last one included.

@@ -15,6 +15,7 @@ from w2s_jax import errors
 from w2s_jax import graph
 from w2s_jax import metrics
 from w2s_jax import weak_labels
+from w2s_jax.models import model as model_lib
 from w2s_jax.runtime import files
 from w2s_jax.runtime import lock
 
@@ -111,7 +112,7 @@ def student(config, chain, loss, generative):
 
   def name(key):
     spec = config.models[key]
-    return adapted_name(spec.name, spec.adapt.method)
+    return adapted_name(model_lib.name_of(spec), spec.adapt.method)
 
   return dict(
     task=config.task,

@@ -20,6 +20,7 @@ from w2s_jax import evaluate
 from w2s_jax import sharding
 from w2s_jax import weak_labels
 from w2s_jax.models import heads
+from w2s_jax.models import text_heads
 from w2s_jax.models import tokenizers
 from w2s_jax.runtime import files
 from w2s_jax.tasks import examples as examples_lib
@@ -43,8 +44,8 @@ def on_features(model, features, parts):
   examples = examples_lib.union(parts)
   rows_N = [row_of[id_] for id_ in examples.ids.tolist()]
   return model._replace(
-    network=heads.Probe(model.network.config, model.network.num_classes),
-    tokenizer=heads.FeatureTable(
+    network=text_heads.Probe(model.network.config, model.network.num_classes),
+    tokenizer=text_heads.FeatureTable(
       model.tokenizer, examples.inputs, arrays['features'][rows_N]
     ),
     init=_zero_head(model.network),
@@ -109,7 +110,7 @@ def features(job, *, model, seed, start, rows, evaluation):
   params = initial_params(job, model, start=start, seed=seed)
   features_NxD = evaluate.outputs(
     job,
-    heads.Features(model.network.config),
+    text_heads.Features(model.network.config),
     {'transformer': params['transformer']},
     evaluate.tokenize(model, rows, evaluation.max_length)[0],
     buckets=evaluation.buckets(model),

@@ -1,7 +1,9 @@
-"""Model fields of a config to a network, a tokenizer and parameters."""
+"""Builds models: config fields to a network, a tokenizer and parameters."""
 
 import dataclasses
 import functools
+import pathlib
+import re
 from typing import Any
 from typing import Callable
 from typing import NamedTuple
@@ -19,57 +21,114 @@ from w2s_jax.models import transformer
 
 
 class Model(NamedTuple):
-  name: str
-  network: Any  # one of heads.py
+  name: str  # in tables and folder names
+  network: Any  # a head with its trunk, see heads.py
   tokenizer: Any
-  init: Callable  # init(mesh, seed) -> params, placed on the mesh
-  identity: dict  # all that decides what it computes at first, for stage keys
-  weights: str  # as in the config; where the parameters came from
+  init: Callable  # (mesh, seed) -> initial parameters, placed on the mesh
+  identity: dict  # all that decides its outputs before training; in stage keys
+  weights: str  # as in the config
   num_parameters: int
 
   def starting_from(self, init, **identity):
-    """The same model with other initial parameters, of another identity."""
+    """Replaces the initial parameters; `identity` says where they are from."""
     return self._replace(init=init, identity={**self.identity, **identity})
 
 
-def build(
-  *,
-  name,
-  weights,
-  num_layers,
-  head,
-  head_init,
-  head_tokens,
-  prompt,
-  dropout,
-  dtype,
-  param_dtype,
-  remat,
-  inputs,
-  num_classes,
-):
-  """Model of a config's `models`.
+def build(spec, task):
+  """Builds the model of one entry of config.models for a task.
 
   Args:
-    name: shown in tables and folder names.
-    weights: 'asset:NAME', 'hf:OWNER/NAME@REVISION', a Hugging Face folder, or
-      'random:PRESET'.
-    num_layers: keeps the first so many layers of the weights, -1 all; with 0
-      the model is a bag of token embeddings.
-    head: 'classify', a linear map of the pooled states, or 'verbalize': the
-      next of `head_tokens`, one token a class, after `prompt` with the text.
-    head_init: 'zero', or 'token_rows': the embeddings of `head_tokens` (paper
-      appendix A.1). A board model brings its own head, and a model that writes
-      has none.
-    dropout: rate while training. dtype: of the trunk's computation.
-    param_dtype: of the parameters. remat: computes activations twice to store
-      fewer.
-    inputs: of the task, 'text' or 'position'. num_classes: of the task.
+    spec: mapping with the fields below; `train` and `adapt` are ignored.
+      name: shown in tables and folder names; '' is derived, see name_of.
+      weights: 'asset:NAME', 'hf:OWNER/NAME@REVISION', a Hugging Face folder, or
+        'random:PRESET'.
+      num_layers: keeps the first so many layers of the weights, -1 all; with 0
+        the model is a bag of token embeddings.
+      head: 'classify', a linear map of the pooled states, or 'verbalize', the
+        logits of `head_tokens`, one token per class, after `prompt`. Board
+        models and generators have a head of their own.
+      head_init: of a 'classify' head: 'zero', or 'token_rows', the embeddings
+        of `head_tokens` (paper appendix A.1).
+      head_tokens: one token for each class.
+      prompt: template with one '{text}'.
+      dropout: rate during training.
+      dtype: of the trunk's activations, 'float32' or 'bfloat16'.
+      param_dtype: of the parameters, the same.
+      remat: recomputes activations in the backward pass to save memory.
+    task: tasks.task.Task; its inputs and num_classes decide on the head.
 
   Raises:
     ValueError, FileNotFoundError: a field does not fit; the field is named.
   """
-  folder = folder_of(weights)
+  folder = folder_of(spec['weights'])
+  architecture = _architecture(spec, folder)
+  tokenizer = _tokenizer(folder, architecture, task.inputs)
+  if spec['head'] not in ('classify', 'verbalize'):
+    raise errors.UserError(
+      f"head={spec['head']!r} must be 'classify' or 'verbalize'."
+    )
+  verbalizes = spec['head'] == 'verbalize'
+  head_ids = []
+  if verbalizes or spec['head_init'] != 'zero':
+    head_ids = _head_ids(spec, tokenizer, task.num_classes)
+  network = heads.choose(
+    task.inputs,
+    architecture,
+    task.num_classes,
+    label_ids=head_ids if verbalizes else None,
+  )
+  identity = {
+    'weights': pretrained.fingerprint(folder) if folder else spec['weights'],
+    'architecture': dataclasses.asdict(architecture),
+    'head': type(network).__name__,
+    'num_classes': task.num_classes,
+    'head_ids': head_ids,
+  }
+  if verbalizes:
+    tokenizer = tokenizers.Prompted(tokenizer, spec['prompt'])
+    identity['prompt'] = spec['prompt']
+  shapes = jax.tree.leaves(heads.parameter_shapes(network))
+  return Model(
+    name=name_of(spec),
+    network=network,
+    tokenizer=tokenizer,
+    init=functools.partial(initial, network, folder, head_ids),
+    identity=identity,
+    weights=spec['weights'],
+    num_parameters=sum(x.size for x in shapes),
+  )
+
+
+def name_of(spec):
+  """Returns the name of a spec, by default that of its weights.
+
+  It is the last part of the weights, and ends in '-l<num_layers>' where only
+  the first layers are kept: 'asset:minilm-l6' with num_layers=0 is 'minilm-l0',
+  'hf:EleutherAI/pythia-70m@step3000' is 'pythia-70m@step3000'. No file is read.
+
+  Raises:
+    ValueError: the weights have no such part, as '..'.
+  """
+  if spec['name']:
+    return spec['name']
+  path, _, revision = spec['weights'].partition('@')
+  kind, _, rest = path.partition(':')
+  known = kind in ('asset', 'hf', 'random')
+  name = pathlib.PurePosixPath(rest if known else spec['weights']).name
+  if name in ('', '..'):
+    raise errors.UserError(
+      f"name='' and weights={spec['weights']!r} end in no name; set `name`."
+    )
+  if known and revision:
+    name += f'@{revision.replace("/", "-")}'  # names are parts of folder names
+  if spec['num_layers'] >= 0:
+    name = re.sub(r'-l\d+$', '', name) + f'-l{spec["num_layers"]}'
+  return name
+
+
+def _architecture(spec, folder):
+  """Returns the TransformerConfig of the weights with the fields of a spec."""
+  weights, num_layers = spec['weights'], spec['num_layers']
   if folder is None:
     preset = weights.partition(':')[2]
     if preset not in transformer.PRESETS:
@@ -77,76 +136,43 @@ def build(
         f'weights={weights}: the presets are '
         f'{", ".join(sorted(transformer.PRESETS))}.'
       )
-    architecture, source = transformer.PRESETS[preset], weights
+    architecture = transformer.PRESETS[preset]
   else:
     architecture = pretrained.read_config(folder)
-    source = pretrained.fingerprint(folder)
   if not -1 <= num_layers <= architecture.num_layers:
     raise errors.UserError(
-      f'{name}: num_layers={num_layers}, but {weights} has '
+      f'num_layers={num_layers}, but {weights} has '
       f'{architecture.num_layers} layers; -1 keeps all.'
     )
-  if num_layers == -1:
-    num_layers = architecture.num_layers
-  for field, value in {'dtype': dtype, 'param_dtype': param_dtype}.items():
-    if value not in ('float32', 'bfloat16'):
+  for field in ('dtype', 'param_dtype'):
+    if spec[field] not in ('float32', 'bfloat16'):
       raise errors.UserError(
-        f"{name}: {field}={value!r}: use 'float32' or 'bfloat16'."
+        f"{field}={spec[field]!r}: use 'float32' or 'bfloat16'."
       )
-  architecture = dataclasses.replace(
+  return dataclasses.replace(
     architecture,
-    num_layers=num_layers,
-    dropout=dropout,
-    dtype=dtype,
-    param_dtype=param_dtype,
-    remat=remat,
-  )
-  tokenizer = _tokenizer(folder, architecture, inputs)
-  if head not in ('classify', 'verbalize'):
-    raise errors.UserError(f"head={head!r} must be 'classify' or 'verbalize'.")
-  verbalizes = head == 'verbalize'
-  head_ids = []
-  if verbalizes or head_init != 'zero':
-    head_ids = _head_ids(tokenizer, head_init, head_tokens, num_classes)
-  network = heads.choose(
-    inputs,
-    architecture,
-    num_classes,
-    label_ids=head_ids if verbalizes else None,
-  )
-  identity = {
-    'weights': source,
-    'architecture': dataclasses.asdict(architecture),
-    'head': type(network).__name__,
-    'num_classes': num_classes,
-    'head_ids': head_ids,
-  }
-  if verbalizes:
-    tokenizer = tokenizers.Prompted(tokenizer, prompt)
-    identity['prompt'] = prompt
-  shapes = jax.tree.leaves(heads.parameter_shapes(network))
-  return Model(
-    name=name,
-    network=network,
-    tokenizer=tokenizer,
-    init=functools.partial(initial, network, folder, head_ids),
-    identity=identity,
-    weights=weights,
-    num_parameters=sum(x.size for x in shapes),
+    num_layers=architecture.num_layers if num_layers == -1 else num_layers,
+    **{k: spec[k] for k in ('dropout', 'dtype', 'param_dtype', 'remat')},
   )
 
 
 def folder_of(weights):
-  """Where the `weights` of a config lie, see hub.py; None for random ones."""
+  """Returns the folder of `weights`, fetched if absent; None for random ones.
+
+  See model_folder.py.
+  """
   return None if weights.startswith('random:') else model_folder.folder(weights)
 
 
 def initial(network, folder, head_ids, mesh, seed):
-  """Parameters of a network before any training, placed on a mesh.
+  """Returns the parameters of a network before training, placed on a mesh.
 
   Args:
-    folder: of the pretrained weights, or None for random ones of `seed`.
-    head_ids: tokens whose embeddings become the head, or none.
+    network: a head with its trunk.
+    folder: of the pretrained weights, or None for random ones drawn by `seed`.
+    head_ids: token ids whose embeddings initialise the head; may be empty.
+    mesh: of devices.
+    seed: of random weights.
   """
   if folder is None:
     params = _random(network, mesh)(jax.random.key(seed))
@@ -161,10 +187,10 @@ def initial(network, folder, head_ids, mesh, seed):
 
 @functools.lru_cache(maxsize=4)
 def _random(network, mesh):
-  """Jitted key -> parameters; compiled once for all stages and seeds."""
+  """Returns jitted key -> parameters, compiled once for all seeds."""
 
   def params(key):
-    return network.init(key, *heads.dummy_inputs(network))['params']
+    return network.init(key, *network.dummy_inputs(1))['params']
 
   place = sharding.tree_sharding(mesh, heads.parameter_shapes(network))
   return jax.jit(params, out_shardings=place)
@@ -183,7 +209,7 @@ def _from_folder(folder, network, mesh):
   )
   params = {'transformer': trunk, **pretrained.load_head(folder, place=place)}
   shapes = heads.parameter_shapes(network)
-  if 'head' in shapes:  # of a classifier: starts at zero
+  if 'head' in shapes:  # a new head starts at zero
     zeros_DxC = np.zeros(shapes['head']['kernel'].shape, np.float32)
     params['head'] = {'kernel': place('head/kernel', zeros_DxC)}
   return params
@@ -199,7 +225,9 @@ def _tokenizer(folder, architecture, inputs):
   return tokenizers.word_hash(architecture.vocab_size)
 
 
-def _head_ids(tokenizer, head_init, head_tokens, num_classes):
+def _head_ids(spec, tokenizer, num_classes):
+  """Returns the token id of each class."""
+  head_init, head_tokens = spec['head_init'], spec['head_tokens']
   if head_init not in ('zero', 'token_rows'):
     raise errors.UserError(
       f"head_init={head_init!r} must be 'zero' or 'token_rows'."

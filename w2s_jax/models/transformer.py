@@ -8,7 +8,7 @@ alone, never from a token id. A row may hold S texts, one behind the other: with
 
 A decoder also continues texts: with `first_B` it takes new tokens from that
 place of each row on, and finds the keys and values of those before them in the
-Flax collection 'cache', see decoding.py.
+Flax collection 'cache', see language_model.py.
 
 Shapes: B batch, L length, T = B * L tokens, D embed, H heads, G heads of keys
 and values, K head width, M positions that have keys, F hidden width of the MLP,
@@ -31,6 +31,8 @@ from w2s_jax.tasks import chess
 PRESETS = presets.PRESETS
 TransformerConfig = presets.TransformerConfig
 
+# Matmuls on TPU are bfloat16 by default; outputs are not.
+EXACT = jax.lax.Precision.HIGHEST
 _ACTIVATIONS = {
   'relu': nn.relu,
   'gelu': functools.partial(nn.gelu, approximate=False),
@@ -390,6 +392,6 @@ def next_token_logits(x_RxD, params, config):
   """Float32 logits_RxV of the token after each state, by a trunk's params."""
   table_VxD = sharding.gather(output_table(params)).astype(jnp.float32)
   logits_RxV = jnp.matmul(
-    x_RxD.astype(jnp.float32), table_VxD.T, precision=jax.lax.Precision.HIGHEST
+    x_RxD.astype(jnp.float32), table_VxD.T, precision=EXACT
   )
   return _cap(logits_RxV, config.logits_cap)
