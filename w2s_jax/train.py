@@ -332,7 +332,7 @@ def _fit_population(
             checkpoint_lib.save_params(
               member.folder / 'snapshots' / str(step), params
             )
-        stop = preemption.is_asked()
+        stop = preemption.stop_requested()
         if step > first_step and (stop or step % checkpoint_every == 0):
           log.flush()
           for saved, single, iterator in zip(
