@@ -38,9 +38,10 @@ _HEARTBEAT = 60
 
 
 def main():
-  import jax
-
   from w2s_jax.runtime import preemption
+
+  preemption.listen()
+  import jax
 
   if DISTRIBUTED.value or COORDINATOR.value:
     jax.distributed.initialize(
@@ -51,7 +52,7 @@ def main():
     )
     if not launch.TRACEBACK.value:
       faulthandler.disable()  # jax says why it ends with a lost process
-  with preemption.failing_alone():
+  with preemption.exit_on_peer_failure():
     run()
 
 
@@ -70,13 +71,12 @@ def run():
   configs = points()
   if POINT.value is not None:
     configs = [chosen(configs, POINT.value)]
-  preemption.listen()
   try:
     for config in with_data(configs, console):
       study.run(config, workdir, console=console)
   except preemption.Preempted as e:
     console.print(f'{e}; the same command goes on from there.')
-    sys.exit(preemption.EXIT_CODE)
+    sys.exit(preemption.exit_code())
   if primary and POINT.value is None:
     from w2s_jax.report import (
       report,

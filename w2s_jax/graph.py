@@ -267,7 +267,7 @@ class Runner:
       for stage in stages
       if stage.key not in self._finished
     }
-    if waiting and preemption.is_asked():
+    if waiting and preemption.stop_requested():
       raise preemption.Preempted(f'stopped before {next(iter(waiting))}')
 
     def build(jobs):

@@ -119,7 +119,7 @@ def _fit_group(model, members, started):
           for member, params in zip(members, singles(state.params)):
             path = member['folder'] / 'snapshots' / str(step)
             checkpoint.save_params(path, params, name=member['name'])
-        stop = preemption.is_asked()
+        stop = preemption.stop_requested()
         if step > first_step and (
           stop or step % first['checkpoint_every'] == 0
         ):

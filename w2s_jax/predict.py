@@ -72,7 +72,7 @@ def predict(
     ) as answer,
   ):
     for index, length in plan:
-      if preemption.is_asked():
+      if preemption.stop_requested():
         while waiting:
           outputs.add(*waiting.popleft())
         outputs.save_shard()

@@ -290,7 +290,7 @@ def fit(
           before_save()
           path = folder / 'snapshots' / str(step)
           checkpoint.save_params(path, state.params, name=name)
-        stop = preemption.is_asked()
+        stop = preemption.stop_requested()
         if step > first_step and (stop or step % checkpoint_every == 0):
           log.flush()
           checkpoints.save(step, state, batches.get_state())

@@ -105,8 +105,8 @@ class Runtime:
       missing = []
       # In the order of their names, so that no two jobs wait for each other.
       for job in sorted(jobs, key=lambda job: job.folder.name):
-        held = _start(job, locks)
-        if held:
+        is_missing, held = _start(job, locks)
+        if is_missing:
           missing.append(dataclasses.replace(job, held=held))
       if missing:
         missing.sort(key=lambda job: self.positions.get(job.folder.name, 0))
@@ -146,8 +146,8 @@ class Job:
     return self.runtime.mesh
 
   def check_lock(self):
-    """Raises an error if another job has taken over this stage."""
-    if jax.process_index() == 0 and hasattr(self.held, 'check'):
+    """Raises lock.LostError if another job has taken over this stage."""
+    if self.held:
       self.held.check()
 
   def logger(self):
@@ -177,9 +177,9 @@ class Job:
 
 
 def _start(job, locks):
-  """The lock of a stage that has to be made here; None where it is done."""
+  """(whether a stage has to be made here, its lock on the first process)."""
   _check_same(job)
-  folder, held = job.folder, True
+  folder, held = job.folder, None
   done = folder / 'DONE'
   if jax.process_index() == 0 and not done.exists():
     fresh = not folder.exists()
@@ -196,12 +196,12 @@ def _start(job, locks):
       (folder / 'LOCK').unlink(missing_ok=True)
     files.load_record(done)  # raises DamagedError
     job.print('cached')
-    return None
+    return False, None
   if jax.process_index() == 0:
     job.print('start' if fresh else 'resume')
     files.write_atomically(folder / 'config.json', pretty_json(job.config))
   barrier(f'{job.name}-start')
-  return held
+  return True, held
 
 
 def pretty_json(value):
