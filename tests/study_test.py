@@ -1,13 +1,19 @@
 """A whole study: what it trains, what it keeps, what it may not see."""
 
 import dataclasses
+import gzip
 import json
 import shutil
 
 import numpy as np
 import pytest
+import rich.console
 
+from w2s_jax import errors
+from w2s_jax import graph
+from w2s_jax import losses
 from w2s_jax import study
+from w2s_jax import weak_labels
 
 import tiny
 
@@ -35,7 +41,7 @@ def rows(workdir):
   return [json.loads(line) for line in lines]
 
 
-def test_one_row_for_each_seed_says_what_the_predictions_say(finished):
+def test_one_row_for_each_seed_agrees_with_the_predictions(finished):
   found = rows(finished)
   assert [(row['loss'], row['seed']) for row in found] == [
     ('xent', 0),
@@ -119,7 +125,8 @@ def test_second_loss_trains_only_the_student(workdir):
 def test_other_weak_recipe_keeps_ceiling_and_zero_shot(workdir):
   before = tiny.files(workdir / 'stages')
   names = tiny.stage_names(workdir)
-  tiny.run(workdir, **FIELDS | {'models.weak.train.weight_decay': 0.5})
+  other = {'models.weak.train.weight_decay': 0.5}
+  tiny.run(workdir, **FIELDS | other, variant='decay .5')
   new = tiny.stage_names(workdir) - names
   assert sorted(name.split('-')[0] for name in new) == [
     'labels',
@@ -128,7 +135,128 @@ def test_other_weak_recipe_keeps_ceiling_and_zero_shot(workdir):
   ]
   after = tiny.files(workdir / 'stages')
   assert {name: after[name] for name in before} == before
-  assert len(rows(workdir)) == 2  # the row of this seed was replaced
+  assert sorted((row['variant'], row['seed']) for row in rows(workdir)) == [
+    ('', 0),
+    ('', 1),
+    ('decay .5', 0),
+  ]
+
+
+@pytest.mark.parametrize(
+  'field, value, named',
+  [
+    ('models.weak.train.weight_decay', 0.5, 'weak.train.weight_decay: 0.01'),
+    ('models.strong.num_layers', 1, 'architecture.num_layers: 2 and 1'),
+    ('data.splits.transfer', 32, 'slice.transfer: 64 and 32'),
+  ],
+)
+def test_another_recipe_of_the_same_name_is_refused(
+  field, value, named, workdir
+):
+  before = tiny.files(workdir)
+  with pytest.raises(errors.UserError, match="variant=''.*would") as raised:
+    tiny.run(
+      workdir, **FIELDS | {field: value, 'models.strong.name': 'tiny-l2'}
+    )
+  assert named in str(raised.value)
+  assert tiny.files(workdir) == before
+
+
+def test_a_changed_loss_function_trains_anew(workdir, monkeypatch):
+  def xent(logits_BxC, labels_BxC, *, weight_B, step_fraction):
+    return 2 * losses.xent(
+      logits_BxC,
+      labels_BxC,
+      weight_B=weight_B,
+      step_fraction=step_fraction,
+    )
+
+  monkeypatch.setitem(losses.LOSSES, 'xent', xent)
+  with pytest.raises(errors.UserError, match='loss.source'):
+    tiny.run(workdir, **FIELDS)
+  names = tiny.stage_names(workdir)
+  tiny.run(workdir, **FIELDS, variant='twice')
+  new = tiny.stage_names(workdir) - names
+  kinds = sorted(name.split('-')[0] for name in new)
+  assert kinds == ['ceiling', 'labels', 'student', 'weak']
+
+
+def test_rows_of_every_split_can_be_read_by_people(finished):
+  evaluated, halves = tiny.splits()
+  for name, examples in {
+    'test': evaluated['test'],
+    'transfer-seed0': halves[0][1],
+  }.items():
+    (path,) = finished.glob(f'rows/{name}-*.jsonl.gz')
+    found = [
+      json.loads(x) for x in gzip.decompress(path.read_bytes()).splitlines()
+    ]
+    assert [row['id'] for row in found] == examples.ids.tolist()
+    assert [row['text'] for row in found] == examples.inputs
+    assert [row['label'] for row in found] == (
+      examples.label_probs_NxC.argmax(1).tolist()
+    )
+    assert {row['split'] for row in found} == {name}
+
+
+def mean(*labels):
+  """The mean of the probabilities of several supervisors."""
+  first, *others = labels
+  others = [weak_labels.join(first.ids_N, x) for x in others]
+  probs = np.mean([x.probs_NxC for x in (first, *others)], axis=0)
+  return weak_labels.Labels(first.ids_N, probs)
+
+
+def surest_half(labels):
+  top_N = labels.probs_NxC.max(1)
+  kept_N = top_N > np.median(top_N)
+  return weak_labels.Labels(labels.ids_N[kept_N], labels.probs_NxC[kept_N])
+
+
+def taught_by_two(s, supervisor, rows):
+  """The surest labels of the mean of a supervisor and a larger one."""
+  weak = s.slices.weak
+  other = study.train(s, 'weak', 'strong', weak, study.truth(weak))
+  each = [study.predicted(s, x, rows) for x in (supervisor, other)]
+  return graph.Call(surest_half, (graph.Call(mean, tuple(each)),))
+
+
+def test_a_study_whose_supervisor_is_the_mean_of_two(workdir):
+  names = tiny.stage_names(workdir)
+
+  def describe(s):
+    return study.students(s, taught_by_two)
+
+  study.run(
+    tiny.config(**FIELDS, variant='two'),
+    workdir,
+    console=rich.console.Console(quiet=True),
+    describe=describe,
+  )
+  new = tiny.stage_names(workdir) - names
+  kinds = sorted(name.split('-')[0] for name in new)
+  assert kinds == ['labels', 'student', 'weak']
+  (row,) = [row for row in rows(workdir) if row['variant'] == 'two']
+  assert row['rows'] == 32  # of 64
+  labels = {
+    name.split('-')[3]: tiny.arrays(
+      workdir / 'stages' / name / 'weak_labels.npz'
+    )
+    for name in tiny.stage_names(workdir)
+    if name.startswith('labels-') and '-seed0-' in name
+  }
+  _, halves = tiny.splits()
+  transfer = halves[0][1]
+  given = mean(
+    *(weak_labels.Labels(x['ids'], x['probs']) for x in labels.values())
+  )
+  kept = surest_half(given)
+  truth = weak_labels.join(
+    kept.ids_N,
+    weak_labels.ground_truth(transfer.take(np.isin(transfer.ids, kept.ids_N))),
+  )
+  right = kept.probs_NxC.argmax(1) == truth.probs_NxC.argmax(1)
+  assert row['weak_label_accuracy'] == pytest.approx(right.mean())
 
 
 def test_ground_truth_of_the_transfer_half_cannot_reach_the_student(
@@ -136,15 +264,13 @@ def test_ground_truth_of_the_transfer_half_cannot_reach_the_student(
 ):
   load_splits = study.load_splits
 
-  def opposite(*args, **kwargs):
-    evaluated, halves = load_splits(*args, **kwargs)
-    for seed, (weak_half, transfer_half) in halves.items():
+  def opposite(config):
+    evaluated, slices = load_splits(config)
+    for seed, (weak_half, (transfer_half,)) in slices.items():
       wrong_NxC = 1 - transfer_half.label_probs_NxC
-      halves[seed] = [
-        weak_half,
-        dataclasses.replace(transfer_half, label_probs_NxC=wrong_NxC),
-      ]
-    return evaluated, halves
+      wrong = dataclasses.replace(transfer_half, label_probs_NxC=wrong_NxC)
+      slices[seed] = slices[seed]._replace(weak=weak_half, transfer=(wrong,))
+    return evaluated, slices
 
   monkeypatch.setattr(study, 'load_splits', opposite)
   tiny.run(tmp_path, **FIELDS)
@@ -168,8 +294,22 @@ def test_ground_truth_of_the_transfer_half_cannot_reach_the_student(
   'fields, says',
   [
     ({'seeds': ('a',)}, "seeds: 'a'"),
-    ({'seeds': (0, 1, 0)}, 'seeds=.*: each must stand there once'),
+    ({'seeds': (0, 1, 0)}, 'seeds=.*: a seed is repeated'),
     ({'checkpoint_every': 0}, 'checkpoint_every=0'),
+    ({'seeds': ()}, 'seeds=.* one or more'),
+    ({'losses': ()}, 'losses=.* one or more'),
+    ({'generative': ()}, 'generative=.* one or more'),
+    ({'students': ()}, 'students is empty'),
+    ({'data.splits.weak': 0}, 'data.splits.weak=0 must be at least 1, or -1'),
+    ({'data.max_length': 0}, 'data.max_length=0'),
+    ({'models.weak.train.learning_rate': float('nan')}, 'learning_rate=nan'),
+    ({'models.weak.train.learning_rate': float('inf')}, 'learning_rate=inf'),
+    ({'models.weak.train.learning_rate': -1e-3}, 'learning_rate=-0.001'),
+    ({'models.weak.train.weight_decay': -0.1}, 'weight_decay=-0.1'),
+    ({'models.weak.train.clip_norm': 0.0}, r'clip_norm=0.0 .* above 0'),
+    ({'models.weak.train.warmup': 1.5}, r'train.warmup=1.5 .*\[0, 1\]'),
+    ({'models.weak.dropout': 1.0}, r'weak.dropout=1.0 .*\[0, 1\)'),
+    ({'models.weak.train.freeze': '['}, r"'\[' is not a regular expression"),
     ({'models.strong.train.epochs': 0}, 'models.strong.train.epochs=0'),
     ({'models.weak.train.decay': 'fast'}, "weak.train: decay='fast'"),
     ({'models.strong.train.freeze': 'x'}, "strong.train: freeze='x' matches 0"),

@@ -21,11 +21,13 @@ from configs import nlp
 from w2s_jax import adapt
 from w2s_jax import batching
 from w2s_jax import checkpoint
+from w2s_jax import losses
 from w2s_jax import sharding
 from w2s_jax import study
 from w2s_jax import train
 from w2s_jax.models import text_heads
 from w2s_jax.models import transformer
+from w2s_jax.runtime import files as files_lib
 from w2s_jax.runtime import logger
 
 ROOT = pathlib.Path(__file__).parents[1]
@@ -65,9 +67,9 @@ def config(**fields):
 
 
 def splits(seeds=(0,)):
-  """study.load_splits of the tiny study."""
-  c = config()
-  return study.load_splits(c.task, c.data, seeds=seeds, num_transfer=1)
+  """Evaluated splits, and [weak half, transfer half] by seed."""
+  evaluated, slices = study.load_splits(config(seeds=seeds))
+  return evaluated, {s: [x.weak, *x.transfer] for s, x in slices.items()}
 
 
 def run(workdir, **fields):
@@ -247,7 +249,7 @@ def stopping_logger(at_step):
 
 
 RECIPE = train.Recipe(
-  loss='xent',
+  loss=losses.xent,
   loss_args=(),
   total_steps=0,  # filled in by `fit`
   learning_rate=1e-2,
@@ -274,7 +276,7 @@ def fit(
   logger_class=logger.Logger,
   recipe=RECIPE,
 ):
-  """train.fit on little; returns the trained params and the metrics' lines."""
+  """train.fit on few rows; returns the trained params and the metrics."""
   model = model or network()
   examples = examples or rows(24)
   plan = batching.EpochPlan(
@@ -287,7 +289,8 @@ def fit(
   trainable, frozen = adapt.split(
     random_params(model, mesh), freeze=freeze, lora=lora
   )
-  member = train.Member(
+  trained = train.fit(
+    model=model,
     trainable=trainable,
     frozen=frozen,
     folder=folder,
@@ -298,10 +301,6 @@ def fit(
     plan=plan,
     recipe=recipe._replace(total_steps=len(plan)),
     seed=seed,
-  )
-  (trained,) = train.fit(
-    model=model,
-    members=[member],
     mesh=mesh,
     checkpoint_every=checkpoint_every,
     name='student',
@@ -316,5 +315,4 @@ def metrics(folder):
 
 
 def arrays(path):
-  with np.load(path) as loaded:
-    return dict(loaded)
+  return files_lib.load_arrays(path)
