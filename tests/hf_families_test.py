@@ -1,4 +1,5 @@
 import dataclasses
+import json
 
 import pytest
 
@@ -265,8 +266,18 @@ def test_a_model_of_no_family_is_refused():
 def test_equal_models_are_equal_configs():
   config = TINY['qwen2']
   assert dataclasses.replace(config, head_dim=4, query_scalar=4) == config
-  assert dataclasses.replace(config, num_kv_heads=4).num_kv_heads == 0
-  fields = dataclasses.asdict(TINY['llama 3.1'])
-  fields['rope_scaling'] = list(fields['rope_scaling'])  # from JSON
+  default = dataclasses.replace(config, num_kv_heads=None)
+  spelled_out = dataclasses.replace(config, num_kv_heads=4)
+  assert spelled_out == default and hash(spelled_out) == hash(default)
+  assert default != config and default != 'a config'
+
+
+@pytest.mark.parametrize('name', [*TINY, *PRESETS])
+def test_a_config_is_whole_in_json(name):
+  config = TINY.get(name) or PRESETS[name]
+  fields = json.loads(json.dumps(dataclasses.asdict(config)))
   again = presets.TransformerConfig(**fields)
-  assert hash(again) == hash(TINY['llama 3.1']) and again == TINY['llama 3.1']
+  assert again == config and hash(again) == hash(config)
+  for field in fields:
+    value = (99.0,) if field == 'rope_scaling' else 99
+    assert dataclasses.replace(config, **{field: value}) != config, field

@@ -337,7 +337,7 @@ _BOARD = Family(
   },
   activation='activation',
   fixed=dict(
-    max_positions=0, causal=False, norm='pre', pooling='mean', reads='board'
+    max_positions=None, causal=False, norm='pre', pooling='mean', reads='board'
   ),
   only=dict(vocab_size=chess.VOCAB_SIZE),
   defaults={},
@@ -408,14 +408,9 @@ def plain_name(family, name):
 
 
 # Fields of ours that a config.json may leave out or set to null.
-_ABSENT = dict(
-  num_kv_heads=0,
-  head_dim=0,
-  query_scalar=0,
-  attention_cap=0.0,
-  logits_cap=0.0,
-  window=0,
-  rope_scaling={},
+_OPTIONAL = (
+  *('num_kv_heads', 'head_dim', 'query_scalar', 'attention_cap', 'logits_cap'),
+  *('window', 'rope_scaling'),
 )
 
 
@@ -445,11 +440,12 @@ def read(stored, path):
   check(family.activation, stored.get(family.activation), list(_ACTIVATIONS))
   if family is _GPT2 and 'n_embd' in stored:
     stored.setdefault('n_inner', 4 * stored['n_embd'])
-  sizes = {
-    ours: stored.get(theirs, _ABSENT.get(ours))
-    for ours, theirs in family.sizes.items()
-  }
-  absent = [family.sizes[k] for k, size in sizes.items() if size is None]
+  sizes = {ours: stored.get(theirs) for ours, theirs in family.sizes.items()}
+  absent = [
+    family.sizes[ours]
+    for ours, size in sizes.items()
+    if size is None and ours not in _OPTIONAL
+  ]
   if absent:
     raise errors.UserError(f'{path} lacks {", ".join(absent)}.')
   if scaling := sizes.get('rope_scaling'):
@@ -457,11 +453,12 @@ def read(stored, path):
     check('rope_scaling type', kind, list(_SCALINGS))
     trained = {_SCALINGS['llama3'][-1]: sizes['max_positions']}
     scaling = trained | scaling
-    sizes['rope_scaling'] = [scaling.get(name) for name in _SCALINGS[kind]]
-    if None in sizes['rope_scaling']:
+    values = tuple(scaling.get(name) for name in _SCALINGS[kind])
+    if None in values:
       raise errors.UserError(
         f'{path}: rope_scaling lacks one of {_SCALINGS[kind]}.'
       )
+    sizes['rope_scaling'] = values or None
   layer_types = stored.get('layer_types', [])
   if family.full_every:
     sizes['full_every'] = stored.get(
@@ -469,13 +466,18 @@ def read(stored, path):
     )
     if _FULL in layer_types:
       sizes['full_every'] = 1 + layer_types.index(_FULL)
+    elif len(layer_types) >= sizes['full_every']:
+      sizes['full_every'] = None
   is_float = {
-    field.name: field.type is float
+    field.name: field.type in (float, float | None)
     for field in dataclasses.fields(presets.TransformerConfig)
   }
   config = presets.TransformerConfig(
     activation=_ACTIVATIONS[stored[family.activation]],
-    **{k: float(v) if is_float[k] else v for k, v in sizes.items()},
+    **{
+      name: float(x) if is_float[name] and x is not None else x
+      for name, x in sizes.items()
+    },
     **family.fixed,
   )
   if layer_types:
@@ -543,10 +545,7 @@ def _fields(family, config):
   ours = dataclasses.asdict(config) | dict(
     num_kv_heads=config.kv_heads,
     head_dim=config.head_width,
-    query_scalar=config.query_scalar or config.head_width,
-    attention_cap=config.attention_cap or None,
-    logits_cap=config.logits_cap or None,
-    window=config.window or None,
+    query_scalar=config.query_width,
     rope_scaling=None,
   )
   for kind, names in _SCALINGS.items():

@@ -99,7 +99,7 @@ def attention_mask(position_BxL, length, num_keys, *, causal, window):
   if causal:
     query_BxLx1 = position_BxL[:, :, None]
     mask_BxLxM &= key_1x1xM <= query_BxLx1
-    if window:
+    if window is not None:
       mask_BxLxM &= key_1x1xM > query_BxLx1 - window
   return mask_BxLxM[:, None]
 
@@ -120,10 +120,10 @@ def rotary_frequencies(config, *, window):
   """
   width = int(config.head_width * config.rotary_fraction)
   exponent_X = np.arange(0, width, 2) / width
-  if window and config.window_rope_base:
+  if window and config.window_rope_base is not None:
     return config.window_rope_base**-exponent_X
   frequency_X = config.rope_base**-exponent_X
-  if not config.rope_scaling:
+  if config.rope_scaling is None:
     return frequency_X
   factor, *bounds = config.rope_scaling
   if not bounds:
@@ -163,7 +163,7 @@ class Attention(nn.Module):
     q_BxHxLxK = self._heads('query', config.num_heads, x_TxD, shape)
     k_BxGxLxK = self._heads('key', config.kv_heads, x_TxD, shape)
     v_BxGxMxK = self._heads('value', config.kv_heads, x_TxD, shape)
-    if config.rotary_fraction:
+    if config.rotary_fraction is not None:
       frequency_X = rotary_frequencies(config, window=self.window)
       q_BxHxLxK = _rotate(q_BxHxLxK, position_BxL, frequency_X)
       k_BxGxLxK = _rotate(k_BxGxLxK, position_BxL, frequency_X)
@@ -176,7 +176,7 @@ class Attention(nn.Module):
       length,
       k_BxGxMxK.shape[2],
       causal=config.causal,
-      window=self.window and config.window,
+      window=config.window if self.window else None,
     )
     out_BxHxLxK = self._attend(q_BxHxLxK, k_BxGxMxK, v_BxGxMxK, mask_BxHxLxM)
     out_TxD = out_BxHxLxK.transpose(0, 2, 1, 3).reshape(len(x_TxD), -1)
@@ -192,13 +192,12 @@ class Attention(nn.Module):
 
   def _attend(self, q_BxHxLxK, k_BxGxMxK, v_BxGxMxK, mask_BxHxLxM):
     config, shape = self.config, q_BxHxLxK.shape
-    width = config.query_scalar or shape[-1]
     # Heads that share keys and values stand side by side, so that they can be
     # taken for one head with more queries.
     grouped = (shape[0], config.kv_heads, -1, shape[-1])
     scores_BxGxQxM = jnp.einsum(
       'bgqk,bgmk->bgqm',
-      (q_BxHxLxK * width**-0.5).reshape(grouped),
+      (q_BxHxLxK * config.query_width**-0.5).reshape(grouped),
       k_BxGxMxK,
       preferred_element_type=jnp.float32,
     )
@@ -225,7 +224,7 @@ class Attention(nn.Module):
 
 
 def _cap(x, limit):
-  return limit * jnp.tanh(x / limit) if limit else x
+  return x if limit is None else limit * jnp.tanh(x / limit)
 
 
 class Mlp(nn.Module):
@@ -311,10 +310,11 @@ class Transformer(nn.Module):
     config = self.config
     num_tokens = tokens_BxL.shape[1]
     texts = length.size // len(length)
-    if 0 < config.max_positions * texts < num_tokens:
+    limit = config.max_positions
+    if limit is not None and texts * limit < num_tokens:
       raise errors.UserError(
         f'A text of length {num_tokens // texts} does not fit the '
-        f'{config.max_positions} positions of the model: lower the maximum '
+        f'{limit} positions of the model: lower the maximum '
         'length of the data.'
       )
 
@@ -334,8 +334,8 @@ class Transformer(nn.Module):
     x_BxLxD = jnp.take(token_VxD, tokens_BxL, axis=0, mode='fill')
     if config.embed_scale:
       x_BxLxD *= jnp.asarray(config.embed_dim**0.5, config.dtype)
-    if config.max_positions and not config.rotary_fraction:
-      position_PxD = table(config.max_positions, 'position_embed')
+    if limit is not None and config.rotary_fraction is None:
+      position_PxD = table(limit, 'position_embed')
       if first_B is None and length.ndim == 1:
         x_BxLxD += position_PxD[None, :num_tokens]
       else:
