@@ -1,3 +1,5 @@
+import re
+
 import hf_families_test
 import numpy as np
 import pretrained_test
@@ -112,9 +114,41 @@ def test_weights_to_the_bit(tmp_path):
   assert folder == tmp_path / 'model' and config == CONFIG
   wanted = pretrained_test.flax.traverse_util.unflatten_dict(flat, sep='/')
   pretrained_test.same(trunk, pretrained_test.jax.tree.map(np.asarray, wanted))
-  assert sorted(tmp_path.iterdir()) == [folder, file]  # nothing half done
+  lock = tmp_path / 'model.lock'
+  assert sorted(tmp_path.iterdir()) == [folder, file, lock]  # nothing half done
   file.unlink()
   assert gguf_lib.converted(file) == folder  # which needs it no more
+
+
+@pytest.mark.parametrize(
+  'name, harm',
+  [
+    ('model.safetensors', lambda file: file.write_bytes(flipped(file))),
+    ('model.safetensors', lambda file: file.write_bytes(b'')),
+    ('tokenizer.json', lambda file: file.unlink()),
+    ('model.safetensors.index.json', lambda file: file.write_text('{}')),
+    ('MANIFEST.json', lambda file: file.unlink()),
+  ],
+  ids=['changed', 'truncated', 'missing', 'unlisted', 'no manifest'],
+)
+def test_a_damaged_conversion_is_done_again(name, harm, tmp_path, capsys):
+  file = write(tmp_path / 'model.gguf', stored(random_flat()))
+  folder = gguf_lib.converted(file)
+  assert 'again' not in capsys.readouterr().err
+  whole = {path: path.read_bytes() for path in folder.iterdir()}
+  assert gguf_lib.converted(file) == folder
+  assert not capsys.readouterr().err  # it is used as it is
+  harm(folder / name)
+  assert gguf_lib.converted(file) == folder
+  assert re.search(rf'{folder}: .*{name}.*again', capsys.readouterr().err)
+  assert {path: path.read_bytes() for path in folder.iterdir()} == whole
+
+
+def flipped(file):
+  """The bytes of a file with one bit changed."""
+  content = bytearray(file.read_bytes())
+  content[-1] ^= 1
+  return content
 
 
 @pytest.mark.parametrize('kind, off', [('Q8_0', 0.02), ('Q4_1', 0.25)])
@@ -149,7 +183,7 @@ def test_what_is_not_implemented_is_named(fields, says, tmp_path):
   file = write(tmp_path / 'm.gguf', stored(random_flat()), **fields)
   with pytest.raises(ValueError, match=says):
     gguf_lib.converted(file)
-  assert list(tmp_path.iterdir()) == [file]
+  assert sorted(tmp_path.iterdir()) == [file, tmp_path / 'm.lock']
 
 
 def test_tensors_must_fit(tmp_path):
