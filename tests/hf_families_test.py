@@ -257,6 +257,18 @@ def test_config_there_and_back(name):
   assert read(fields) == config
 
 
+def test_what_is_absent_is_none():
+  sliding = {'layer_types': 26 * ['sliding_attention']}
+  config = read(GEMMA_3_1B | sliding)
+  assert config.full_every is None and config.has_window(25)
+  assert read(hf_config.write(config)[1]) == config
+  for absent in (None, {}, {'rope_type': 'default'}):
+    config = read(LLAMA_32_1B | {'rope_scaling': absent})
+    assert config.rope_scaling is None and config.window is None
+  config = read(LLAMA_32_1B | {'num_key_value_heads': None, 'head_dim': None})
+  assert (config.kv_heads, config.head_width) == (32, 64)
+
+
 def test_a_model_of_no_family_is_refused():
   config = dataclasses.replace(TINY['gpt2'], norm_kind='rms')
   with pytest.raises(ValueError, match="no family .*norm_kind='rms'"):

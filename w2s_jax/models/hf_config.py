@@ -44,22 +44,16 @@ def read(stored, path):
   Raises:
     ValueError: a model or a field value that is not implemented.
   """
-
-  def check(field, value, supported):
-    if value not in supported:
-      raise errors.UserError(
-        f'{path}: {field} = {value!r} is not supported; '
-        f'supported: {", ".join(map(repr, supported))}.'
-      )
-
-  check('model_type', stored.get('model_type'), list(hf_families.FAMILIES))
-  family = hf_families.FAMILIES[stored['model_type']]
+  families = hf_families.FAMILIES
+  _check(path, 'model_type', stored.get('model_type'), families)
+  family = families[stored['model_type']]
   stored = {k: v for k, v in stored.items() if v is not None}
   stored = family.defaults | _with_older_rope_fields(stored, family)
   for field, value in family.only.items():
-    check(field, stored.get(field, value), [value])
-  check(family.activation, stored.get(family.activation), list(_ACTIVATIONS))
-  if family is hf_families.FAMILIES['gpt2'] and 'n_embd' in stored:
+    _check(path, field, stored.get(field, value), [value])
+  activation = stored.get(family.activation)
+  _check(path, family.activation, activation, _ACTIVATIONS)
+  if family is families['gpt2'] and 'n_embd' in stored:
     stored.setdefault('n_inner', 4 * stored['n_embd'])
   sizes = {ours: stored.get(theirs) for ours, theirs in family.sizes.items()}
   absent = [
@@ -69,41 +63,56 @@ def read(stored, path):
   ]
   if absent:
     raise errors.UserError(f'{path} lacks {", ".join(absent)}.')
-  if scaling := sizes.get('rope_scaling'):
-    kind = scaling.get('rope_type', scaling.get('type', 'default'))
-    check('rope_scaling type', kind, list(_SCALINGS))
-    trained = {_SCALINGS['llama3'][-1]: sizes['max_positions']}
-    scaling = trained | scaling
-    values = tuple(scaling.get(name) for name in _SCALINGS[kind])
-    if None in values:
-      raise errors.UserError(
-        f'{path}: rope_scaling lacks one of {_SCALINGS[kind]}.'
-      )
-    sizes['rope_scaling'] = values or None
-  layer_types = stored.get('layer_types', [])
+  if 'rope_scaling' in sizes:
+    sizes['rope_scaling'] = _rope_scaling(sizes, path)
   if family.full_every:
-    sizes['full_every'] = stored.get(
-      'sliding_window_pattern', family.full_every
-    )
-    if _FULL in layer_types:
-      sizes['full_every'] = 1 + layer_types.index(_FULL)
-    elif len(layer_types) >= sizes['full_every']:
-      sizes['full_every'] = None
+    sizes['full_every'] = _full_every(stored, family)
   is_float = {
     field.name: field.type in (float, float | None)
     for field in dataclasses.fields(presets.TransformerConfig)
   }
   config = presets.TransformerConfig(
-    activation=_ACTIVATIONS[stored[family.activation]],
+    activation=_ACTIVATIONS[activation],
     **{
       name: float(x) if is_float[name] and x is not None else x
       for name, x in sizes.items()
     },
     **family.fixed,
   )
-  if layer_types:
-    check('layer_types', layer_types, [_layer_types(config)])
+  if layer_types := stored.get('layer_types'):
+    _check(path, 'layer_types', layer_types, [_layer_types(config)])
   return config, family
+
+
+def _check(path, field, value, supported):
+  if value not in list(supported):
+    raise errors.UserError(
+      f'{path}: {field} = {value!r} is not supported; '
+      f'supported: {", ".join(map(repr, supported))}.'
+    )
+
+
+def _rope_scaling(sizes, path):
+  """Returns the tuple of TransformerConfig.rope_scaling, or None."""
+  scaling = sizes['rope_scaling'] or {}
+  kind = scaling.get('rope_type', scaling.get('type', 'default'))
+  _check(path, 'rope_scaling type', kind, _SCALINGS)
+  scaling = {_SCALINGS['llama3'][-1]: sizes['max_positions']} | scaling
+  values = tuple(scaling.get(name) for name in _SCALINGS[kind])
+  if None in values:
+    raise errors.UserError(
+      f'{path}: rope_scaling lacks one of {_SCALINGS[kind]}.'
+    )
+  return values or None
+
+
+def _full_every(stored, family):
+  """Returns the period of layers without a window, or None if all have one."""
+  layer_types = stored.get('layer_types', [])
+  if _FULL in layer_types:
+    return 1 + layer_types.index(_FULL)
+  period = stored.get('sliding_window_pattern', family.full_every)
+  return period if len(layer_types) < period else None
 
 
 def _layer_types(config):
