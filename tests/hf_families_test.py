@@ -1,8 +1,9 @@
 import dataclasses
+import json
 
 import pytest
 
-from w2s_jax.models import hf_families
+from w2s_jax.models import hf_config
 from w2s_jax.models import presets
 
 PRESETS = presets.PRESETS
@@ -144,7 +145,7 @@ QWEN25_7B = dict(
 
 
 def read(stored):
-  return hf_families.read(stored, 'config.json')[0]
+  return hf_config.read(stored, 'config.json')[0]
 
 
 @pytest.mark.parametrize(
@@ -243,30 +244,52 @@ def test_what_is_not_implemented_is_named(stored, changes, says):
   ],
 )
 def test_a_config_finds_its_family(preset, name):
-  _, fields = hf_families.write(PRESETS[preset])
+  _, fields = hf_config.write(PRESETS[preset])
   assert fields['model_type'] == name
 
 
 @pytest.mark.parametrize('name', [*TINY, *PRESETS])
 def test_config_there_and_back(name):
   config = TINY.get(name) or PRESETS[name]
-  _, fields = hf_families.write(
+  _, fields = hf_config.write(
     dataclasses.replace(config, remat=True, dropout=0.1, dtype='bfloat16')
   )
   assert read(fields) == config
 
 
+def test_what_is_absent_is_none():
+  sliding = {'layer_types': 26 * ['sliding_attention']}
+  config = read(GEMMA_3_1B | sliding)
+  assert config.full_every is None and config.has_window(25)
+  assert read(hf_config.write(config)[1]) == config
+  for absent in (None, {}, {'rope_type': 'default'}):
+    config = read(LLAMA_32_1B | {'rope_scaling': absent})
+    assert config.rope_scaling is None and config.window is None
+  config = read(LLAMA_32_1B | {'num_key_value_heads': None, 'head_dim': None})
+  assert (config.kv_heads, config.head_width) == (32, 64)
+
+
 def test_a_model_of_no_family_is_refused():
   config = dataclasses.replace(TINY['gpt2'], norm_kind='rms')
   with pytest.raises(ValueError, match="no family .*norm_kind='rms'"):
-    hf_families.write(config)
+    hf_config.write(config)
 
 
 def test_equal_models_are_equal_configs():
   config = TINY['qwen2']
   assert dataclasses.replace(config, head_dim=4, query_scalar=4) == config
-  assert dataclasses.replace(config, num_kv_heads=4).num_kv_heads == 0
-  fields = dataclasses.asdict(TINY['llama 3.1'])
-  fields['rope_scaling'] = list(fields['rope_scaling'])  # from JSON
+  default = dataclasses.replace(config, num_kv_heads=None)
+  spelled_out = dataclasses.replace(config, num_kv_heads=4)
+  assert spelled_out == default and hash(spelled_out) == hash(default)
+  assert default != config and default != 'a config'
+
+
+@pytest.mark.parametrize('name', [*TINY, *PRESETS])
+def test_a_config_is_whole_in_json(name):
+  config = TINY.get(name) or PRESETS[name]
+  fields = json.loads(json.dumps(dataclasses.asdict(config)))
   again = presets.TransformerConfig(**fields)
-  assert hash(again) == hash(TINY['llama 3.1']) and again == TINY['llama 3.1']
+  assert again == config and hash(again) == hash(config)
+  for field in fields:
+    value = (99.0,) if field == 'rope_scaling' else 99
+    assert dataclasses.replace(config, **{field: value}) != config, field

@@ -140,7 +140,7 @@ def test_identity_holds_what_decides_the_parameters():
 def test_folder_is_cut_to_its_first_layers(num_layers, kept, tmp_path):
   tensors = pretrained_test.random_tensors('bert')
   folder = pretrained_test.write_folder(tmp_path / 'bert', 'bert', tensors)
-  tokenizers.word_hash(pretrained_test.V).save(folder)
+  tokenizers.WordHash(pretrained_test.V).save(folder)
   model = build(weights=str(folder), num_layers=num_layers)
   assert model.network.config.num_layers == kept
   params = model.init(tiny.one_device(), 0)

@@ -8,6 +8,7 @@ import pytest
 
 from w2s_jax import assets
 from w2s_jax.models import language_model
+from w2s_jax.models import presets
 from w2s_jax.models import pretrained
 from w2s_jax.models import text_heads
 from w2s_jax.models import transformer
@@ -274,4 +275,4 @@ def test_real_minilm():
   rng = np.random.default_rng(0)
   tokens_BxL = rng.integers(1000, 30000, (4, 64)).astype(np.int32)
   config = check_encoder(folder, model, tokens_BxL, length_B)
-  assert config == transformer.PRESETS['minilm-l6']
+  assert config == presets.PRESETS['minilm-l6']

@@ -227,11 +227,14 @@ def test_disagreement_is_an_error(family, tmp_path):
   name = name[family] + '.bias'
   beyond = name.replace('2', str(LAYERS))
   for changed, message in [
-    ({**tensors, 'other.weight': np.ones(2)}, "no place: .'other.weight'"),
-    ({**tensors, beyond: tensors[name]}, f"no place: .'{beyond}'"),
+    (
+      {**tensors, 'other.weight': np.ones(2)},
+      "unexpected tensors: .'other.weight'",
+    ),
+    ({**tensors, beyond: tensors[name]}, f"unexpected tensors: .'{beyond}'"),
     (
       {n: x for n, x in tensors.items() if n != name},
-      "no tensor fills: .'layer_2/mlp/down/bias'",
+      "parameters without a tensor: .'layer_2/mlp/down/bias'",
     ),
     ({**tensors, name: np.ones(D + 1)}, f'{name} has the shape .13,.*12,'),
   ]:
@@ -322,7 +325,7 @@ EACH = pytest.mark.parametrize('family', hf_families_test.TINY)
 def test_saved_and_loaded_to_the_bit(family, dtype, tmp_path):
   config = hf_families_test.TINY[family]
   trunk = random_trunk(config, dtype)
-  tokenizer = tokenizers.word_hash(config.vocab_size)
+  tokenizer = tokenizers.WordHash(config.vocab_size)
   pretrained.save(tmp_path, config, trunk, tokenizer=tokenizer)
   fields = json.loads((tmp_path / 'config.json').read_text())
   assert fields['torch_dtype'] == dtype and fields['eos_token_id'] == 0
@@ -364,7 +367,7 @@ def test_disagreement_of_any_family_is_an_error(family, tmp_path):
   for name in list(tensors)[:: 1 + len(tensors) // 3]:
     fewer = {k: x for k, x in tensors.items() if k != name}
     safetensors.numpy.save_file(fewer, path)
-    with pytest.raises(ValueError, match='that no tensor fills: .*/'):
+    with pytest.raises(ValueError, match='parameters without a tensor: .*/'):
       pretrained.load(tmp_path)
     shape = tensors[name].shape
     longer = np.zeros((shape[0] + 1, *shape[1:]), np.float32)
@@ -375,9 +378,11 @@ def test_disagreement_of_any_family_is_an_error(family, tmp_path):
       pretrained.load(tmp_path)
   more = {**tensors, 'model.layers.0.self_attn.sinks': np.ones(2, np.float32)}
   safetensors.numpy.save_file(more, path)
-  with pytest.raises(ValueError, match='no place: .*self_attn.sinks'):
+  with pytest.raises(ValueError, match='unexpected tensors: .*self_attn.sinks'):
     pretrained.load(tmp_path)
-  with pytest.raises(ValueError, match='only config or params has: .*final'):
+  with pytest.raises(
+    ValueError, match='config or params but not of both: .*final'
+  ):
     pretrained.save(tmp_path, config, {**trunk, 'final': trunk['token_embed']})
 
 

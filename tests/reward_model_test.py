@@ -12,6 +12,7 @@ from w2s_jax import sharding
 from w2s_jax import weak_labels
 from w2s_jax.models import heads
 from w2s_jax.models import language_model
+from w2s_jax.models import presets
 from w2s_jax.models import text_heads
 from w2s_jax.models import tokenizers
 from w2s_jax.models import transformer
@@ -20,9 +21,9 @@ from w2s_jax.tasks import reward
 import tiny
 
 CONFIGS = {
-  name: transformer.PRESETS[f'tiny-{name}'] for name in ('encoder', 'decoder')
+  name: presets.PRESETS[f'tiny-{name}'] for name in ('encoder', 'decoder')
 }
-WORDS = tokenizers.word_hash(1024)
+WORDS = tokenizers.WordHash(1024)
 PAIRS = [
   reward.Pair('Human: a b\n\nAssistant:', 'yes it is', 'no'),
   reward.Pair('', 'one two three four five six', 'seven'),

@@ -25,8 +25,8 @@ from w2s_jax import losses
 from w2s_jax import sharding
 from w2s_jax import study
 from w2s_jax import train
+from w2s_jax.models import presets
 from w2s_jax.models import text_heads
-from w2s_jax.models import transformer
 from w2s_jax.runtime import files as files_lib
 from w2s_jax.runtime import logger
 
@@ -196,7 +196,7 @@ def assert_same_results(left, right):
 def network(**fields):
   """A classifier of one small layer."""
   architecture = dataclasses.replace(
-    transformer.PRESETS['tiny-encoder'], **{'num_layers': 1} | fields
+    presets.PRESETS['tiny-encoder'], **{'num_layers': 1} | fields
   )
   return text_heads.Classifier(architecture, num_classes=2)
 

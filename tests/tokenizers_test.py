@@ -167,7 +167,7 @@ def test_characters(tmp_path):
 
 
 def test_word_hash(tmp_path):
-  tokenizer = tokenizers.word_hash(50)
+  tokenizer = tokenizers.WordHash(50)
   texts = ['a b  a\nc', '', 'x ' * 9]
   ids, cut = tokenizer.encode(texts, max_length=4)
   assert [len(row) for row in ids] == [4, 1, 4] and sum(cut) == 1
@@ -188,7 +188,7 @@ def test_word_hash(tmp_path):
 def test_word_hash_is_the_same_in_every_process():
   code = (
     'from w2s_jax.models import tokenizers; '
-    "print(tokenizers.word_hash(1024).token_id('film'))"
+    "print(tokenizers.WordHash(1024).token_id('film'))"
   )
   printed = {
     subprocess.run(
@@ -200,7 +200,7 @@ def test_word_hash_is_the_same_in_every_process():
     ).stdout
     for seed in ('1', '2')
   }
-  assert printed == {f'{tokenizers.word_hash(1024).token_id("film")}\n'}
+  assert printed == {f'{tokenizers.WordHash(1024).token_id("film")}\n'}
 
 
 def test_absent_or_damaged_file_is_named(tmp_path):

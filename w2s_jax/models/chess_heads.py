@@ -16,6 +16,7 @@ from w2s_jax import batching
 from w2s_jax import errors
 from w2s_jax.models import chess_attacks
 from w2s_jax.models import language_model
+from w2s_jax.models import presets
 from w2s_jax.models import text_heads
 from w2s_jax.models import transformer
 from w2s_jax.tasks import chess
@@ -110,7 +111,7 @@ class Generator(nn.Module):
   that of the trunk, so there is no new head.
   """
 
-  config: transformer.TransformerConfig
+  config: presets.TransformerConfig
   num_classes: int = chess.NUM_CLASSES
 
   INPUTS = ('tokens', 'length', 'completion')

@@ -1,7 +1,7 @@
-"""GGUF files of Llama models to model folders of Hugging Face.
+"""Converts GGUF files of Llama models to Hugging Face model folders.
 
-Such a file holds the whole model: sizes, tokenizer, and weights that are
-perhaps quantised. They are written as float32, to the bit.
+A GGUF file holds the whole model: sizes, tokenizer, and weights, which may be
+quantised. They are dequantised exactly, to float32.
 """
 
 import os
@@ -13,36 +13,42 @@ import flax.traverse_util
 import numpy as np
 import tokenizers as hf_tokenizers
 
+from w2s_jax import assets
 from w2s_jax import errors
+from w2s_jax.models import hf_config
 from w2s_jax.models import hf_families
+from w2s_jax.models import hf_tensors
 from w2s_jax.models import pretrained
 from w2s_jax.models import tokenizers
 
 
 def _split_rotary(tensor, config):
-  """Features that turn together stand side by side there, not half a head
-  apart."""
+  """Reorders the rotary features of each head.
+
+  The two features of a rotated pair are adjacent in a GGUF file and half a head
+  apart here.
+  """
   pairs = tensor.reshape(-1, config.head_width // 2, 2, tensor.shape[-1])
   return [pairs.swapaxes(1, 2).reshape(tensor.shape).T]
 
 
-_ROTARY = hf_families.Layout(_split_rotary, join=None)
+_ROTARY = hf_tensors.Layout(_split_rotary, join=None)
 _ROWS = (
-  *hf_families.embedding('token_embd', 'token_embed'),
-  *hf_families.norm('output_norm', 'final_norm', False),
-  *hf_families.norm('blk.{i}.attn_norm', 'layer_{i}/attention_norm', False),
-  *hf_families.norm('blk.{i}.ffn_norm', 'layer_{i}/mlp_norm', False),
-  *hf_families.linear(
+  *hf_tensors.embedding('token_embd', 'token_embed'),
+  *hf_tensors.norm('output_norm', 'final_norm', False),
+  *hf_tensors.norm('blk.{i}.attn_norm', 'layer_{i}/attention_norm', False),
+  *hf_tensors.norm('blk.{i}.ffn_norm', 'layer_{i}/mlp_norm', False),
+  *hf_tensors.linear(
     'blk.{i}.attn_q', 'layer_{i}/attention/query', False, _ROTARY
   ),
-  *hf_families.linear(
+  *hf_tensors.linear(
     'blk.{i}.attn_k', 'layer_{i}/attention/key', False, _ROTARY
   ),
-  *hf_families.linear('blk.{i}.attn_v', 'layer_{i}/attention/value', False),
-  *hf_families.linear('blk.{i}.attn_output', 'layer_{i}/attention/out', False),
-  *hf_families.linear('blk.{i}.ffn_gate', 'layer_{i}/mlp/gate', False),
-  *hf_families.linear('blk.{i}.ffn_up', 'layer_{i}/mlp/up', False),
-  *hf_families.linear('blk.{i}.ffn_down', 'layer_{i}/mlp/down', False),
+  *hf_tensors.linear('blk.{i}.attn_v', 'layer_{i}/attention/value', False),
+  *hf_tensors.linear('blk.{i}.attn_output', 'layer_{i}/attention/out', False),
+  *hf_tensors.linear('blk.{i}.ffn_gate', 'layer_{i}/mlp/gate', False),
+  *hf_tensors.linear('blk.{i}.ffn_up', 'layer_{i}/mlp/up', False),
+  *hf_tensors.linear('blk.{i}.ffn_down', 'layer_{i}/mlp/down', False),
 )
 _FAMILY = hf_families.Family(
   architecture='',
@@ -60,11 +66,13 @@ _FAMILY = hf_families.Family(
 _DIGITS = hf_tokenizers.pre_tokenizers.Digits(individual_digits=True)
 _BYTES = hf_tokenizers.pre_tokenizers.ByteLevel(add_prefix_space=False)
 _PRE_TOKENIZERS = {'gpt-2': [_BYTES], 'smollm': [_DIGITS, _BYTES]}
-_CONTROL = 3  # the type of special tokens
+_CONTROL = 3  # token type of special tokens
 
 
 def converted(file):
-  """The model folder of a GGUF file, beside it; made where it is not there yet.
+  """Returns the model folder beside a GGUF file; converts if absent or damaged.
+
+  Sizes and sha256 of all files of the folder are compared at every call.
 
   Raises:
     ImportError: the package gguf is not installed.
@@ -72,22 +80,37 @@ def converted(file):
   """
   file = pathlib.Path(file)
   folder = file.with_suffix('')
-  if not folder.exists():
-    print(f'Unpacking the weights of {file}', file=sys.stderr)
-    fresh = folder.with_name(f'{folder.name}.{os.getpid()}')
-    try:
-      convert(file, fresh)
-      os.rename(fresh, folder)  # so it is whole or absent
-    except OSError:
-      if not folder.exists():  # else another process was faster
-        raise
-    finally:
-      shutil.rmtree(fresh, ignore_errors=True)
+  if assets.damage(folder, complete=True):
+    with assets.lock(folder.with_name(f'{folder.name}.lock')):
+      # Another process may have converted it meanwhile.
+      if damage := assets.damage(folder, complete=True):
+        if folder.exists():
+          print(f'{folder}: {damage}; converting it again.', file=sys.stderr)
+        _replace(folder, file)
   return folder
 
 
+def _replace(folder, file):
+  """Converts beside `folder` and moves into place: it is whole or absent."""
+  print(f'Converting the weights of {file}', file=sys.stderr)
+  fresh = folder.with_name(f'{folder.name}.converting')
+  shutil.rmtree(fresh, ignore_errors=True)  # left by a killed process
+  try:
+    convert(file, fresh)
+    assets.write_manifest(fresh)
+    shutil.rmtree(folder, ignore_errors=True)
+    os.replace(fresh, folder)
+  finally:
+    shutil.rmtree(fresh, ignore_errors=True)
+
+
 def convert(file, folder):
-  """Writes config.json, model.safetensors, tokenizer.json, see `converted`."""
+  """Writes config.json, model.safetensors and tokenizer.json.
+
+  Raises:
+    ImportError: the package gguf is not installed.
+    ValueError: a model or a tokenizer that is not implemented.
+  """
   try:
     import gguf
   except ModuleNotFoundError as error:
@@ -101,7 +124,7 @@ def convert(file, folder):
   table = hf_families.table(_FAMILY, config)
   if unmatched := sorted(table.keys() ^ tensors.keys()):
     raise errors.UserError(
-      f'{file}: tensors without a place, or absent: {unmatched}'
+      f'{file}: unexpected or missing tensors: {unmatched}'
     )
   flat = {}
   for name, row in table.items():
@@ -119,7 +142,7 @@ def _config(fields, tensors, file):
   size = {
     key.removeprefix(f'{architecture}.'): value for key, value in fields.items()
   }
-  # In float32 there: 1e-5 is 9.999999747378752e-06.
+  # Stored as float32: 1e-5 is 9.999999747378752e-06.
   epsilon = np.float32(size['attention.layer_norm_rms_epsilon'])
   stored = dict(
     model_type=architecture,
@@ -141,11 +164,11 @@ def _config(fields, tensors, file):
       f'{file}: general.architecture = {architecture!r} is not supported; '
       "supported: 'llama'."
     )
-  return hf_families.read(stored, file)[0]
+  return hf_config.read(stored, file)[0]
 
 
 def _tokenizer(fields, file):
-  """A byte-level BPE."""
+  """Returns the byte-level BPE tokenizer of a GGUF file."""
   kind = fields['tokenizer.ggml.model'], fields.get('tokenizer.ggml.pre')
   if kind[0] != 'gpt2' or kind[1] not in _PRE_TOKENIZERS:
     raise errors.UserError(

@@ -1,135 +1,63 @@
-"""Families of models at Hugging Face: config.json and names of tensors.
+"""Families of models at Hugging Face: names of fields and of tensors.
 
-Each family is one `Family`, read in both directions: its table says where each
-stored tensor goes, and what is written under which name.
+Each is one Family, read in both directions: hf_config.py reads and writes its
+config.json, pretrained.py its tensors.
 """
 
 import dataclasses
 import re
-from typing import Callable
-from typing import NamedTuple
 
-import numpy as np
-
-from w2s_jax import errors
-from w2s_jax.models import presets
+from w2s_jax.models import hf_tensors
 from w2s_jax.tasks import chess
-
-_ACTIVATIONS = {
-  'relu': 'relu',
-  'gelu': 'gelu',
-  'gelu_new': 'gelu_tanh',
-  'gelu_pytorch_tanh': 'gelu_tanh',
-  'silu': 'silu',
-}
-
-
-class Layout(NamedTuple):
-  """How one stored tensor holds parameters."""
-
-  split: Callable  # (tensor, config) -> an array for each parameter
-  join: Callable  # (arrays, config) -> tensor
-
-
-def _split_heads(tensor, config):
-  """Of GPT-NeoX: query, key and value of the first head, of the second, ..."""
-  by_head = tensor.reshape(config.num_heads, 3, -1, *tensor.shape[1:])
-  return [by_head[:, i].reshape(-1, *tensor.shape[1:]).T for i in range(3)]
-
-
-def _join_heads(arrays, config):
-  parts = [x.T.reshape(config.num_heads, -1, *x.T.shape[1:]) for x in arrays]
-  return np.stack(parts, axis=1).reshape(-1, *parts[0].shape[2:])
-
-
-AS_IS = Layout(lambda x, config: [x], lambda arrays, config: arrays[0])
-TRANSPOSED = Layout(lambda x, config: [x.T], lambda arrays, config: arrays[0].T)
-_THIRDS = Layout(
-  lambda x, config: np.split(x, 3, axis=-1),
-  lambda arrays, config: np.concatenate(arrays, axis=-1),
-)
-_HEADS = Layout(_split_heads, _join_heads)
-
-
-class Row(NamedTuple):
-  """Names may hold a '{i}', the number of a layer."""
-
-  stored: str
-  paths: tuple
-  layout: Layout = AS_IS
-
-
-def embedding(stored, path):
-  return (Row(f'{stored}.weight', (f'{path}/embedding',)),)
-
-
-def norm(stored, path, bias=True):
-  scale = Row(f'{stored}.weight', (f'{path}/scale',))
-  return (scale, Row(f'{stored}.bias', (f'{path}/bias',)))[: 1 + bias]
-
-
-def linear(stored, path, bias=True, layout=TRANSPOSED):
-  """A torch Linear stores [out, in], a Conv1D of GPT-2 [in, out]."""
-  kernel = Row(f'{stored}.weight', (f'{path}/kernel',), layout)
-  return (kernel, Row(f'{stored}.bias', (f'{path}/bias',)))[: 1 + bias]
-
-
-def _fused(stored, layout):
-  """Query, key and value of a layer in one tensor."""
-  return tuple(
-    Row(
-      f'{stored}.{name}',
-      tuple(
-        f'layer_{{i}}/attention/{part}/{leaf}'
-        for part in ('query', 'key', 'value')
-      ),
-      layout,
-    )
-    for name, leaf in (('weight', 'kernel'), ('bias', 'bias'))
-  )
 
 
 @dataclasses.dataclass(frozen=True)
 class Family:
-  architecture: str  # what `transformers` calls the model that is written
-  prefix: str  # of the names of the trunk, where it sits in a larger model
-  rows: tuple  # names without the prefix; () where they are our own paths
-  ignored: dict  # regex of a name that needs no place -> why
-  sizes: dict  # our config field -> field of config.json
-  activation: str  # its field of config.json
-  fixed: dict  # our config fields that hold for the whole family
-  only: dict  # field of config.json -> the one value that is implemented
-  defaults: dict  # field of config.json -> its value where it is absent
-  output: str = ''  # name of an output table that is not tied
-  full_every: int = 0  # where layers with and without a window alternate
-  renamed: tuple = ()  # (part of an old name, its new form)
+  """How `transformers` stores the models of one model_type."""
+
+  architecture: str  # class name of the written model in `transformers`
+  prefix: str  # of the trunk's tensors inside a larger model
+  rows: tuple  # of hf_tensors, without the prefix; () if names are our paths
+  ignored: dict  # regex of names that are skipped -> why
+  sizes: dict  # field of TransformerConfig -> field of config.json
+  activation: str  # field of config.json
+  fixed: dict  # fields of TransformerConfig, the same for the whole family
+  only: dict  # field of config.json -> the one implemented value
+  defaults: dict  # field of config.json -> its value if absent
+  output: str = ''  # name of an untied output table
+  full_every: int | None = None  # default, if windows alternate
+  renamed: tuple = ()  # (part of an old name, its replacement)
 
 
 _BERT = Family(
   architecture='BertModel',
   prefix='bert.',
   rows=(
-    *embedding('embeddings.word_embeddings', 'token_embed'),
-    *embedding('embeddings.position_embeddings', 'position_embed'),
-    *embedding('embeddings.token_type_embeddings', 'type_embed'),
-    *norm('embeddings.LayerNorm', 'embed_norm'),
+    *hf_tensors.embedding('embeddings.word_embeddings', 'token_embed'),
+    *hf_tensors.embedding('embeddings.position_embeddings', 'position_embed'),
+    *hf_tensors.embedding('embeddings.token_type_embeddings', 'type_embed'),
+    *hf_tensors.norm('embeddings.LayerNorm', 'embed_norm'),
     *(
       row
       for name in ('query', 'key', 'value')
-      for row in linear(
+      for row in hf_tensors.linear(
         f'encoder.layer.{{i}}.attention.self.{name}',
         f'layer_{{i}}/attention/{name}',
       )
     ),
-    *linear(
+    *hf_tensors.linear(
       'encoder.layer.{i}.attention.output.dense', 'layer_{i}/attention/out'
     ),
-    *norm(
+    *hf_tensors.norm(
       'encoder.layer.{i}.attention.output.LayerNorm', 'layer_{i}/attention_norm'
     ),
-    *linear('encoder.layer.{i}.intermediate.dense', 'layer_{i}/mlp/up'),
-    *linear('encoder.layer.{i}.output.dense', 'layer_{i}/mlp/down'),
-    *norm('encoder.layer.{i}.output.LayerNorm', 'layer_{i}/mlp_norm'),
+    *hf_tensors.linear(
+      'encoder.layer.{i}.intermediate.dense', 'layer_{i}/mlp/up'
+    ),
+    *hf_tensors.linear('encoder.layer.{i}.output.dense', 'layer_{i}/mlp/down'),
+    *hf_tensors.norm(
+      'encoder.layer.{i}.output.LayerNorm', 'layer_{i}/mlp_norm'
+    ),
   ),
   ignored={
     r'embeddings\.position_ids': 'a constant',
@@ -166,15 +94,21 @@ _GPT2 = Family(
   architecture='GPT2LMHeadModel',
   prefix='transformer.',
   rows=(
-    *embedding('wte', 'token_embed'),
-    *embedding('wpe', 'position_embed'),
-    *norm('h.{i}.ln_1', 'layer_{i}/attention_norm'),
-    *_fused('h.{i}.attn.c_attn', _THIRDS),
-    *linear('h.{i}.attn.c_proj', 'layer_{i}/attention/out', layout=AS_IS),
-    *norm('h.{i}.ln_2', 'layer_{i}/mlp_norm'),
-    *linear('h.{i}.mlp.c_fc', 'layer_{i}/mlp/up', layout=AS_IS),
-    *linear('h.{i}.mlp.c_proj', 'layer_{i}/mlp/down', layout=AS_IS),
-    *norm('ln_f', 'final_norm'),
+    *hf_tensors.embedding('wte', 'token_embed'),
+    *hf_tensors.embedding('wpe', 'position_embed'),
+    *hf_tensors.norm('h.{i}.ln_1', 'layer_{i}/attention_norm'),
+    *hf_tensors.fused('h.{i}.attn.c_attn', hf_tensors.THIRDS),
+    *hf_tensors.linear(
+      'h.{i}.attn.c_proj', 'layer_{i}/attention/out', layout=hf_tensors.AS_IS
+    ),
+    *hf_tensors.norm('h.{i}.ln_2', 'layer_{i}/mlp_norm'),
+    *hf_tensors.linear(
+      'h.{i}.mlp.c_fc', 'layer_{i}/mlp/up', layout=hf_tensors.AS_IS
+    ),
+    *hf_tensors.linear(
+      'h.{i}.mlp.c_proj', 'layer_{i}/mlp/down', layout=hf_tensors.AS_IS
+    ),
+    *hf_tensors.norm('ln_f', 'final_norm'),
   ),
   ignored={r'h\.\d+\.attn\.(bias|masked_bias)': 'the causal mask, a constant'},
   sizes=dict(
@@ -213,14 +147,16 @@ _NEOX = Family(
   architecture='GPTNeoXForCausalLM',
   prefix='gpt_neox.',
   rows=(
-    *embedding('embed_in', 'token_embed'),
-    *norm('layers.{i}.input_layernorm', 'layer_{i}/attention_norm'),
-    *_fused('layers.{i}.attention.query_key_value', _HEADS),
-    *linear('layers.{i}.attention.dense', 'layer_{i}/attention/out'),
-    *norm('layers.{i}.post_attention_layernorm', 'layer_{i}/mlp_norm'),
-    *linear('layers.{i}.mlp.dense_h_to_4h', 'layer_{i}/mlp/up'),
-    *linear('layers.{i}.mlp.dense_4h_to_h', 'layer_{i}/mlp/down'),
-    *norm('final_layer_norm', 'final_norm'),
+    *hf_tensors.embedding('embed_in', 'token_embed'),
+    *hf_tensors.norm('layers.{i}.input_layernorm', 'layer_{i}/attention_norm'),
+    *hf_tensors.fused('layers.{i}.attention.query_key_value', hf_tensors.HEADS),
+    *hf_tensors.linear('layers.{i}.attention.dense', 'layer_{i}/attention/out'),
+    *hf_tensors.norm(
+      'layers.{i}.post_attention_layernorm', 'layer_{i}/mlp_norm'
+    ),
+    *hf_tensors.linear('layers.{i}.mlp.dense_h_to_4h', 'layer_{i}/mlp/up'),
+    *hf_tensors.linear('layers.{i}.mlp.dense_4h_to_h', 'layer_{i}/mlp/down'),
+    *hf_tensors.norm('final_layer_norm', 'final_norm'),
   ),
   ignored={
     r'layers\.\d+\.attention\.(bias|masked_bias)': 'the causal mask',
@@ -247,19 +183,25 @@ _NEOX = Family(
 
 
 def _llama(architecture, *, qkv_bias=False, qk_norm=False, after=False, **has):
-  """Llama and what came after it.
+  """Returns the family of Llama or of a successor.
 
   Args:
-    qkv_bias, qk_norm, after: its layers have such tensors, the last being norms
-      after each block.
-    has: fields of Family, beyond or in place of those of Llama.
+    architecture: class name in `transformers`.
+    qkv_bias: query, key and value have biases.
+    qk_norm: queries and keys are normalised.
+    after: norms follow each block, too.
+    **has: fields of Family; dicts are added to those of Llama.
   """
   mlp_norm = 'pre_feedforward' if after else 'post_attention'
   rows = (
-    *embedding('embed_tokens', 'token_embed'),
-    *norm('layers.{i}.input_layernorm', 'layer_{i}/attention_norm', False),
-    *norm(f'layers.{{i}}.{mlp_norm}_layernorm', 'layer_{i}/mlp_norm', False),
-    *norm('norm', 'final_norm', False),
+    *hf_tensors.embedding('embed_tokens', 'token_embed'),
+    *hf_tensors.norm(
+      'layers.{i}.input_layernorm', 'layer_{i}/attention_norm', False
+    ),
+    *hf_tensors.norm(
+      f'layers.{{i}}.{mlp_norm}_layernorm', 'layer_{i}/mlp_norm', False
+    ),
+    *hf_tensors.norm('norm', 'final_norm', False),
   )
   for new, ours, bias in (
     ('self_attn.q_proj', 'attention/query', qkv_bias),
@@ -270,7 +212,9 @@ def _llama(architecture, *, qkv_bias=False, qk_norm=False, after=False, **has):
     ('mlp.up_proj', 'mlp/up', False),
     ('mlp.down_proj', 'mlp/down', False),
   ):
-    rows += linear(f'layers.{{i}}.{new}', f'layer_{{i}}/{ours}', bias)
+    rows += hf_tensors.linear(
+      f'layers.{{i}}.{new}', f'layer_{{i}}/{ours}', bias
+    )
   norms = {}
   if qk_norm:
     norms['self_attn.q_norm'] = 'attention/query_norm'
@@ -279,7 +223,7 @@ def _llama(architecture, *, qkv_bias=False, qk_norm=False, after=False, **has):
     norms['post_attention_layernorm'] = 'attention_out_norm'
     norms['post_feedforward_layernorm'] = 'mlp_out_norm'
   for new, ours in norms.items():
-    rows += norm(f'layers.{{i}}.{new}', f'layer_{{i}}/{ours}', False)
+    rows += hf_tensors.norm(f'layers.{{i}}.{new}', f'layer_{{i}}/{ours}', False)
   sizes = _SIZES | dict(
     num_kv_heads='num_key_value_heads',
     head_dim='head_dim',
@@ -322,7 +266,7 @@ _GEMMA_SIZES = dict(
   window='sliding_window',
 )
 
-# Our own: names are the paths of the parameters.
+# Our own board models; tensor names are the paths of the parameters.
 _BOARD = Family(
   architecture='',
   prefix='transformer/',
@@ -337,7 +281,7 @@ _BOARD = Family(
   },
   activation='activation',
   fixed=dict(
-    max_positions=0, causal=False, norm='pre', pooling='mean', reads='board'
+    max_positions=None, causal=False, norm='pre', pooling='mean', reads='board'
   ),
   only=dict(vocab_size=chess.VOCAB_SIZE),
   defaults={},
@@ -369,7 +313,7 @@ FAMILIES = {
     qk_norm=True,
     sizes=_GEMMA_SIZES | dict(window_rope_base='rope_local_base_freq'),
     only={
-      'attn_logit_softcapping': None,  # `transformers` takes no notice of it
+      'attn_logit_softcapping': None,  # `transformers` ignores it
       'use_bidirectional_attention': False,
       'rope_type of sliding_attention': 'default',
     },
@@ -385,180 +329,25 @@ FAMILIES = {
 
 
 def table(family, config):
-  """{stored name: Row} of all tensors of a trunk, for this config."""
+  """Returns {stored name: Row} of all tensors of a trunk of this config."""
   rows = list(family.rows)
   if not config.tied:
-    rows += embedding(family.output, 'output_embed')
+    rows += hf_tensors.embedding(family.output, 'output_embed')
   found = {}
   for row in rows:
     for i in range(config.num_layers if '{i}' in row.stored else 1):
       paths = tuple(path.format(i=i) for path in row.paths)
-      found[row.stored.format(i=i)] = Row(row.stored, paths, row.layout)
+      found[row.stored.format(i=i)] = hf_tensors.Row(
+        row.stored, paths, row.layout
+      )
   return found
 
 
 def plain_name(family, name):
-  """A stored name as in `table`, or None where the tensor needs no place."""
+  """Returns a stored name as in `table`, or None if it is ignored."""
   name = name.removeprefix(family.prefix)
   for old, new in family.renamed:
     name = name.replace(old, new)
   if any(re.fullmatch(regex, name) for regex in family.ignored):
     return None
   return name
-
-
-# Fields of ours that a config.json may leave out or set to null.
-_ABSENT = dict(
-  num_kv_heads=0,
-  head_dim=0,
-  query_scalar=0,
-  attention_cap=0.0,
-  logits_cap=0.0,
-  window=0,
-  rope_scaling={},
-)
-
-
-def read(stored, path):
-  """(TransformerConfig, Family) of what a config.json holds.
-
-  Args:
-    path: of the file, for messages.
-
-  Raises:
-    ValueError: a model or a field value that is not implemented.
-  """
-
-  def check(field, value, supported):
-    if value not in supported:
-      raise errors.UserError(
-        f'{path}: {field} = {value!r} is not supported; '
-        f'supported: {", ".join(map(repr, supported))}.'
-      )
-
-  check('model_type', stored.get('model_type'), list(FAMILIES))
-  family = FAMILIES[stored['model_type']]
-  stored = {k: v for k, v in stored.items() if v is not None}
-  stored = family.defaults | _with_older_rope_fields(stored, family)
-  for field, value in family.only.items():
-    check(field, stored.get(field, value), [value])
-  check(family.activation, stored.get(family.activation), list(_ACTIVATIONS))
-  if family is _GPT2 and 'n_embd' in stored:
-    stored.setdefault('n_inner', 4 * stored['n_embd'])
-  sizes = {
-    ours: stored.get(theirs, _ABSENT.get(ours))
-    for ours, theirs in family.sizes.items()
-  }
-  absent = [family.sizes[k] for k, size in sizes.items() if size is None]
-  if absent:
-    raise errors.UserError(f'{path} lacks {", ".join(absent)}.')
-  if scaling := sizes.get('rope_scaling'):
-    kind = scaling.get('rope_type', scaling.get('type', 'default'))
-    check('rope_scaling type', kind, list(_SCALINGS))
-    trained = {_SCALINGS['llama3'][-1]: sizes['max_positions']}
-    scaling = trained | scaling
-    sizes['rope_scaling'] = [scaling.get(name) for name in _SCALINGS[kind]]
-    if None in sizes['rope_scaling']:
-      raise errors.UserError(
-        f'{path}: rope_scaling lacks one of {_SCALINGS[kind]}.'
-      )
-  layer_types = stored.get('layer_types', [])
-  if family.full_every:
-    sizes['full_every'] = stored.get(
-      'sliding_window_pattern', family.full_every
-    )
-    if _FULL in layer_types:
-      sizes['full_every'] = 1 + layer_types.index(_FULL)
-  is_float = {
-    field.name: field.type is float
-    for field in dataclasses.fields(presets.TransformerConfig)
-  }
-  config = presets.TransformerConfig(
-    activation=_ACTIVATIONS[stored[family.activation]],
-    **{k: float(v) if is_float[k] else v for k, v in sizes.items()},
-    **family.fixed,
-  )
-  if layer_types:
-    check('layer_types', layer_types, [_layer_types(config)])
-  return config, family
-
-
-_FULL = 'full_attention'
-_SCALINGS = {
-  'default': (),
-  'linear': ('factor',),
-  'llama3': (
-    'factor',
-    'low_freq_factor',
-    'high_freq_factor',
-    'original_max_position_embeddings',
-  ),
-}
-
-
-def _layer_types(config):
-  return [
-    'sliding_attention' if config.has_window(i) else _FULL
-    for i in range(config.num_layers)
-  ]
-
-
-def _with_older_rope_fields(stored, family):
-  """Newer files nest them under `rope_parameters`, perhaps by kind of layer."""
-  nested = stored.get('rope_parameters')
-  if nested is None:
-    return stored
-  full = nested.get(_FULL, nested)
-  flat = {family.sizes['rope_base']: full['rope_theta'], 'rope_scaling': full}
-  if 'partial_rotary_factor' in full:
-    name = family.sizes.get('rotary_fraction', 'partial_rotary_factor')
-    flat[name] = full['partial_rotary_factor']
-  if 'window_rope_base' in family.sizes:
-    window = nested['sliding_attention']
-    flat[family.sizes['window_rope_base']] = window['rope_theta']
-    flat['rope_type of sliding_attention'] = window['rope_type']
-  return {**stored, **flat}
-
-
-def write(config):
-  """(Family, fields of config.json) of the first family with such a model.
-
-  Raises:
-    ValueError: none has.
-  """
-  plain = dataclasses.replace(
-    config, dropout=0.0, dtype='float32', param_dtype='float32', remat=False
-  )
-  for name, family in FAMILIES.items():
-    if all(getattr(plain, k) == value for k, value in family.fixed.items()):
-      fields = {'model_type': name, **_fields(family, plain)}
-      if read(fields, name)[0] == plain:
-        return family, fields
-  raise errors.UserError(
-    f'no family among {", ".join(FAMILIES)} has models like {config}.'
-  )
-
-
-def _fields(family, config):
-  ours = dataclasses.asdict(config) | dict(
-    num_kv_heads=config.kv_heads,
-    head_dim=config.head_width,
-    query_scalar=config.query_scalar or config.head_width,
-    attention_cap=config.attention_cap or None,
-    logits_cap=config.logits_cap or None,
-    window=config.window or None,
-    rope_scaling=None,
-  )
-  for kind, names in _SCALINGS.items():
-    if config.rope_scaling and len(config.rope_scaling) == len(names):
-      scaling = dict(zip(names, config.rope_scaling))
-      ours['rope_scaling'] = {'rope_type': kind, **scaling}
-  activations = {ours: theirs for theirs, ours in _ACTIVATIONS.items()}
-  fields = {theirs: ours[name] for name, theirs in family.sizes.items()}
-  fields[family.activation] = activations[config.activation]
-  if family.architecture:
-    fields['architectures'] = [family.architecture]
-  if family.full_every:
-    fields['layer_types'] = _layer_types(config)
-    fields['sliding_window_pattern'] = config.full_every
-  return fields

@@ -12,6 +12,7 @@ import optax
 
 from w2s_jax import batching
 from w2s_jax import sharding
+from w2s_jax.models import presets
 from w2s_jax.models import transformer
 
 
@@ -21,7 +22,7 @@ class LanguageModel(nn.Module):
   Logits_RxV are float32; the output table is that of the trunk.
   """
 
-  config: transformer.TransformerConfig
+  config: presets.TransformerConfig
   num_classes: int = 0  # there are no classes but the vocabulary
 
   INPUTS = ('tokens', 'length')

@@ -15,9 +15,9 @@ from w2s_jax import errors
 from w2s_jax import sharding
 from w2s_jax.models import heads
 from w2s_jax.models import model_folder
+from w2s_jax.models import presets
 from w2s_jax.models import pretrained
 from w2s_jax.models import tokenizers
-from w2s_jax.models import transformer
 
 
 class Model(NamedTuple):
@@ -131,12 +131,12 @@ def _architecture(spec, folder):
   weights, num_layers = spec['weights'], spec['num_layers']
   if folder is None:
     preset = weights.partition(':')[2]
-    if preset not in transformer.PRESETS:
+    if preset not in presets.PRESETS:
       raise errors.UserError(
         f'weights={weights}: the presets are '
-        f'{", ".join(sorted(transformer.PRESETS))}.'
+        f'{", ".join(sorted(presets.PRESETS))}.'
       )
-    architecture = transformer.PRESETS[preset]
+    architecture = presets.PRESETS[preset]
   else:
     architecture = pretrained.read_config(folder)
   if not -1 <= num_layers <= architecture.num_layers:
@@ -222,7 +222,7 @@ def _tokenizer(folder, architecture, inputs):
     return tokenizers.load(folder)
   if inputs == 'position':
     return tokenizers.Characters()
-  return tokenizers.word_hash(architecture.vocab_size)
+  return tokenizers.WordHash(architecture.vocab_size)
 
 
 def _head_ids(spec, tokenizer, num_classes):

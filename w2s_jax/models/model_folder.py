@@ -1,4 +1,4 @@
-"""Finds the model folder that the `weights` of a config name."""
+"""Finds the model folder of the config field `weights`; fetches if absent."""
 
 import pathlib
 
@@ -16,7 +16,7 @@ _FILES = (
 
 
 def folder(weights):
-  """Where weights lie; fetches what is not there yet.
+  """Returns the folder of `weights`; fetches it if absent or damaged.
 
   Args:
     weights: 'asset:NAME', 'hf:OWNER/NAME' or 'hf:OWNER/NAME@REVISION' at
@@ -24,8 +24,8 @@ def folder(weights):
 
   Raises:
     ValueError: unknown asset.
-    FileNotFoundError: it can not be fetched.
-    ImportError: it needs a package that is not installed.
+    FileNotFoundError: it cannot be fetched.
+    ImportError: a package that it needs is not installed.
   """
   kind, _, name = weights.partition(':')
   if kind == 'hf':
@@ -39,7 +39,7 @@ def folder(weights):
 
 
 def _snapshot(name):
-  """Of a model at Hugging Face, in the cache of huggingface_hub."""
+  """Returns the folder of a Hugging Face model, in huggingface_hub's cache."""
   try:
     import huggingface_hub
   except ModuleNotFoundError as error:
@@ -54,7 +54,7 @@ def _snapshot(name):
     )
   except (OSError, ValueError) as error:
     raise errors.MissingFileError(
-      f'weights=hf:{name} can not be fetched ({error}). Without a network, '
+      f'weights=hf:{name} cannot be fetched ({error}). Without a network, '
       'name a folder that holds the model.'
     ) from error
   return pathlib.Path(found)

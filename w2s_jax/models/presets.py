@@ -1,7 +1,7 @@
-"""What defines a transformer, and the sizes of known ones.
+"""TransformerConfig, and presets with the sizes of published models.
 
-The sizes are those of the published config.json files; a test holds the number
-of parameters of each against the published one.
+The sizes are those of the published config.json files; a test compares the
+number of parameters of each with the published one.
 """
 
 import dataclasses
@@ -10,17 +10,19 @@ from typing import Literal
 from w2s_jax.tasks import chess
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True, eq=False)
 class TransformerConfig:
-  """Everything that defines a trunk; the defaults are those of GPT-2 and BERT.
+  """Defines a trunk; the defaults are those of GPT-2 and BERT.
 
-  The norms of a layer stand before each of its two blocks ('pre'), after the
-  sum with the residual ('post'), or before and after each block ('both'). Only
-  with 'post' are the embeddings normalised, and the last states not.
+  `norm` places the norms of a layer before each of its two blocks ('pre'),
+  after the sum with the residual ('post'), or before and after each block
+  ('both'). Only with 'post' are the embeddings normalised, and the last states
+  not. Configs are equal if they define the same model: a default may be None or
+  spelled out, and a tuple may be a list, as after JSON.
   """
 
   vocab_size: int
-  max_positions: int  # 0: no limit and no table, tokens say where they stand
+  max_positions: int | None  # None: no limit and no table of positions
   embed_dim: int
   num_layers: int
   num_heads: int
@@ -31,54 +33,67 @@ class TransformerConfig:
   norm_eps: float
   pooling: Literal['mean', 'last']  # over the real tokens
   reads: Literal['text', 'board'] = 'text'
-  type_vocab_size: int = 0
+  type_vocab_size: int = 0  # 0: no table of types
   dropout: float = 0.0  # on the embeddings and on each residual branch
   dtype: str = 'float32'  # of the activations
   param_dtype: str = 'float32'
-  remat: bool = False  # layers are computed again for their gradients
+  remat: bool = False  # recomputes layers in the backward pass
   norm_kind: Literal['layer', 'rms'] = 'layer'
   norm_offset: float = 0.0  # added to the scale of an RMS norm
   parallel: bool = False  # attention and MLP of a layer read the same states
   gated: bool = False  # MLP: activation(gate) * up in place of activation(up)
   biases: Literal['all', 'qkv', 'none'] = 'all'
-  num_kv_heads: int = 0  # 0: as many as heads
-  head_dim: int = 0  # 0: embed_dim / num_heads
+  num_kv_heads: int | None = None  # None: num_heads
+  head_dim: int | None = None  # None: embed_dim / num_heads
   qk_norm: bool = False  # RMS norms on each query and key
-  query_scalar: int = 0  # scores are divided by its root; 0: head_dim
-  attention_cap: float = 0.0  # cap * tanh(score / cap); 0: none
-  logits_cap: float = 0.0  # the same, on those of the next token
-  rotary_fraction: float = 0.0  # of each head; 0: a table of positions instead
+  query_scalar: int | None = None  # scores / sqrt(it); None: head_dim
+  attention_cap: float | None = None  # cap * tanh(score / cap); None: no cap
+  logits_cap: float | None = None  # the same, on the next-token logits
+  rotary_fraction: float | None = None  # of each head; None: learned positions
   rope_base: float = 10_000.0
-  rope_scaling: tuple = ()  # (factor,), or as in Llama 3.1, see transformer.py
-  window: int = 0  # a token sees so many, itself included; 0: all before it
-  full_every: int = 0  # each so many layers one has no window; 0: none
-  window_rope_base: float = 0.0  # of layers with a window, 0: as all others
+  rope_scaling: tuple | None = None  # (factor,), or 4 as in Llama 3.1
+  window: int | None = None  # keys that a query sees, its own too; None: all
+  full_every: int | None = None  # every so many layers, one without a window
+  window_rope_base: float | None = None  # with a window; None: rope_base
   embed_scale: bool = False  # token embeddings times sqrt(embed_dim)
-  tied: bool = True  # the output table is that of the tokens
-
-  def __post_init__(self):
-    # Equal models are equal configs, and have a hash (JSON has no tuples).
-    defaults = {
-      'num_kv_heads': self.num_heads,
-      'head_dim': self.embed_dim // self.num_heads,
-      'query_scalar': self.head_width,
-    }
-    for name, default in defaults.items():
-      if getattr(self, name) == default:
-        object.__setattr__(self, name, 0)
-    object.__setattr__(self, 'rope_scaling', tuple(self.rope_scaling))
+  tied: bool = True  # the output table is the token table
 
   @property
   def kv_heads(self):
-    return self.num_kv_heads or self.num_heads
+    return self.num_heads if self.num_kv_heads is None else self.num_kv_heads
 
   @property
   def head_width(self):
-    return self.head_dim or self.embed_dim // self.num_heads
+    if self.head_dim is None:
+      return self.embed_dim // self.num_heads
+    return self.head_dim
+
+  @property
+  def query_width(self):
+    """Attention scores are divided by its square root."""
+    return self.head_width if self.query_scalar is None else self.query_scalar
 
   def has_window(self, layer):
-    last_of_period = self.full_every and (layer + 1) % self.full_every == 0
-    return bool(self.window and not last_of_period)
+    if self.window is None:
+      return False
+    return self.full_every is None or (layer + 1) % self.full_every != 0
+
+  def _spelled_out(self):
+    fields = vars(self) | {
+      'num_kv_heads': self.kv_heads,
+      'head_dim': self.head_width,
+      'query_scalar': self.query_width,
+      'rope_scaling': tuple(self.rope_scaling or ()),
+    }
+    return tuple(fields.items())
+
+  def __eq__(self, other):
+    if not isinstance(other, TransformerConfig):
+      return NotImplemented
+    return self._spelled_out() == other._spelled_out()
+
+  def __hash__(self):
+    return hash(self._spelled_out())
 
 
 def _encoder(**sizes):
@@ -142,7 +157,7 @@ def _pythia(embed_dim, num_layers, num_heads, vocab_size=50304):
 
 
 def _llama(embed_dim, num_layers, num_heads, num_kv_heads, mlp_dim, **fields):
-  """And all that came after it: sizes, and what differs from Llama 2."""
+  """Returns the config of Llama 2, with `fields` of its successors."""
   defaults = dict(
     vocab_size=32000,
     max_positions=4096,
@@ -174,7 +189,7 @@ def _llama31(*sizes, factor, **fields):
 
 
 def _qwen(*sizes, **fields):
-  """1.5 and 2.5."""
+  """Returns the config of Qwen 1.5 or 2.5."""
   defaults = dict(
     vocab_size=152_064,
     max_positions=32_768,
@@ -215,8 +230,8 @@ def _gemma3(*sizes, **fields):
     *sizes,
     vocab_size=262_144,
     max_positions=32_768,
-    attention_cap=0.0,
-    logits_cap=0.0,
+    attention_cap=None,
+    logits_cap=None,
     qk_norm=True,
     window=512,
     full_every=6,
@@ -236,7 +251,7 @@ def _smollm2(*sizes, **fields):
 def _board(embed_dim, num_layers, num_heads):
   return TransformerConfig(
     vocab_size=chess.VOCAB_SIZE,
-    max_positions=0,
+    max_positions=None,
     embed_dim=embed_dim,
     num_layers=num_layers,
     num_heads=num_heads,
@@ -259,7 +274,7 @@ _TINY = dict(
   mlp_dim=64,
 )
 
-# Sizes: width, layers, heads; then heads of keys and values, width of the MLP.
+# Sizes: width, layers, heads; then key-value heads (None: as many), MLP width.
 PRESETS = {
   'minilm-l6': _bert(384, 6, 12),
   'bert-base': _bert(768, 12, 12),
@@ -278,8 +293,8 @@ PRESETS = {
   'pythia-2.8b': _pythia(2560, 32, 32),
   'pythia-6.9b': _pythia(4096, 32, 32, vocab_size=50432),
   'pythia-12b': _pythia(5120, 36, 40, vocab_size=50688),
-  'llama-2-7b': _llama(4096, 32, 32, 32, 11008),
-  'llama-2-13b': _llama(5120, 40, 40, 40, 13824),
+  'llama-2-7b': _llama(4096, 32, 32, None, 11008),
+  'llama-2-13b': _llama(5120, 40, 40, None, 13824),
   'llama-2-70b': _llama(8192, 80, 64, 8, 28672),
   'llama-3-8b': _llama3(4096, 32, 32, 8, 14336),
   'llama-3-70b': _llama3(8192, 80, 64, 8, 28672),
@@ -290,15 +305,17 @@ PRESETS = {
   'mistral-7b-v0.1': _llama(
     4096, 32, 32, 8, 14336, max_positions=32_768, window=4096
   ),
-  'qwen1.5-0.5b': _qwen(1024, 24, 16, 16, 2816, vocab_size=151_936, tied=True),
-  'qwen1.5-1.8b': _qwen(2048, 24, 16, 16, 5504, vocab_size=151_936),
-  'qwen1.5-4b': _qwen(
-    2560, 40, 20, 20, 6912, vocab_size=151_936, rope_base=5_000_000.0
+  'qwen1.5-0.5b': _qwen(
+    1024, 24, 16, None, 2816, vocab_size=151_936, tied=True
   ),
-  'qwen1.5-7b': _qwen(4096, 32, 32, 32, 11008, vocab_size=151_936),
-  'qwen1.5-14b': _qwen(5120, 40, 40, 40, 13696),
+  'qwen1.5-1.8b': _qwen(2048, 24, 16, None, 5504, vocab_size=151_936),
+  'qwen1.5-4b': _qwen(
+    2560, 40, 20, None, 6912, vocab_size=151_936, rope_base=5_000_000.0
+  ),
+  'qwen1.5-7b': _qwen(4096, 32, 32, None, 11008, vocab_size=151_936),
+  'qwen1.5-14b': _qwen(5120, 40, 40, None, 13696),
   'qwen1.5-32b': _qwen(5120, 64, 40, 8, 27392),
-  'qwen1.5-72b': _qwen(8192, 80, 64, 64, 24576),
+  'qwen1.5-72b': _qwen(8192, 80, 64, None, 24576),
   'qwen2.5-0.5b': _qwen(896, 24, 14, 2, 4864, vocab_size=151_936, tied=True),
   'qwen2.5-1.5b': _qwen(
     *(1536, 28, 12, 2, 8960),
@@ -332,7 +349,7 @@ PRESETS = {
   'gemma-3-1b': _gemma3(1152, 26, 4, 1, 6912),
   'smollm2-135m': _smollm2(576, 30, 9, 3, 1536),
   'smollm2-360m': _smollm2(960, 32, 15, 5, 2560),
-  'smollm2-1.7b': _smollm2(2048, 24, 32, 32, 8192, rope_base=130_000.0),
+  'smollm2-1.7b': _smollm2(2048, 24, 32, None, 8192, rope_base=130_000.0),
   'board-xs': _board(16, 2, 2),
   'board-s': _board(32, 3, 4),
   'board-m': _board(64, 4, 4),

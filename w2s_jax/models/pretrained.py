@@ -1,8 +1,8 @@
-"""Model folders (config.json, safetensors) to parameters, and back.
+"""Loads and saves model folders: config.json and safetensors.
 
-Those of Hugging Face give the trunk; our own board models bring their head.
-The tables of families.py are strict: a tensor that has no row, and a parameter
-that no tensor fills, are errors.
+Folders of Hugging Face hold a trunk; our own board models hold their head, too.
+The tables of hf_families.py are strict: a tensor without a row and a parameter
+without a tensor are errors.
 """
 
 import dataclasses
@@ -18,7 +18,9 @@ import numpy as np
 import safetensors.numpy
 
 from w2s_jax import errors
+from w2s_jax.models import hf_config
 from w2s_jax.models import hf_families
+from w2s_jax.models import hf_tensors
 from w2s_jax.models import transformer
 
 
@@ -36,13 +38,13 @@ def _read_json(path):
 
 def _read_config(folder):
   path = pathlib.Path(folder) / 'config.json'
-  return hf_families.read(_read_json(path), path)
+  return hf_config.read(_read_json(path), path)
 
 
 def read_config(folder):
-  """TransformerConfig of a model folder.
+  """Returns the TransformerConfig of a model folder.
 
-  Dropout is off whatever the file says, as it is everywhere by default.
+  Dropout is 0 whatever the file has; the model's config field sets it.
 
   Raises:
     FileNotFoundError: no config.json.
@@ -54,7 +56,7 @@ def read_config(folder):
 
 @functools.lru_cache(maxsize=64)
 def parameter_shapes(config):
-  """{path: shape} of the trunk's parameters, not to be changed."""
+  """Returns {path: shape} of the trunk's parameters; do not modify it."""
   model = transformer.Transformer(config)
   one_row = jnp.zeros((1, 1), jnp.int32), jnp.ones(1, jnp.int32)
   variables = jax.eval_shape(model.init, jax.random.key(0), *one_row)
@@ -66,7 +68,7 @@ def _table(family, config):
   if family.rows:
     return hf_families.table(family, config)
   return {
-    path: hf_families.Row(path, (path,)) for path in parameter_shapes(config)
+    path: hf_tensors.Row(path, (path,)) for path in parameter_shapes(config)
   }
 
 
@@ -84,7 +86,7 @@ def _weight_files(folder):
 
 
 def fingerprint(folder):
-  """sha256 over what is in the files of a model folder, wherever it lies.
+  """Returns the sha256 of the contents of a model folder, wherever it is.
 
   Raises:
     FileNotFoundError: no weights.
@@ -99,7 +101,7 @@ def fingerprint(folder):
 
 
 def _tensors(folder):
-  """Yields (file, name, function that reads the tensor: an array)."""
+  """Yields (file, name, function that returns the tensor as an array)."""
   for file in _weight_files(folder):
     try:
       with safetensors.safe_open(file, framework='numpy') as tensors:
@@ -112,22 +114,22 @@ def _tensors(folder):
 
 
 def _read_tensor(file, name):
-  # Opened anew, as the pages of a mapped file stay with the process.
+  # Opened for each tensor, as the pages of a mapped file stay in memory.
   with safetensors.safe_open(file, framework='numpy') as tensors:
     return tensors.get_tensor(name)
 
 
 def load(folder, *, num_layers=None, param_dtype='float32', place=None):
-  """Reads a model folder: (TransformerConfig, trunk parameters).
+  """Loads a model folder: (TransformerConfig, trunk parameters).
 
-  Each tensor is read once and goes to its devices before the next is read, so
-  the host holds one of them at a time.
+  Each tensor is placed on its devices before the next is read, so the host
+  holds one at a time.
 
   Args:
     folder: with config.json and safetensors, of one of hf_families.FAMILIES.
-    num_layers: keep only the first layers, which makes a ladder of sizes out
-      of one set of weights; all by default.
-    param_dtype: of the parameters, whatever is stored.
+    num_layers: keeps only the first layers, for a ladder of sizes from one set
+      of weights; None keeps all.
+    param_dtype: of the parameters, whatever dtype is stored.
     place: (path, array) -> jax.Array; puts each parameter on its devices.
 
   Raises:
@@ -163,14 +165,14 @@ def load(folder, *, num_layers=None, param_dtype='float32', place=None):
   unfilled = sorted(set(shapes) - set(params))
   if unused or unfilled:
     raise errors.UserError(
-      f'{folder}: tensors that have no place: {unused or "none"}; parameters '
-      f'that no tensor fills: {unfilled or "none"}.'
+      f'{folder}: unexpected tensors: {unused or "none"}; '
+      f'parameters without a tensor: {unfilled or "none"}.'
     )
   return config, flax.traverse_util.unflatten_dict(params, sep='/')
 
 
 def _split(row, tensor, config, shapes, file, name):
-  """(path, parameter) of each in a stored tensor, with their shapes checked."""
+  """Returns (path, parameter) pairs of a stored tensor; checks their shapes."""
   expected = [shapes[path] for path in row.paths]
   try:
     parts = row.layout.split(tensor, config)
@@ -178,14 +180,14 @@ def _split(row, tensor, config, shapes, file, name):
     parts = []
   if [part.shape for part in parts] != expected:
     raise errors.UserError(
-      f'{file}: {name} has the shape {tensor.shape}; config.json asks for '
-      f'{", ".join(row.paths)} of {", ".join(map(str, expected))} from it.'
+      f'{file}: {name} has the shape {tensor.shape}; by config.json it holds '
+      f'{", ".join(row.paths)} of shape {", ".join(map(str, expected))}.'
     )
   return zip(row.paths, parts)
 
 
 def load_head(folder, *, place):
-  """Parameters of the head that a board model brings; {} of other folders."""
+  """Returns the parameters of a board model's head; {} for other folders."""
   flat = {
     name: place(name, read().astype(np.float32))
     for _, name, read in _tensors(pathlib.Path(folder))
@@ -195,26 +197,27 @@ def load_head(folder, *, place):
 
 
 def save(folder, config, params, *, tokenizer=None, shard_bytes=5 * 10**9):
-  """Writes a trunk as a folder that `load` and `transformers` open.
+  """Saves a trunk as a folder that `load` and `transformers` open.
 
   Args:
-    folder: made where it does not exist.
-    config, params: of the trunk; the numbers are stored as they are.
-    tokenizer: saved beside it.
-    shard_bytes: above it the weights go into several files with an index, of
-      which the host holds one at a time.
+    folder: created if absent.
+    config: of the trunk.
+    params: of the trunk, stored in their own dtype.
+    tokenizer: saved in the same folder.
+    shard_bytes: larger weights are split into several files with an index; the
+      host holds one at a time.
 
   Raises:
     ValueError: no family of hf_families.FAMILIES has such models, or the
       parameters are not those of the config.
   """
-  family, fields = hf_families.write(config)
+  family, fields = hf_config.write(config)
   table = _table(family, config)
   flat = flax.traverse_util.flatten_dict(params, sep='/')
   paths = {path for row in table.values() for path in row.paths}
   if unmatched := sorted(paths ^ set(flat)):
     raise errors.UserError(
-      f'Parameters that only config or params has: {unmatched}.'
+      f'Parameters of config or params but not of both: {unmatched}.'
     )
   folder = pathlib.Path(folder)
   folder.mkdir(parents=True, exist_ok=True)
@@ -243,10 +246,10 @@ def _write_weights(folder, family, config, table, flat, shard_bytes):
         row.layout.join(parts, config)
       )
       weight_map[stored_name] = file
-    # Older versions of `transformers` want to be told.
+    # Older versions of `transformers` require the metadata.
     safetensors.numpy.save_file(tensors, folder / file, {'format': 'pt'})
   path = folder / 'model.safetensors.index.json'
-  path.unlink(missing_ok=True)  # of what was here before
+  path.unlink(missing_ok=True)  # of an earlier save
   if len(shards) > 1:
     total = sum(x.nbytes for x in flat.values())
     index = {'metadata': {'total_size': total}, 'weight_map': weight_map}
@@ -254,7 +257,7 @@ def _write_weights(folder, family, config, table, flat, shard_bytes):
 
 
 def _shards(table, flat, shard_bytes):
-  """Lists of stored names, each of at most so many bytes if it can be."""
+  """Splits stored names into lists of at most shard_bytes, if possible."""
   shards, size = [[]], 0
   for name, row in table.items():
     nbytes = sum(flat[path].nbytes for path in row.paths)
@@ -267,10 +270,10 @@ def _shards(table, flat, shard_bytes):
 
 
 def save_board(folder, config, params):
-  """Writes a board model with its head, in float16, for `load`."""
+  """Saves a board model with its head, in float16, for `load`."""
   folder = pathlib.Path(folder)
   folder.mkdir(parents=True, exist_ok=True)
-  _, fields = hf_families.write(config)
+  _, fields = hf_config.write(config)
   (folder / 'config.json').write_text(json.dumps(fields, indent=2) + '\n')
   flat = flax.traverse_util.flatten_dict(params, sep='/')
   tensors = {path: np.asarray(x, np.float16) for path, x in flat.items()}

@@ -8,13 +8,14 @@ import flax.linen as nn
 import numpy as np
 
 from w2s_jax import batching
+from w2s_jax.models import presets
 from w2s_jax.models import transformer
 
 
 class ClassHead(nn.Module):
   """Base of the heads whose logits_BxC are over the classes of the task."""
 
-  config: transformer.TransformerConfig
+  config: presets.TransformerConfig
   num_classes: int
 
   def targets(self, batch):
@@ -134,7 +135,7 @@ class Verbalizer(ClassHead):
 class Features(nn.Module):
   """Pooled states of a frozen trunk: float32 [B, D], or [B, 2, D] of pairs."""
 
-  config: transformer.TransformerConfig
+  config: presets.TransformerConfig
 
   INPUTS = ('tokens', 'length')
 

@@ -1,4 +1,4 @@
-"""Texts and chess positions to token ids."""
+"""Tokenizers: texts and chess positions to token ids."""
 
 import functools
 import json
@@ -12,7 +12,8 @@ import tokenizers
 from w2s_jax import errors
 from w2s_jax.tasks import chess as chess_task
 
-# Of GPT-2, GPT-NeoX, Qwen and SmolLM2; Llama 3; Llama 2 and Mistral; Gemma.
+# End tokens of GPT-2, GPT-NeoX, Qwen and SmolLM2; Llama 3; Llama 2 and Mistral;
+# Gemma.
 _ENDS = ('<|endoftext|>', '<|end_of_text|>', '</s>', '<eos>')
 
 
@@ -20,7 +21,7 @@ class Tokenizer:
   """A Hugging Face tokenizer.json."""
 
   def __init__(self, backend):
-    # What a file stores here belongs to whoever batches the rows.
+    # Rows are padded when they are batched, whatever the file has stored.
     backend.no_padding()
     backend.no_truncation()
     self._backend = backend
@@ -30,11 +31,11 @@ class Tokenizer:
     return self._backend.get_vocab_size()
 
   def encode(self, texts, *, max_length, keep='start'):
-    """Returns (list of int32 ids_L, list of bool: which texts were cut).
+    """Returns (list of int32 ids_L, list of bool: which were truncated).
 
-    Cuts the end of the text, or with keep='end' its start, never the special
-    tokens around it. A text without tokens becomes one special token (id 0
-    where there is none), so that every row has something to pool.
+    Truncates the end of a text, or with keep='end' its start, never the special
+    tokens around it. A text without tokens becomes one special token (id 0 if
+    there is none), so that every row has a state to pool.
 
     Raises:
       ValueError: max_length has no room for a token of the text.
@@ -53,19 +54,19 @@ class Tokenizer:
     return ids, [bool(e.overflowing) for e in encodings]
 
   def encode_whole(self, texts):
-    """List of int32 ids_L: uncut, and without special tokens."""
+    """Returns a list of int32 ids_L, not truncated, without special tokens."""
     encodings = self._backend.encode_batch_fast(texts, add_special_tokens=False)
     return [np.array(e.ids, np.int32) for e in encodings]
 
   def decode(self, ids):
-    """List of texts, special tokens included."""
+    """Returns a list of texts, with special tokens."""
     return self._backend.decode_batch(ids, skip_special_tokens=False)
 
   def token_id(self, text):
-    """Id of a text that is one token, such as the label '0'.
+    """Returns the id of a text that is one token, such as the label '0'.
 
     Raises:
-      ValueError: it is none or several, or unknown to the vocabulary.
+      ValueError: it is no or several tokens, or not in the vocabulary.
     """
     encoding = self._backend.encode(text, add_special_tokens=False)
     unknown = getattr(self._backend.model, 'unk_token', None)
@@ -79,7 +80,7 @@ class Tokenizer:
     return encoding.ids[0]
 
   def start_ids(self):
-    """List of the special ids that stand before every text."""
+    """Returns the special ids that precede every text."""
     return self._backend.encode('').ids
 
   def save(self, folder):
@@ -87,9 +88,9 @@ class Tokenizer:
     path.write_text(self._backend.to_str(), encoding='utf-8')
 
   def end_id(self):
-    """Of what stands for nothing, or between texts.
+    """Returns the id that separates texts and replaces an empty text.
 
-    The end-of-text token of known families, else the first special token.
+    It is the end-of-text token of known families, else the first special token.
     """
     added = self._backend.get_added_tokens_decoder()
     special = {token.content: i for i, token in added.items() if token.special}
@@ -100,17 +101,17 @@ class Tokenizer:
 
 
 class WordHash:
-  """Words to hashed ids, with the interface of Tokenizer.
+  """Hashes words to ids below vocab_size, with the interface of Tokenizer.
 
-  For random models in tests and debugging: needs no vocabulary. Id 0 stands
-  for a text without words, and between texts.
+  Needs no vocabulary; for random models in tests and debugging. Id 0 separates
+  texts and replaces an empty text.
   """
 
   def __init__(self, vocab_size):
     self.vocab_size = vocab_size
 
   def encode(self, texts, *, max_length, keep='start'):
-    """Returns (list of int32 ids_L, list of bool: which texts were cut)."""
+    """Returns (list of int32 ids_L, list of bool: which were truncated)."""
     ids = self.encode_whole(texts)
     cut = [len(row) > max_length for row in ids]
     part = {'start': slice(max_length), 'end': slice(-max_length, None)}[keep]
@@ -118,7 +119,7 @@ class WordHash:
     return [row[part] if len(row) else empty for row in ids], cut
 
   def encode_whole(self, texts):
-    """List of int32 ids_L: uncut."""
+    """Returns a list of int32 ids_L, not truncated."""
     return [
       np.array([self._hash(word) for word in text.split()], np.int32)
       for text in texts
@@ -131,7 +132,7 @@ class WordHash:
     return 0
 
   def token_id(self, text):
-    """Id of one word.
+    """Returns the id of one word.
 
     Raises:
       ValueError: `text` is not one word.
@@ -149,14 +150,14 @@ class WordHash:
 
 
 class Prompted:
-  """A tokenizer that asks: puts each text into a template, behind examples.
+  """Puts each text into a prompt template, after few-shot examples.
 
-  The model is to answer with one token. Template and answers are never cut; the
-  texts of examples and question have equal room.
+  The model answers with one token. Template and answers are never truncated;
+  the texts of examples and question are truncated to the same length.
   """
 
   def __init__(self, tokenizer, template, examples=()):
-    """Template with one '{text}'; examples are (text, id of the answer)."""
+    """Takes a template with one '{text}' and examples (text, answer id)."""
     if template.count('{text}') != 1:
       raise errors.UserError(
         f"prompt={template!r} must have one '{{text}}' in it."
@@ -171,7 +172,7 @@ class Prompted:
     return Prompted(self._tokenizer, self._template, examples)
 
   def encode(self, texts, *, max_length, keep='start'):
-    """Returns (list of int32 ids_L, list of bool: which texts were cut).
+    """Returns (list of int32 ids_L, list of bool: which were truncated).
 
     Raises:
       ValueError: max_length has no room for a token of each text.
@@ -210,7 +211,7 @@ class Prompted:
 
 
 class Characters:
-  """A token for each ASCII character, for random models that write."""
+  """Tokenizes ASCII characters, for random generators."""
 
   vocab_size = 128
 
@@ -218,12 +219,12 @@ class Characters:
     return 0
 
   def encode_whole(self, texts):
-    """List of int32 ids_L; other characters become question marks."""
+    """Returns a list of int32 ids_L; other characters become '?'."""
     codes = [text.encode('ascii', errors='replace') for text in texts]
     return [np.frombuffer(code, np.uint8).astype(np.int32) for code in codes]
 
   def decode(self, ids):
-    """List of texts."""
+    """Returns a list of texts."""
     return [''.join(map(chr, row)) for row in ids]
 
   def save(self, folder):
@@ -232,7 +233,7 @@ class Characters:
 
 
 class Board:
-  """Chess positions to tokens and candidate moves, see tasks/chess.py."""
+  """Encodes chess positions as tokens and legal moves, see tasks/chess.py."""
 
   vocab_size = chess_task.VOCAB_SIZE
 
@@ -251,13 +252,8 @@ def _encode_board(fen):
   return chess_task.Encoded(*(np.array(x, np.int32) for x in encoded))
 
 
-def word_hash(vocab_size):
-  """A WordHash with ids below vocab_size."""
-  return WordHash(vocab_size)
-
-
 def load(folder):
-  """Reads what `save` wrote, or the tokenizer.json of a model folder.
+  """Loads a tokenizer that `save` wrote, or the tokenizer.json of a model.
 
   Raises:
     FileNotFoundError: the folder holds no tokenizer.

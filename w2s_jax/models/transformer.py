@@ -1,14 +1,14 @@
-"""One transformer in Flax Linen, used as pure functions.
+"""Transformer trunk in Flax Linen: encoders, decoders and chess encoders.
 
-The same trunk is a BERT-style encoder, a decoder (GPT-2, GPT-NeoX, Llama,
-Mistral, Qwen, Gemma) or an encoder of chess boards, by its config.
-Sequences are padded on the right; what is padding follows from `length_B`
-alone, never from a token id. A row may hold S texts, one behind the other: with
-`length_BxS` each is read as if it stood alone.
+The config decides whether it is a BERT-style encoder, a decoder (GPT-2,
+GPT-NeoX, Llama, Mistral, Qwen, Gemma) or an encoder of chess boards. Sequences
+are padded on the right; padding follows from `length_B` alone, never from a
+token id. A row may hold S concatenated texts: with `length_BxS` masks and
+positions keep them apart.
 
-A decoder also continues texts: with `first_B` it takes new tokens from that
-place of each row on, and finds the keys and values of those before them in the
-Flax collection 'cache', see language_model.py.
+For decoding with a cache, `first_B` is the position of the first new token of
+each row; keys and values of the positions before it are in the Flax collection
+'cache', see language_model.py.
 
 Shapes: B batch, L length, T = B * L tokens, D embed, H heads, G heads of keys
 and values, K head width, M positions that have keys, F hidden width of the MLP,
@@ -27,9 +27,6 @@ from w2s_jax import sharding
 from w2s_jax.models import chess_attacks
 from w2s_jax.models import presets
 from w2s_jax.tasks import chess
-
-PRESETS = presets.PRESETS
-TransformerConfig = presets.TransformerConfig
 
 # Matmuls on TPU are bfloat16 by default; outputs are not.
 EXACT = jax.lax.Precision.HIGHEST
@@ -56,7 +53,7 @@ def _dense(config, features, name):
 class RmsNorm(nn.Module):
   """Over the last axis, in float32."""
 
-  config: TransformerConfig
+  config: presets.TransformerConfig
 
   @nn.compact
   def __call__(self, x):
@@ -84,10 +81,10 @@ def _norm(config, name):
 
 
 def attention_mask(position_BxL, length, num_keys, *, causal, window):
-  """Which of M keys a query may see: bool, broadcastable to BxHxLxM.
+  """Returns which of M keys each query attends to: bool, broadcasts to BxHxLxM.
 
-  Where a row is one text, a decoder needs no length: padding is on the right,
-  so no real token sees any of it.
+  With one text per row a decoder needs no length: padding is on the right, so
+  the causal mask hides it from real tokens.
   """
   key_1x1xM = jnp.arange(num_keys)[None, None]
   if length.ndim == 1 and not causal:
@@ -99,13 +96,16 @@ def attention_mask(position_BxL, length, num_keys, *, causal, window):
   if causal:
     query_BxLx1 = position_BxL[:, :, None]
     mask_BxLxM &= key_1x1xM <= query_BxLx1
-    if window:
+    if window is not None:
       mask_BxLxM &= key_1x1xM > query_BxLx1 - window
   return mask_BxLxM[:, None]
 
 
 def texts_before(length_BxS, num_tokens):
-  """Of each place in a row, whole texts before it, and their tokens: [B, L]."""
+  """Returns, for each position, the texts that end before it and their tokens.
+
+  Both are [B, L].
+  """
   end_BxSx1 = jnp.cumsum(length_BxS, axis=1)[:, :, None]
   passed_BxSxL = jnp.arange(num_tokens)[None, None] >= end_BxSx1
   tokens_BxSxL = passed_BxSxL * length_BxS[:, :, None]
@@ -113,23 +113,24 @@ def texts_before(length_BxS, num_tokens):
 
 
 def rotary_frequencies(config, *, window):
-  """Radians a position of each pair of features that turns: [X].
+  """Returns the rotary frequencies, in radians per position: [X].
 
   Args:
-    window: of a layer with a window, or without one.
+    config: of the trunk.
+    window: whether the layer has a window.
   """
   width = int(config.head_width * config.rotary_fraction)
   exponent_X = np.arange(0, width, 2) / width
-  if window and config.window_rope_base:
+  if window and config.window_rope_base is not None:
     return config.window_rope_base**-exponent_X
   frequency_X = config.rope_base**-exponent_X
-  if not config.rope_scaling:
+  if config.rope_scaling is None:
     return frequency_X
   factor, *bounds = config.rope_scaling
   if not bounds:
     return frequency_X / factor
-  # Llama 3.1: what turns fast enough stays, what turns too slowly to have been
-  # seen whole is slowed down, and between the two it is mixed.
+  # Llama 3.1: high frequencies stay; low ones, whose period exceeds the trained
+  # length, are divided by the factor; those between are interpolated.
   low, high, trained = bounds
   turns_X = trained * frequency_X / (2 * np.pi)
   kept_X = np.clip((turns_X - low) / (high - low), 0, 1)
@@ -137,7 +138,7 @@ def rotary_frequencies(config, *, window):
 
 
 def _rotate(x_BxHxLxK, position_BxL, frequency_X):
-  """Turns feature i of a head with feature i + X, in float32."""
+  """Rotates feature i of each head with feature i + X, in float32."""
   frequency_1x1xX = frequency_X.astype(np.float32)[None, None]
   angle_BxLxX = position_BxL[:, :, None] * frequency_1x1xX
   cos, sin = jnp.cos(angle_BxLxX)[:, None], jnp.sin(angle_BxLxX)[:, None]
@@ -151,7 +152,7 @@ def _rotate(x_BxHxLxK, position_BxL, frequency_X):
 class Attention(nn.Module):
   """Multi-head self-attention with a float32 softmax."""
 
-  config: TransformerConfig
+  config: presets.TransformerConfig
   window: bool
 
   @nn.compact
@@ -163,7 +164,7 @@ class Attention(nn.Module):
     q_BxHxLxK = self._heads('query', config.num_heads, x_TxD, shape)
     k_BxGxLxK = self._heads('key', config.kv_heads, x_TxD, shape)
     v_BxGxMxK = self._heads('value', config.kv_heads, x_TxD, shape)
-    if config.rotary_fraction:
+    if config.rotary_fraction is not None:
       frequency_X = rotary_frequencies(config, window=self.window)
       q_BxHxLxK = _rotate(q_BxHxLxK, position_BxL, frequency_X)
       k_BxGxLxK = _rotate(k_BxGxLxK, position_BxL, frequency_X)
@@ -176,7 +177,7 @@ class Attention(nn.Module):
       length,
       k_BxGxMxK.shape[2],
       causal=config.causal,
-      window=self.window and config.window,
+      window=config.window if self.window else None,
     )
     out_BxHxLxK = self._attend(q_BxHxLxK, k_BxGxMxK, v_BxGxMxK, mask_BxHxLxM)
     out_TxD = out_BxHxLxK.transpose(0, 2, 1, 3).reshape(len(x_TxD), -1)
@@ -192,19 +193,18 @@ class Attention(nn.Module):
 
   def _attend(self, q_BxHxLxK, k_BxGxMxK, v_BxGxMxK, mask_BxHxLxM):
     config, shape = self.config, q_BxHxLxK.shape
-    width = config.query_scalar or shape[-1]
-    # Heads that share keys and values stand side by side, so that they can be
-    # taken for one head with more queries.
+    # Heads that share keys and values are adjacent, so they are reshaped into
+    # one head with more queries.
     grouped = (shape[0], config.kv_heads, -1, shape[-1])
     scores_BxGxQxM = jnp.einsum(
       'bgqk,bgmk->bgqm',
-      (q_BxHxLxK * width**-0.5).reshape(grouped),
+      (q_BxHxLxK * config.query_width**-0.5).reshape(grouped),
       k_BxGxMxK,
       preferred_element_type=jnp.float32,
     )
     scores_BxHxLxM = scores_BxGxQxM.reshape(*shape[:3], -1)
     scores_BxHxLxM = _cap(scores_BxHxLxM, config.attention_cap)
-    # Finite, so that a padding row (length 0, no key at all) is no NaN.
+    # Finite, so that a padding row (length 0, every key masked) is not NaN.
     lowest = jnp.finfo(jnp.float32).min
     scores_BxHxLxM = jnp.where(mask_BxHxLxM, scores_BxHxLxM, lowest)
     weights_BxHxLxM = nn.softmax(scores_BxHxLxM).astype(v_BxGxMxK.dtype)
@@ -213,7 +213,7 @@ class Attention(nn.Module):
     return out.reshape(shape)
 
   def _remember(self, name, new_BxGxLxK, first_B):
-    """Puts what is new into the cache, from first_B on; returns all of it."""
+    """Writes new entries into the cache from first_B on; returns all of it."""
 
     def write(past_GxMxK, new_GxLxK, first):
       return jax.lax.dynamic_update_slice(past_GxMxK, new_GxLxK, (0, first, 0))
@@ -225,11 +225,11 @@ class Attention(nn.Module):
 
 
 def _cap(x, limit):
-  return limit * jnp.tanh(x / limit) if limit else x
+  return x if limit is None else limit * jnp.tanh(x / limit)
 
 
 class Mlp(nn.Module):
-  config: TransformerConfig
+  config: presets.TransformerConfig
 
   @nn.compact
   def __call__(self, x_TxD):
@@ -244,9 +244,9 @@ class Mlp(nn.Module):
 
 
 class Layer(nn.Module):
-  """Attention and MLP, each on a residual branch."""
+  """Attention and MLP, each on a residual branch: [T, D] to [T, D]."""
 
-  config: TransformerConfig
+  config: presets.TransformerConfig
   window: bool
 
   @nn.compact
@@ -276,22 +276,22 @@ class Layer(nn.Module):
 
 
 class Transformer(nn.Module):
-  """The trunk: tokens_BxL to hidden states_BxLxD in `dtype`.
+  """Trunk: tokens_BxL to hidden states_BxLxD in `dtype`.
 
-  With `length` [B], or [B, S] where rows hold S texts. States at padding
-  positions are finite and mean nothing.
+  `length` is [B], or [B, S] if rows hold S texts. States at padding positions
+  are finite but meaningless.
 
   Raises:
-    ValueError: L is above `max_positions` a text (when traced).
+    ValueError: L is above `max_positions` per text (when traced).
   """
 
-  config: TransformerConfig
+  config: presets.TransformerConfig
 
   @nn.compact
   def __call__(self, tokens_BxL, length, deterministic=True, first_B=None):
     config = self.config
     x_BxLxD = self._embed(tokens_BxL, length, first_B)
-    # Tokens side by side from here on: measured a sixth faster on a CPU.
+    # [T, D] from here on: a sixth faster on CPU than [B, L, D].
     x_TxD = x_BxLxD.reshape(-1, config.embed_dim)
     if config.norm == 'post':
       x_TxD = _norm(config, 'embed_norm')(x_TxD)
@@ -311,10 +311,11 @@ class Transformer(nn.Module):
     config = self.config
     num_tokens = tokens_BxL.shape[1]
     texts = length.size // len(length)
-    if 0 < config.max_positions * texts < num_tokens:
+    limit = config.max_positions
+    if limit is not None and texts * limit < num_tokens:
       raise errors.UserError(
         f'A text of length {num_tokens // texts} does not fit the '
-        f'{config.max_positions} positions of the model: lower the maximum '
+        f'{limit} positions of the model: lower the maximum '
         'length of the data.'
       )
 
@@ -326,16 +327,16 @@ class Transformer(nn.Module):
         param_dtype=config.param_dtype,
         name=name,
       )
-      # Whole on every device: a lookup in a split table does not partition.
+      # Replicated: XLA does not partition a lookup in a sharded table.
       return sharding.gather(embed.embedding.astype(config.dtype))
 
-    # Ids outside the vocabulary become NaN instead of some other token.
+    # mode='fill': ids outside the vocabulary become NaN, not another token.
     token_VxD = table(config.vocab_size, 'token_embed')
     x_BxLxD = jnp.take(token_VxD, tokens_BxL, axis=0, mode='fill')
     if config.embed_scale:
       x_BxLxD *= jnp.asarray(config.embed_dim**0.5, config.dtype)
-    if config.max_positions and not config.rotary_fraction:
-      position_PxD = table(config.max_positions, 'position_embed')
+    if limit is not None and config.rotary_fraction is None:
+      position_PxD = table(limit, 'position_embed')
       if first_B is None and length.ndim == 1:
         x_BxLxD += position_PxD[None, :num_tokens]
       else:
@@ -345,9 +346,9 @@ class Transformer(nn.Module):
         if length.ndim == 2:
           position_BxL -= texts_before(length, num_tokens)[1]
         x_BxLxD += jnp.take(position_PxD, position_BxL, axis=0, mode='clip')
-    if config.type_vocab_size:  # our inputs are one segment: type 0 everywhere
+    if config.type_vocab_size:  # inputs are one segment, of type 0
       x_BxLxD += table(config.type_vocab_size, 'type_embed')[None, :1]
-    if config.reads == 'board':  # a piece also says who attacks it, and whom it
+    if config.reads == 'board':  # attackers and targets of each piece
       attacks_BxLxL = chess_attacks.attacks(tokens_BxL, length).astype(
         config.dtype
       )
@@ -358,16 +359,21 @@ class Transformer(nn.Module):
 
       x_BxLxD += attacks_BxLxL @ of_kind('attacked_embed')
       x_BxLxD += attacks_BxLxL.swapaxes(1, 2) @ of_kind('attacker_embed')
-    if not config.tied:  # read by next_token_logits alone
+    if not config.tied:  # read by next_token_logits only
       table(config.vocab_size, 'output_embed')
     return x_BxLxD
 
 
 def pool(x_BxLxD, length, pooling):
-  """Hidden states to one float32 vector a text, 0 for no tokens.
+  """Pools hidden states to one float32 vector per text, 0 for an empty text.
+
+  Args:
+    x_BxLxD: hidden states.
+    length: [B], or [B, S] if rows hold S texts.
+    pooling: 'mean' over the real tokens, or the 'last' of them.
 
   Returns:
-    pooled_BxD, or pooled_BxSxD, as `length` is [B] or [B, S].
+    pooled_BxD or pooled_BxSxD.
   """
   place_1x1xL = jnp.arange(x_BxLxD.shape[1])[None, None]
   length_BxSx1 = length.reshape(len(length), -1, 1)
@@ -384,12 +390,12 @@ def pool(x_BxLxD, length, pooling):
 
 
 def output_table(params):
-  """The embedding_VxD of a trunk's params that scores the next token."""
+  """Returns the embedding_VxD of a trunk that scores the next token."""
   return params.get('output_embed', params['token_embed'])['embedding']
 
 
 def next_token_logits(x_RxD, params, config):
-  """Float32 logits_RxV of the token after each state, by a trunk's params."""
+  """Returns float32 logits_RxV of the token after each state x_RxD."""
   table_VxD = sharding.gather(output_table(params)).astype(jnp.float32)
   logits_RxV = jnp.matmul(
     x_RxD.astype(jnp.float32), table_VxD.T, precision=EXACT
