@@ -1,3 +1,5 @@
+"""Compilation for several batch lengths in threads."""
+
 import threading
 
 import jax
@@ -17,7 +19,7 @@ def placed(mesh, length):
 
 
 def traced_by(function):
-  """A jitted function, and (tokens of a row, thread) of each of its traces."""
+  """Returns a jitted function and a list of its traces (length, thread)."""
   traces = []
 
   def noted(scale, batch):
@@ -32,7 +34,7 @@ def total(scale, batch):
 
 
 @pytest.mark.parametrize('cores, ahead', [(1, {8}), (4, {4, 8, 16})])
-def test_with_more_than_one_core_all_lengths_compile_in_threads(
+def test_all_lengths_compile_in_threads_given_several_cores(
   cores, ahead, monkeypatch
 ):
   monkeypatch.setattr(compile_ahead, '_cores', lambda: cores)
@@ -49,7 +51,7 @@ def test_with_more_than_one_core_all_lengths_compile_in_threads(
   assert set(elsewhere) == ahead
 
 
-def test_a_length_that_was_not_told_works_too():
+def test_other_lengths_compile_when_needed():
   mesh = tiny.one_device()
   function, traces = traced_by(total)
   with (
@@ -60,7 +62,7 @@ def test_a_length_that_was_not_told_works_too():
   assert [length for length, _ in traces] == [4, 6]
 
 
-def test_what_does_not_compile_fails_in_the_call_that_needs_it():
+def test_compile_error_is_raised_by_the_call_that_needs_the_program():
   mesh = tiny.one_device()
 
   def short(scale, batch):

@@ -1,4 +1,4 @@
-"""The log of a killed and resumed run, and what the console shows."""
+"""Logs of killed and resumed runs, and console output."""
 
 import importlib.util
 import io
@@ -11,7 +11,7 @@ from w2s_jax.runtime import logger as logger_lib
 
 
 class Clock:
-  """Seconds which pass only when told."""
+  """A clock that tests advance."""
 
   def __init__(self):
     self.now = 100.0
@@ -57,7 +57,7 @@ def test_resumed_file_equals_an_uninterrupted_one(tmp_path, cut):
   _log(killed, range(7))
   killed.flush()
   path = tmp_path / 'killed' / 'metrics.jsonl'
-  path.write_bytes(path.read_bytes()[: -cut or None])  # a half-written line
+  path.write_bytes(path.read_bytes()[: -cut or None])  # an incomplete line
   resumed, _ = _make(tmp_path / 'killed')
   resumed.truncate(4)  # steps 0 to 3 are in the checkpoint
   assert len(path.read_text().splitlines()) == 4
@@ -76,7 +76,7 @@ def test_truncate_to_zero_and_without_a_file(tmp_path):
   assert (tmp_path / 'metrics.jsonl').read_text() == ''
 
 
-def test_another_logger_adds_to_the_file_and_progress_leaves_it(tmp_path):
+def test_second_logger_appends_and_progress_keeps_the_file(tmp_path):
   first, _ = _make(tmp_path)
   _log(first, range(2))
   first.close()
@@ -97,7 +97,7 @@ def test_damaged_line_is_named(tmp_path):
     logger.truncate(3)
 
 
-def test_long_runs_flush_by_themselves(tmp_path):
+def test_write_flushes_every_ten_seconds(tmp_path):
   clock = Clock()
   logger, _ = _make(tmp_path, clock=clock)
   _log(logger, [0])
@@ -124,7 +124,7 @@ def test_progress_in_a_log_file(tmp_path):
   with logger.progress(
     stage='student xent seed 0', total_steps=300, first_step=100
   ) as progress:
-    clock.now += 8  # restores and compiles: in no rate
+    clock.now += 8  # restore and compilation; not part of the rate
     progress.update(101, examples=32, loss=0.7)
     for step in range(102, 301):
       clock.now += 0.125
@@ -144,13 +144,13 @@ def test_progress_of_a_single_step_and_of_none(tmp_path):
   logger, stream = _make(tmp_path)
   with logger.progress(stage='weak', total_steps=1) as progress:
     progress.update(1, examples=8, loss=0.7)
-  assert stream.getvalue() == ''  # over before there was a line to end
+  assert stream.getvalue() == ''  # finished before the first line
   with logger.progress(stage='weak', total_steps=1, first_step=1):
     pass
   assert stream.getvalue() == ''
 
 
-def test_failure_inside_is_passed_on_and_the_log_is_kept(tmp_path):
+def test_error_in_the_block_propagates_and_keeps_the_log(tmp_path):
   logger, stream = _make(tmp_path, force_terminal=True, force_interactive=True)
   with pytest.raises(FloatingPointError):
     with logger.progress(stage='weak', total_steps=9) as progress:
@@ -188,6 +188,36 @@ def test_stage_lines():
   assert first.endswith('  cached')
   assert second.startswith('[10/10] ✓ student  ') and second.endswith('12.3 s')
   assert first.index('cached') == second.index('12.3')
+
+
+def test_names_are_not_markup():
+  name = '[red]weak[/red] [/] :cat: {x}'
+  for terminal in (True, False):
+    stream = io.StringIO()
+    console = rich.console.Console(
+      file=stream, force_terminal=terminal, force_interactive=False
+    )
+    logger_lib.stage(name, 'resume', name, console=console, position=1, total=1)
+    assert stream.getvalue().count(name) == 2
+
+
+@pytest.mark.parametrize('interactive', [True, False])
+def test_names_of_progress_are_not_markup(tmp_path, interactive):
+  clock = Clock()
+  logger, stream = _make(
+    tmp_path,
+    clock=clock,
+    width=120,
+    force_terminal=interactive,
+    force_interactive=interactive,
+  )
+  name = '[red]loss[/red] [/] :cat:'
+  with logger.progress(stage=name, total_steps=2) as progress:
+    clock.now += 20
+    progress.update(1, examples=8, **{name: 0.5})
+  shown = stream.getvalue()
+  assert f'{name} 0.5000' in shown
+  assert interactive or shown.startswith(f'{name}  1/2')
 
 
 def test_tensorboard_events_or_a_clear_error(tmp_path):

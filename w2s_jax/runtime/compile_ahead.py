@@ -1,8 +1,8 @@
-"""Compiling the programs of all batch lengths side by side, in threads.
+"""Compiles a function for all batch lengths in parallel threads.
 
 A jitted function is compiled for each length that its batches are padded to.
-The compiler works without Python's lock, so that on a machine of many cores all
-of them are ready about as soon as one would be, and work begins with the first.
+The compiler releases the GIL, so on a machine with many cores all programs take
+about as long as one, and work starts with the first.
 """
 
 from concurrent import futures
@@ -10,23 +10,33 @@ import os
 
 import jax
 
-# Each may need gigabytes of the host for a large model.
+# The compiler may need gigabytes of host memory for each large program.
 _MOST_AT_ONCE = 8
 
 
 class Programs:
-  """A jitted function of batches, to be called within a `with` block.
+  """A jitted function of batches, to call in a `with` block.
 
-  At its first call the compiler begins with the length of that batch and goes
-  on with the others; a call waits for its own program alone.
+  The first call starts compilation for all lengths, that of its own batch
+  first. Each call waits for its own program only. The end of the block cancels
+  programs that wait for a thread and waits for those being compiled, as the
+  interpreter would do at exit.
   """
 
   def __init__(self, function, mesh, *, lengths, place):
-    """Of batches of such `lengths`, which stand at a `place` of arguments."""
+    """Initializes the pool.
+
+    Args:
+      function: a jitted function; the batch has 'tokens' [..., T].
+      mesh: mesh to compile for.
+      lengths: values of T to compile ahead, in order; other values of T are
+        compiled when needed, and so are all on a machine with one core.
+      place: index of the batch in the arguments.
+    """
     cores = _cores()
     self._function = function
     self._mesh = mesh
-    self._lengths = lengths if cores > 1 else ()  # else as each comes
+    self._lengths = lengths if cores > 1 else ()
     self._place = place
     self._pool = futures.ThreadPoolExecutor(min(cores, _MOST_AT_ONCE))
     self._started = {}  # length -> Future
@@ -53,8 +63,8 @@ class Programs:
     tokens = batch['tokens']
     tokens = tokens.update(shape=(*tokens.shape[:-1], length))
     shapes[self._place] = {**batch, 'tokens': tokens}
-    with jax.set_mesh(self._mesh):  # each thread has its own
-      self._function.lower(*shapes).compile()  # jax.jit finds it there
+    with jax.set_mesh(self._mesh):  # the mesh is local to a thread
+      self._function.lower(*shapes).compile()  # jax.jit caches it
 
 
 def _shape(x):

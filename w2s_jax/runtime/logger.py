@@ -1,12 +1,12 @@
-"""Metrics to a file, progress to the console.
+"""Writes metrics to a file and progress to the console.
 
-The console of a study, on a terminal:
+Console output of a study on a terminal:
 
   [ 1/10] ✓ weak minilm-l1 seed 0                 cached
   [ 2/10] • student xent seed 0
           ━━━━━━━━━━╸━━━━━━━  120/300  2140 ex/s  loss 0.5312  ETA 0:42
 
-Into a log file the bar becomes a plain line every ten seconds.
+In a log file, a plain line every ten seconds replaces the bar.
 """
 
 import datetime
@@ -30,9 +30,15 @@ _SECONDS_BETWEEN_LINES = 10
 
 
 def stage(name, status, detail='', *, console, position, total):
-  """Prints one line on stage `position` of `total`, counted from 1.
+  """Prints one line about a stage.
 
-  `status` is a key of _MARKS. Processes other than 0 pass a quiet console.
+  Args:
+    name: name of the stage; never read as markup.
+    status: a key of _MARKS.
+    detail: printed after the status.
+    console: a rich console; a quiet one on processes other than 0.
+    position: number of the stage, from 1.
+    total: number of all stages.
   """
   mark, style = _MARKS[status]
   if status in ('resume', 'cached', 'waits'):
@@ -42,21 +48,27 @@ def stage(name, status, detail='', *, console, position, total):
 
 
 def _print(console, line, style=''):
+  """Prints text as it is: names may hold brackets or :colons:."""
   console.print(
-    line, style=style, markup=False, highlight=False, soft_wrap=True
+    line,
+    style=style,
+    markup=False,
+    emoji=False,
+    highlight=False,
+    soft_wrap=True,
   )
 
 
 class Logger:
-  """Writes `folder/metrics.jsonl`, and TensorBoard events where asked.
+  """Writes `folder/metrics.jsonl` and, optionally, TensorBoard events.
 
-  Only the primary process writes and prints. The file is always replaced as a
-  whole, since object stores (gs://) cannot append: `write` keeps the line and
-  calls `flush` every ten seconds. A loop which saves checkpoints calls `flush`
-  before each, so that every step of a checkpoint is in the file.
+  Only the primary process writes and prints. `write` buffers lines and calls
+  `flush` every ten seconds, which replaces the whole file, since object stores
+  (gs://) cannot append. Call `flush` before each save of a checkpoint, so that
+  the file has all steps of the checkpoint.
 
   Raises:
-    ValueError: TensorBoard is asked for but tensorboardX is not installed.
+    MissingPackageError: `tensorboard` is set without tensorboardX.
   """
 
   def __init__(
@@ -75,18 +87,18 @@ class Logger:
     self._events = None
     self._clock = clock
     self._flushed = clock()
-    self._lines = None  # all of the file, once there is something to add
+    self._lines = None  # the whole file; None until the first `write`
 
   def truncate(self, step):
-    """Takes up the file of an earlier run which is resumed at `step`.
+    """Continues the file of an earlier run, which resumes at `step`.
 
-    Lines of `step` and later are dropped, as they will be written again, and
-    so is a half-written last line: the file ends up equal to that of a run
-    which was never interrupted. `truncate(0)` starts over. Without a call the
-    first `write` adds to what is there.
+    Drops the lines of `step` and later, which are written again, and an
+    incomplete last line, so that the file ends equal to that of a run without
+    interruption. `truncate(0)` starts over. Without a call, the first `write`
+    appends to an existing file.
 
     Raises:
-      ValueError: a line is damaged.
+      UserError: a line is damaged.
     """
     if not self._is_primary:
       return
@@ -117,7 +129,7 @@ class Logger:
     values = {name: float(value) for name, value in values.items()}
     self._lines.append(json.dumps({'step': int(step), **values}) + '\n')
     if self._event_writer:
-      # Events which a killed run wrote after this step are hidden.
+      # TensorBoard hides events that a killed run wrote after this step.
       self._events = self._events or self._event_writer(
         str(self._path.parent), purge_step=step
       )
@@ -127,7 +139,7 @@ class Logger:
       self.flush()
 
   def flush(self):
-    """Makes everything written so far visible, and safe from a kill."""
+    """Saves all lines written so far."""
     if self._lines is None:
       return
     self._path.parent.mkdir(parents=True, exist_ok=True)
@@ -137,14 +149,14 @@ class Logger:
     self._flushed = self._clock()
 
   def close(self):
-    """Flushes, and ends the TensorBoard file; a later `write` opens another."""
+    """Flushes and closes the TensorBoard file; `write` opens a new one."""
     self.flush()
     if self._events:
       self._events.close()
       self._events = None
 
   def progress(self, *, stage, total_steps, first_step=0):
-    """`Progress` for a `with` block; closes the logger at the block's end."""
+    """Returns a `Progress` for a `with` block, which closes the logger."""
     return Progress(
       stage,
       total_steps=total_steps,
@@ -159,7 +171,7 @@ def _event_writer_class():
   try:
     import tensorboardX
   except ImportError as error:
-    raise errors.UserError(
+    raise errors.MissingPackageError(
       'tensorboard=True needs tensorboardX: run `pip install tensorboardX`, '
       'or set it to False (metrics.jsonl holds the same numbers).'
     ) from error
@@ -167,10 +179,10 @@ def _event_writer_class():
 
 
 class Progress:
-  """A live bar on a terminal, a plain line every ten seconds elsewhere.
+  """Shows a live bar on a terminal, else prints a line every ten seconds.
 
-  The rate is counted from the end of the first update on: that step compiles,
-  and the steps before a resume were not done here.
+  The rate excludes everything up to the first update, whose step compiles, and
+  thus the steps before a resume.
   """
 
   def __init__(
@@ -182,8 +194,8 @@ class Progress:
     self._console = console
     self._clock = clock
     self._at_exit = at_exit
-    self._first = None  # step and time of the first update
-    self._examples = 0  # since then
+    self._first = None  # (step, time) of the first update
+    self._examples = 0  # after the first update
     self._printed_step = None
     self._printed_time = clock()
     self._bar = None
@@ -206,12 +218,12 @@ class Progress:
     return self
 
   def update(self, step, *, examples, **values):
-    """Tells that `step` steps are done in all.
+    """Shows the progress.
 
     Args:
-      step: steps done, those before a resume included.
-      examples: real examples in the steps since the update before.
-      **values: shown by name, such as loss=0.5.
+      step: number of finished steps, including those before a resume.
+      examples: examples without padding since the last update.
+      **values: numbers to show by name, such as loss=0.5.
     """
     now = self._clock()
     self._step = step
@@ -229,11 +241,11 @@ class Progress:
     if self._bar:
       self._bar.stop()
     elif self._printed_step not in (None, self._step):
-      self._print_line(self._clock())  # only what began to print is ended
+      self._print_line(self._clock())  # if lines were printed, so is the end
     self._at_exit()
 
   def _describe(self, now, values):
-    """'2140 ex/s  loss 0.5312  ETA 0:00:42', times once there are some."""
+    """Returns '2140 ex/s  loss 0.5312  ETA 0:00:42', at first without times."""
     parts = [f'{name} {float(value):.4f}' for name, value in values.items()]
     steps, seconds = self._step - self._first[0], now - self._first[1]
     if steps and seconds:
