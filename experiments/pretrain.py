@@ -1,4 +1,4 @@
-"""Pretrains a board model on next moves of games.
+r"""Pretrains a board model on next moves of games.
 
   python experiments/pretrain.py \
       --config=configs/pretrain_chess.py:model=board-s \
@@ -12,12 +12,17 @@ that `weights` of any config can name. The same command again resumes.
 import hashlib
 import itertools
 import json
+import pathlib
 import random
+import sys
+
+sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1]))
 
 import chess
 import numpy as np
 import rich.console
 
+from experiments import command_line
 from w2s_jax import batching
 from w2s_jax import checkpoint
 from w2s_jax import metrics
@@ -33,8 +38,6 @@ from w2s_jax.tasks import chess as chess_task
 from w2s_jax.tasks import registry
 from w2s_jax.tasks import sources
 
-import launch
-
 BUCKETS = (16, 24, 28, 33)  # tokens, in which the positions of games fit well
 # Rarely has a position more moves. Those are left out, as room for them would
 # be kept in all.
@@ -42,9 +45,9 @@ MAX_MOVES = 64
 
 
 def main():
-  config = launch.CONFIG.value
+  config = command_line.CONFIG.value
   console = rich.console.Console(width=100)
-  workdir = checkpoint.absolute(launch.WORKDIR.value)
+  workdir = checkpoint.absolute(command_line.WORKDIR.value)
   mesh = sharding.make_mesh(**config.mesh)
   fields = config.model.to_dict()
   recipe = fields.pop('train')
@@ -215,4 +218,4 @@ def unpack(arrays, num_validation):
 
 
 if __name__ == '__main__':
-  launch.run(main)
+  command_line.run(main)

@@ -73,12 +73,19 @@ def test_mistake_ends_with_one_line(flag, attempts):
   assert not list(workdir.iterdir()), 'something was done before'
 
 
+IMPORTS = """
+import sys
+from experiments import command_line, main, points
+command_line.parse_flags(sys.argv)
+"""
+
+
 def run_code(code, *flags):
   """Lines that Python code prints after main.py has parsed its flags."""
-  code = f'import sys, launch, main\nlaunch.parse_flags(sys.argv)\n{code}'
+  code = f'{IMPORTS}\n{code}'
   return subprocess.run(
     [sys.executable, '-c', code, *flags, '--workdir=unused'],
-    cwd=tiny.ROOT / 'experiments',
+    cwd=tiny.ROOT,
     env=tiny.environment(),
     check=True,
     capture_output=True,
@@ -89,7 +96,7 @@ def run_code(code, *flags):
 def points(*flags):
   """A line of what matters for each config that would be run."""
   code = """
-for c in main.points():
+for c in points.expand(command_line.CONFIG.value, sweep=main.SWEEP.value):
   print(c.task, c.models.weak.name, c.models.strong.name, c.losses, c.seeds,
         c.data.max_length, c.data.splits.weak, c.data.splits.test)
 """
@@ -125,7 +132,8 @@ def test_a_suite_says_what_is_not_there_and_runs_the_rest(tmp_path):
   code = """
 import rich.console
 console = rich.console.Console(width=100)
-for c in main.with_data(main.points(), console):
+configs = points.expand(command_line.CONFIG.value, sweep=False)
+for c in points.with_data(configs, console):
   print('runs', c.task)
 """
   lines = run_code(

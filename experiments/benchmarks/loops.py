@@ -7,11 +7,12 @@ import json
 import pathlib
 import tempfile
 
-from benchmarks import own_process
-from benchmarks import small_study
-from benchmarks import table
-from benchmarks import torch_loops
 import numpy as np
+
+from experiments.benchmarks import own_process
+from experiments.benchmarks import small_study
+from experiments.benchmarks import table
+from experiments.benchmarks import torch_loops
 
 
 def rows(options, console):
@@ -82,12 +83,11 @@ def study(*, config, folder):
   """Yields None when all is imported, then a study's outcome, for ever."""
   import rich.console
 
+  from experiments import command_line
   from w2s_jax import study as study_lib
 
-  import launch
-
-  launch.keep_memory()
-  launch.keep_compiled_programs()
+  command_line.keep_memory()
+  command_line.keep_compiled_programs()
   console = rich.console.Console(quiet=True)
   yield None
   for number in itertools.count():

@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-import roofline
+from experiments.plan import roofline
 
 
 class Plan(NamedTuple):

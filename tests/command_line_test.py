@@ -9,7 +9,9 @@ import pytest
 import tiny
 
 BUFFERS = """
-import launch, resource, threading
+import resource, threading
+
+from experiments import command_line
 
 def fill():
   b'x' * 2**26  # a buffer of 16,384 pages, written and freed
@@ -20,7 +22,7 @@ def pages_of_a_second():
   fill()
   pages.append(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
 
-launch.keep_memory()
+command_line.keep_memory()
 pages = []
 thread = threading.Thread(target=pages_of_a_second)
 thread.start()
@@ -33,7 +35,7 @@ print(*pages)
 def test_freed_memory_is_used_again():
   process = subprocess.run(
     [sys.executable, '-c', BUFFERS],
-    cwd=tiny.ROOT / 'experiments',
+    cwd=tiny.ROOT,
     env=tiny.environment(),
     capture_output=True,
     text=True,

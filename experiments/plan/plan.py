@@ -1,8 +1,8 @@
-"""What a study would cost, before any of it is paid for.
+r"""What a study would cost, before any of it is paid for.
 
   pip install libtpu  # the TPU compiler; it needs no TPU
-  python experiments/plan.py --config=configs/nlp.py --chip=v5p --devices=256 \
-      --mesh=fsdp=64,tensor=4 \
+  python experiments/plan/plan.py --config=configs/nlp.py \
+      --chip=v5p --devices=256 --mesh=fsdp=64,tensor=4 \
       --config.models.strong.weights=random:qwen1.5-72b \
       --config.models.strong.num_layers=-1 ...
 
@@ -19,13 +19,17 @@ train on its own.
 """
 
 import math
+import pathlib
+import sys
 from typing import NamedTuple
+
+sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[2]))
 
 from absl import flags
 
-import ahead
-import launch
-import roofline
+from experiments import command_line
+from experiments.plan import ahead
+from experiments.plan import roofline
 
 CHIP = flags.DEFINE_string('chip', 'v5e', 'A name of CHIPS in roofline.py.')
 DEVICES = flags.DEFINE_integer('devices', 8, 'So many of them.')
@@ -50,7 +54,7 @@ def main():
   from w2s_jax import sharding
   from w2s_jax.models import heads
 
-  config = launch.CONFIG.value
+  config = command_line.CONFIG.value
   if CHIP.value not in roofline.CHIPS:
     names = ', '.join(roofline.CHIPS)
     raise ValueError(f'--chip={CHIP.value} is not one of {names}.')
@@ -246,4 +250,4 @@ def least(parts):
 
 
 if __name__ == '__main__':
-  launch.run(main, required=('config',))
+  command_line.run(main, required=('config',))

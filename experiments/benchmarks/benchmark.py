@@ -1,8 +1,8 @@
-"""How fast this is, as ratios that are measured in one run.
+r"""How fast this is, as ratios that are measured in one run.
 
-  python experiments/benchmark.py
-  python experiments/benchmark.py --parts=a --preset=gpt2-xl --length=512 \
-      --dtype=bfloat16
+  python experiments/benchmarks/benchmark.py
+  python experiments/benchmarks/benchmark.py --parts=a --preset=gpt2-xl \
+      --length=512 --dtype=bfloat16
   pip install '.[torch]'  # part c needs it
 
   a  forward and backward pass against the fastest matmul of this machine
@@ -19,17 +19,20 @@ parts a, d, e and f run there and count wall seconds.
 
 import os
 import pathlib
+import sys
+
+sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[2]))
 
 from absl import flags
-from benchmarks import loops
-from benchmarks import padding
-from benchmarks import population
-from benchmarks import probes
-from benchmarks import speed
-from benchmarks import start
-from benchmarks import table
 
-import launch
+from experiments import command_line
+from experiments.benchmarks import loops
+from experiments.benchmarks import padding
+from experiments.benchmarks import population
+from experiments.benchmarks import probes
+from experiments.benchmarks import speed
+from experiments.benchmarks import start
+from experiments.benchmarks import table
 
 PARTS = flags.DEFINE_list('parts', [], 'Of those above; all without it.')
 PRESET = flags.DEFINE_string('preset', 'minilm-l6', 'Model of part a.')
@@ -93,4 +96,4 @@ def main():
 
 
 if __name__ == '__main__':
-  launch.run(main, required=())
+  command_line.run(main, required=())

@@ -1,4 +1,4 @@
-"""What the commands of this folder share: flags, readable errors, caches."""
+"""Flags, readable errors and caches that the commands of this folder share."""
 
 import contextlib
 import ctypes
@@ -11,10 +11,9 @@ from absl import flags
 from ml_collections import config_dict
 from ml_collections import config_flags
 
-ROOT = pathlib.Path(__file__).resolve().parents[1]
-sys.path.insert(0, str(ROOT))  # configs/ and w2s_jax/ of this checkout
+from configs import base
 
-from configs import base  # noqa: E402
+ROOT = pathlib.Path(__file__).resolve().parents[1]
 
 CONFIG = config_flags.DEFINE_config_file('config', lock_config=True)
 WORKDIR = flags.DEFINE_string(
@@ -38,6 +37,22 @@ def run(main, required=('config', 'workdir')):
 
   flags.mark_flags_as_required(required)
   app.run(checked, flags_parser=parse_flags)
+
+
+def console(*, quiet=False):
+  """Returns a console; where there is no terminal it has 100 columns."""
+  import rich.console
+
+  made = rich.console.Console(quiet=quiet)
+  if not made.is_terminal:
+    made.width = 100
+  return made
+
+
+def config_module():
+  """Returns the globals of the file that --config names."""
+  path = config_flags.get_config_filename(flags.FLAGS['config'])
+  return runpy.run_path(path.partition(':')[0])
 
 
 def keep_memory():
