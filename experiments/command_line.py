@@ -2,16 +2,17 @@
 
 import contextlib
 import ctypes
+import os
 import pathlib
-import runpy
+import shlex
 import sys
 
 from absl import app
 from absl import flags
-from ml_collections import config_dict
 from ml_collections import config_flags
 
-from configs import base
+from experiments import config_file
+from w2s_jax import errors
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]
 
@@ -25,11 +26,10 @@ TRACEBACK = flags.DEFINE_bool(
 
 
 def run(main, required=('config', 'workdir')):
-  """app.run of a main that takes no arguments, and of required flags."""
+  """Runs a main() without arguments, after all flags are parsed."""
 
   def checked(argv):
-    if len(argv) > 1:
-      raise app.UsageError(f'unexpected arguments: {argv[1:]}')
+    del argv  # all of it are flags
     keep_memory()
     keep_compiled_programs()
     with one_line_errors():
@@ -40,19 +40,21 @@ def run(main, required=('config', 'workdir')):
 
 
 def console(*, quiet=False):
-  """Returns a console; where there is no terminal it has 100 columns."""
+  """Returns a console that prints text as it is, `[red]` or `:smile:` too.
+
+  Where there is no terminal it has 100 columns.
+  """
   import rich.console
 
-  made = rich.console.Console(quiet=quiet)
+  made = rich.console.Console(quiet=quiet, markup=False, emoji=False)
   if not made.is_terminal:
     made.width = 100
   return made
 
 
-def config_module():
-  """Returns the globals of the file that --config names."""
-  path = config_flags.get_config_filename(flags.FLAGS['config'])
-  return runpy.run_path(path.partition(':')[0])
+def config_value():
+  """Returns FILE or FILE:ARGUMENT of --config."""
+  return config_flags.get_config_filename(flags.FLAGS['config'])
 
 
 def keep_memory():
@@ -95,31 +97,49 @@ def one_line_errors():
 
 
 def parse_flags(argv):
-  """absl's parser, but a wrong config field is one readable line."""
+  """Parses with absl; a mistake ends the program with one readable line."""
   try:
-    files = [a for a in argv if a.startswith('--config=')]
-    if files:
-      path, _, arg = files[-1].removeprefix('--config=').partition(':')
-      config = runpy.run_path(path)['get_config'](arg)
-      for flag in (a for a in argv if a.startswith('--config.')):
-        check_field(config, flag.partition('=')[0].removeprefix('--config.'))
+    check_order(argv)
+    config_file.check(argv)
     argv = flags.FLAGS(argv)
+    if len(argv) > 1:
+      raise errors.UserError(f'{argv[1]!r} is not a flag; flags begin with --.')
     if flags.FLAGS['verbosity'].using_default_value:
       flags.FLAGS.verbosity = -1  # WARNING; app.run would choose INFO
     return argv
   except (flags.Error, ValueError, TypeError, OSError) as e:
-    sys.exit(f'error: {e}')
+    if '--traceback' in argv:
+      raise
+    sys.exit(f'error: {one_line(e)}')
 
 
-def check_field(config, path):
-  """Raises ValueError unless every part of a.b.c is a field of the config."""
-  parents = ['config']
-  for name in path.split('.'):
-    names = list(config) if isinstance(config, config_dict.ConfigDict) else []
-    if name not in names:
-      raise ValueError(
-        f'--config.{path}: {".".join(parents)} has no field {name!r}; '
-        f'{base.nearest(name, names)}'
-      )
-    config = config[name]
-    parents.append(name)
+def check_order(argv):
+  """Raises errors.UserError for flags that absl would take for arguments."""
+  if '--' in argv[:-1]:
+    ignored = shlex.join(argv[argv.index('--') + 1 :])
+    raise errors.UserError(
+      f"flags after '--' are not read; leave '--' out before {ignored}"
+    )
+
+
+def check_workdir(workdir):
+  """Raises errors.UserError unless --workdir can be made and written to."""
+  if not workdir:
+    raise errors.UserError('--workdir is empty; name a folder for results.')
+  if '://' in workdir:
+    return
+  path = pathlib.Path(workdir).expanduser()
+  existing = next(p for p in (path, *path.parents) if os.path.exists(p))
+  if not existing.is_dir():
+    raise errors.UserError(
+      f'--workdir={workdir}: {existing} is a file; name another folder.'
+    )
+  if not os.access(existing, os.W_OK | os.X_OK):
+    raise errors.UserError(
+      f'--workdir={workdir}: {existing} is not writable; change its '
+      'permissions or name another folder.'
+    )
+
+
+def one_line(error):
+  return ' '.join(str(error).split())

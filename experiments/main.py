@@ -29,6 +29,7 @@ flags.adopt_module_key_flags(processes)
 
 
 def main():
+  command_line.check_workdir(command_line.WORKDIR.value)
   processes.join()
   from w2s_jax.runtime import preemption
 

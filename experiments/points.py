@@ -1,6 +1,7 @@
 """The studies that a command line stands for: sweeps, suites, or one config."""
 
 from experiments import command_line
+from experiments import config_file
 
 
 def expand(config, *, sweep):
@@ -9,7 +10,8 @@ def expand(config, *, sweep):
   Raises:
     errors.UserError: two points of the sweep would write the same results.
   """
-  file = command_line.config_module()
+  path = command_line.config_value().partition(':')[0]
+  file = config_file.load(path)
   swept = file['sweep']() if sweep else [{}]
   tasks = file.get('tasks', lambda config: [{}])
   configs = [at(config, point) for point in swept]

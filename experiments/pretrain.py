@@ -20,7 +20,6 @@ sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1]))
 
 import chess
 import numpy as np
-import rich.console
 
 from experiments import command_line
 from w2s_jax import batching
@@ -45,8 +44,9 @@ MAX_MOVES = 64
 
 
 def main():
+  command_line.check_workdir(command_line.WORKDIR.value)
   config = command_line.CONFIG.value
-  console = rich.console.Console(width=100)
+  console = command_line.console()
   workdir = checkpoint.absolute(command_line.WORKDIR.value)
   mesh = sharding.make_mesh(**config.mesh)
   fields = config.model.to_dict()

@@ -47,6 +47,7 @@ def main():
   if EMIT.value:
     print(jobs.KINDS[EMIT.value](command, count, IMAGE.value))
     return
+  command_line.check_workdir(command_line.WORKDIR.value)
   if JOBS.value < 1:
     raise errors.UserError(f'--jobs={JOBS.value} must be at least 1.')
   main_file = command_line.ROOT / 'experiments' / 'main.py'

@@ -1,10 +1,15 @@
 """What all commands do before they begin."""
 
+import io
+import os
 import platform
 import subprocess
 import sys
 
 import pytest
+import rich.table
+
+from experiments import command_line
 
 import tiny
 
@@ -43,3 +48,74 @@ def test_freed_memory_is_used_again():
     timeout=60,
   )
   assert int(process.stdout) < 100
+
+
+def run(*flags):
+  """(exit status, lines on stderr) of main.py, which trains nothing here."""
+  done = subprocess.run(
+    [sys.executable, 'experiments/main.py', *flags],
+    cwd=tiny.ROOT,
+    env=tiny.environment(),
+    capture_output=True,
+    text=True,
+    timeout=60,
+  )
+  return done.returncode, done.stderr.splitlines()
+
+
+CONFIG = '--config', 'configs/nlp.py:debug'
+
+
+@pytest.mark.parametrize(
+  'flags, says',
+  [
+    ([*CONFIG, '--config.seedz=1', '--workdir=W'], "no field 'seedz'"),
+    ([*CONFIG], '--workdir'),
+    ([*CONFIG, '--workdir='], '--workdir is empty; name a folder'),
+    ([*CONFIG, '--workdir', 'W', '--config'], 'config'),
+    (['--workdir=W', '--', '--config=a.py'], 'before --config=a.py'),
+    ([*CONFIG, '--workdir=W', 'sweep'], "'sweep' is not a flag"),
+    ([*CONFIG, '--workdir=W/file'], '/file is a file; name another folder'),
+    ([*CONFIG, '--workdir=W/file/a/b'], '/file is a file; name another'),
+    (['--config=configs', '--workdir=W'], '--config=configs is a folder'),
+  ],
+)
+def test_a_mistake_is_one_line_on_stderr(flags, says, tmp_path):
+  (tmp_path / 'file').touch()
+  status, lines = run(*(f.replace('W', str(tmp_path)) for f in flags))
+  assert status == 1
+  (line,) = lines
+  assert line.startswith('error: ') and says in line, line
+  assert [path.name for path in tmp_path.iterdir()] == ['file']
+
+
+def test_a_workdir_that_is_not_writable(tmp_path):
+  code = f"""
+from experiments import command_line
+command_line.check_workdir({str(tmp_path / 'w')!r})
+"""
+  tmp_path.chmod(0o555)
+  done = subprocess.run(
+    [sys.executable, '-c', code],
+    cwd=tiny.ROOT,
+    user='nobody' if os.getuid() == 0 else None,  # root may write anywhere
+    capture_output=True,
+    text=True,
+    timeout=60,
+  )
+  tmp_path.chmod(0o755)
+  assert 'UserError: --workdir=' in done.stderr, done.stderr
+  assert 'is not writable; change its permissions' in done.stderr
+
+
+def test_brackets_and_colons_are_printed_as_they_are():
+  console = command_line.console()
+  console.file = io.StringIO()
+  table = rich.table.Table(title='[red]')
+  table.add_column('[bold]')
+  table.add_row('[/]')
+  for text in ('runs/[red]x :smile:', table):
+    console.print(text)
+  printed = console.file.getvalue()
+  for text in ('runs/[red]x :smile:', '[red]', '[bold]', '[/]'):
+    assert text in printed

@@ -61,8 +61,6 @@ MODULES = {
 
 
 def main():
-  import rich.console
-
   chosen = PARTS.value or list(MODULES)
   for part in chosen:
     if part not in MODULES:
@@ -70,7 +68,7 @@ def main():
   for flag in (ROWS, REPEATS, LENGTH):
     if flag.value < 1:
       raise ValueError(f'--{flag.name}={flag.value} must be at least 1.')
-  console = rich.console.Console(highlight=False, soft_wrap=True)
+  console = command_line.console()
   options = table.Options(
     preset=PRESET.value,
     batch=BATCH.value,
@@ -82,14 +80,15 @@ def main():
   )
   before, rows = os.getloadavg()[0], []
   for part in dict.fromkeys(chosen):
-    console.print(f'({part}) {MODULES[part].__doc__.splitlines()[0]}')
+    what = MODULES[part].__doc__.splitlines()[0]
+    console.print(f'({part}) {what}', highlight=False, soft_wrap=True)
     for row in MODULES[part].rows(options, console):
       rows.append(row)
-      console.print(f'    {row.what}: {row.measured()}')
+      line = f'    {row.what}: {row.measured()}'
+      console.print(line, highlight=False, soft_wrap=True)
   where = f'{table.machine()}, load {before:.1f} to {os.getloadavg()[0]:.1f}'
   if OUT.value:
     table.write(rows, pathlib.Path(OUT.value), where)
-  console = rich.console.Console()
   if not console.is_terminal:
     console.width = 140
   console.print(table.drawn(rows, where))

@@ -17,7 +17,7 @@ from experiments.benchmarks import torch_loops
 
 def rows(options, console):
   if not all(map(importlib.util.find_spec, ('torch', 'transformers'))):
-    console.print("    left out: it needs pip install '.[torch]'", markup=False)
+    console.print("    left out: it needs pip install '.[torch]'")
     return
   config = small_study.config_of(options.rows, tables=options.tables)
   work = small_study.fetched(config)
@@ -44,7 +44,7 @@ def rows(options, console):
       for _ in range(options.repeats)
     ]
   for name, taken in turns[-1].items():
-    console.print(f'    {name}: {outcome_text(taken.value)}')
+    console.print(f'    {name}: {outcome_text(taken.value)}', soft_wrap=True)
     if name != 'ours':
       whole[name] += turns[0][name].cpu
   seconds = {name: [turn[name].cpu for turn in turns] for name in sides}

@@ -48,7 +48,7 @@ class Stage(NamedTuple):
 
 
 def main():
-  import rich.console
+  import rich.text
 
   from w2s_jax import check_config
   from w2s_jax import sharding
@@ -74,10 +74,10 @@ def main():
     shapes = heads.parameter_shapes(model.network, config.data.max_length)
     ahead.placed(mesh, shapes, field=f'models.{key}')
   stages = stages_of(config, chains, ahead.prediction_batch(config, mesh))
-  console = rich.console.Console(width=100)
+  console = command_line.console()
   plans = {}
   for key, model in models.items():
-    with console.status(f'Compiling {model.name} ...'):
+    with console.status(rich.text.Text(f'Compiling {model.name} ...')):
       plans[key] = ahead.make_plan(model, config, key, mesh)
     roles = ', '.join(stage.role for stage in stages if stage.key == key)
     console.print(model_table(model, roles, plans[key], chip, mesh))
