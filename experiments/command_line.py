@@ -1,6 +1,5 @@
 """Flags, readable errors and caches that the commands of this folder share."""
 
-import contextlib
 import ctypes
 import os
 import pathlib
@@ -21,7 +20,7 @@ WORKDIR = flags.DEFINE_string(
   'workdir', None, 'Folder of results, local or gs://; rerun to resume.'
 )
 TRACEBACK = flags.DEFINE_bool(
-  'traceback', False, 'Show where an error of one line came from.'
+  'traceback', False, 'Show the traceback of any error.'
 )
 
 
@@ -32,7 +31,12 @@ def run(main, required=('config', 'workdir')):
     del argv  # all of it are flags
     keep_memory()
     keep_compiled_programs()
-    with one_line_errors():
+    if TRACEBACK.value:
+      main()
+      return
+    from experiments import failures  # brings jax
+
+    with failures.one_line(WORKDIR.value):
       main()
 
   flags.mark_flags_as_required(required)
@@ -83,17 +87,6 @@ def keep_compiled_programs():
     'jax_compilation_cache_dir', str(assets.cache_dir() / 'xla')
   )
   jax.config.update('jax_persistent_cache_min_compile_time_secs', 0)
-
-
-@contextlib.contextmanager
-def one_line_errors():
-  """A user's mistake ends the program in one line."""
-  try:
-    yield
-  except (ValueError, FileNotFoundError, ImportError) as e:
-    if TRACEBACK.value:
-      raise
-    sys.exit(f'error: {e}')
 
 
 def parse_flags(argv):

@@ -8,6 +8,7 @@ done, only rewrites the report. At SIGTERM it saves a checkpoint and exits with
 75: start it again.
 """
 
+import contextlib
 import pathlib
 import sys
 
@@ -42,6 +43,7 @@ def run():
 
   from w2s_jax import study
   from w2s_jax.runtime import preemption
+  from w2s_jax.runtime import run_record
 
   workdir = command_line.WORKDIR.value
   primary = jax.process_index() == 0
@@ -49,18 +51,27 @@ def run():
   configs = points.expand(command_line.CONFIG.value, sweep=SWEEP.value)
   if POINT.value is not None:
     configs = [points.choose(configs, POINT.value)]
+  record = contextlib.nullcontext()
+  if primary:
+    fields = run_record.describe(sys.argv, configs, point=POINT.value)
+    record = run_record.keep(workdir, fields)
   preemption.listen()
   try:
-    for config in points.with_data(configs, console):
-      study.run(config, workdir, console=console)
+    with record:
+      for config in points.with_data(configs, console):
+        study.run(config, workdir, console=console)
+      if primary and POINT.value is None:
+        write_report(workdir, console)
   except preemption.Preempted as e:
     console.print(f'{e}; the same command goes on from there.')
     sys.exit(preemption.EXIT_CODE)
-  if primary and POINT.value is None:
-    from w2s_jax.report import report  # matplotlib, which training can spare
 
-    console.print(report.console_table(report.write(workdir)))
-    console.print(f'Report: {workdir}/report.html')
+
+def write_report(workdir, console):
+  from w2s_jax.report import report  # brings matplotlib, only needed here
+
+  console.print(report.console_table(report.write(workdir)))
+  console.print(f'Report: {workdir}/report.html')
 
 
 if __name__ == '__main__':

@@ -24,6 +24,7 @@ import numpy as np
 from experiments import command_line
 from w2s_jax import batching
 from w2s_jax import checkpoint
+from w2s_jax import errors
 from w2s_jax import metrics
 from w2s_jax import predict
 from w2s_jax import sharding
@@ -137,10 +138,10 @@ def draw_positions(data):
   Validation positions come from games of their own.
 
   Raises:
-    ValueError: a game is broken or lacks a column, or there are too few games.
+    errors.UserError: a game is broken, lacks a column, or there are too few.
   """
   if len(data.games) != len(data.positions):
-    raise ValueError(
+    raise errors.UserError(
       f'data.positions={data.positions} must have one number for each of '
       f'data.games={data.games}.'
     )
@@ -165,7 +166,7 @@ def draw_positions(data):
     held_out += take_positions(games, shares[i], select)
     training += take_positions(games, limit, select)
   if len(held_out) < data.validation or not training:
-    raise ValueError(
+    raise errors.UserError(
       f'data.games have too few positions: {len(held_out)} of data.validation='
       f'{data.validation} and {len(training)} to train on.'
     )
@@ -181,9 +182,11 @@ def take_positions(games, count, select):
     try:
       found = chess_task.positions_of_game(row, **select)
     except KeyError as error:
-      raise ValueError(f'{origin}: no column {error.args[0]!r}.') from error
+      raise errors.UserError(
+        f'{origin}: no column {error.args[0]!r}.'
+      ) from error
     except ValueError as error:
-      raise ValueError(f'{origin}: {error}.') from error
+      raise errors.UserError(f'{origin}: {error}.') from error
     positions += [x for x in found if len(x[0].movers) <= MAX_MOVES]
   return positions[:count]
 

@@ -33,6 +33,7 @@ from experiments.benchmarks import probes
 from experiments.benchmarks import speed
 from experiments.benchmarks import start
 from experiments.benchmarks import table
+from w2s_jax import errors
 
 PARTS = flags.DEFINE_list('parts', [], 'Of those above; all without it.')
 PRESET = flags.DEFINE_string('preset', 'minilm-l6', 'Model of part a.')
@@ -64,10 +65,12 @@ def main():
   chosen = PARTS.value or list(MODULES)
   for part in chosen:
     if part not in MODULES:
-      raise ValueError(f'--parts: {part!r} is not one of {", ".join(MODULES)}.')
+      raise errors.UserError(
+        f'--parts: {part!r} is not one of {", ".join(MODULES)}.'
+      )
   for flag in (ROWS, REPEATS, LENGTH):
     if flag.value < 1:
-      raise ValueError(f'--{flag.name}={flag.value} must be at least 1.')
+      raise errors.UserError(f'--{flag.name}={flag.value} must be at least 1.')
   console = command_line.console()
   options = table.Options(
     preset=PRESET.value,

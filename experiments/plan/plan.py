@@ -30,6 +30,7 @@ from absl import flags
 from experiments import command_line
 from experiments.plan import ahead
 from experiments.plan import roofline
+from w2s_jax import errors
 
 CHIP = flags.DEFINE_string('chip', 'v5e', 'A name of CHIPS in roofline.py.')
 DEVICES = flags.DEFINE_integer('devices', 8, 'So many of them.')
@@ -57,7 +58,7 @@ def main():
   config = command_line.CONFIG.value
   if CHIP.value not in roofline.CHIPS:
     names = ', '.join(roofline.CHIPS)
-    raise ValueError(f'--chip={CHIP.value} is not one of {names}.')
+    raise errors.UserError(f'--chip={CHIP.value} is not one of {names}.')
   chip = roofline.CHIPS[CHIP.value]
   chains = check_config.parse_chains(config.students, config.models)
   check_config.check_numbers(config)
@@ -91,16 +92,16 @@ def main():
 
 
 def check_is_known(config, chains):
-  """Raises ValueError for a study with steps that no plan is made of."""
+  """Raises errors.UserError for a study with steps that no plan is made of."""
   for key in {key for chain in chains for key in chain}:
     method = config.models[key].adapt.method
     if method not in ('full', 'lora'):
-      raise ValueError(
+      raise errors.UserError(
         f'models.{key}.adapt.method={method!r}: there are plans for '
         "'full' and 'lora'."
       )
   if any(config.generative):
-    raise ValueError(
+    raise errors.UserError(
       f'generative={config.generative}: there are plans for (False,).'
     )
 
@@ -111,7 +112,9 @@ def mesh_fields(fields):
   for part in filter(None, MESH.value.split(',')):
     name, _, size = part.partition('=')
     if name not in sizes or not size.lstrip('-').isdigit():
-      raise ValueError(f'--mesh: {part!r} is not data=, fsdp= or tensor=.')
+      raise errors.UserError(
+        f'--mesh: {part!r} is not data=, fsdp= or tensor=.'
+      )
     sizes[name] = int(size)
   return sizes
 
