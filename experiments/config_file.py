@@ -45,7 +45,7 @@ def load(path):
     raise errors.UserError(f'--config={path} is a folder; name a file in it.')
   if not file.is_file():
     raise errors.UserError(f'--config={path}: there is no such file.')
-  with _located(path):
+  with located(path):
     module = runpy.run_path(path)
   if not callable(module.get('get_config')):
     raise errors.UserError(
@@ -58,7 +58,7 @@ def get_config(value):
   """Returns the config of FILE or FILE:ARGUMENT, before any override."""
   path, *arg = value.split(':', 1)
   module = load(path)
-  with _located(path):
+  with located(path):
     config = module['get_config'](*arg)
   if not isinstance(config, config_dict.ConfigDict):
     raise errors.UserError(
@@ -95,7 +95,7 @@ def check_field(config, path):
 
 
 @contextlib.contextmanager
-def _located(path):
+def located(path):
   """Turns errors of a config file into a UserError with file and line."""
   try:
     yield

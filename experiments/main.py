@@ -48,9 +48,9 @@ def run():
   workdir = command_line.WORKDIR.value
   primary = jax.process_index() == 0
   console = command_line.console(quiet=not primary)
-  configs = points.expand(command_line.CONFIG.value, sweep=SWEEP.value)
-  if POINT.value is not None:
-    configs = [points.choose(configs, POINT.value)]
+  configs = points.expand(sweep=SWEEP.value, point=POINT.value)
+  for line in points.notes_on_weights(configs):
+    console.print(line, highlight=False, soft_wrap=True)
   record = contextlib.nullcontext()
   if primary:
     fields = run_record.describe(sys.argv, configs, point=POINT.value)

@@ -1,43 +1,103 @@
 """The studies that a command line stands for: sweeps, suites, or one config."""
 
+from absl import flags
+from ml_collections import config_flags
+
+from configs import base
 from experiments import command_line
 from experiments import config_file
+from w2s_jax import errors
+
+# Fields of a model that a config sets for its weights, and what they are when
+# they are not set.
+_SET_FOR_WEIGHTS = {
+  'num_layers': -1,
+  'train.learning_rate': None,
+  'train.freeze': '',
+}
 
 
-def expand(config, *, sweep):
-  """Returns the config, or each point of its file's sweep(), for each task.
+def expand(*, sweep, point=None):
+  """Returns the configs of a command line, one for each study.
+
+  Args:
+    sweep: whether to expand sweep() of the config file. A suite of tasks is
+      always expanded, by its tasks().
+    point: number of the one config to return, or None for all.
 
   Raises:
-    errors.UserError: two points of the sweep would write the same results.
+    errors.UserError: the file has no sweep() or is no study, two points of the
+      sweep would write the same results, or there is no such point.
   """
   path = command_line.config_value().partition(':')[0]
   file = config_file.load(path)
-  swept = file['sweep']() if sweep else [{}]
-  tasks = file.get('tasks', lambda config: [{}])
-  configs = [at(config, point) for point in swept]
-  configs = [at(config, point) for config in configs for point in tasks(config)]
+  if sweep and 'sweep' not in file:
+    raise errors.UserError(f'--sweep: {path} has no function sweep().')
+  config = command_line.CONFIG.value
+  missing = [name for name in base.get_config() if name not in config]
+  if missing:
+    raise errors.UserError(
+      f'{path} is not the config of a study: it has no field {missing[0]!r}; '
+      'begin with get_config() of configs/base.py.'
+    )
+  with config_file.located(path):
+    configs = [at(config, x) for x in (file['sweep']() if sweep else [{}])]
+    if 'tasks' in file:
+      configs = [at(c, fields) for c in configs for fields in file['tasks'](c)]
   if sweep:
     from w2s_jax import check_config
 
     check_config.check_points(configs)
-  return configs
-
-
-def choose(configs, number):
-  """Returns the config of --point=`number`."""
-  from w2s_jax import errors
-
-  if not 0 <= number < len(configs):
-    raise errors.UserError(
-      f'--point={number}: there are {len(configs)} points.'
-    )
-  return configs[number]
+  if point is None:
+    return configs
+  if not 0 <= point < len(configs):
+    raise errors.UserError(f'--point={point}: there are {len(configs)} points.')
+  return [configs[point]]
 
 
 def at(config, point):
   """Returns a copy of a config with the fields of a point."""
   config = config.copy_and_resolve_references()
   config.update(point)
+  return config
+
+
+def notes_on_weights(configs):
+  """Returns a line for each model that has new weights and an old recipe.
+
+  Overriding `weights` keeps the learning rate, frozen parameters and number of
+  layers that the config file chose for other weights.
+  """
+  given = config_flags.get_override_values(flags.FLAGS['config'])
+  original = config_file.get_config(command_line.config_value())
+  lines = []
+  for key, spec in original.models.items():
+    weights = given.get(f'models.{key}.weights', spec.weights)
+    specs = [c.models[key] for c in configs if key in c.models]
+    if weights == spec.weights or weights not in {s.weights for s in specs}:
+      continue
+    values = {
+      name: _field(spec, name)
+      for name in _SET_FOR_WEIGHTS
+      if f'models.{key}.{name}' not in given
+    }
+    kept = [
+      f'models.{key}.{name}={value}'
+      for name, value in values.items()
+      if value != _SET_FOR_WEIGHTS[name]
+    ]
+    if kept:
+      lines.append(
+        f'{", ".join(kept)}: set for {spec.weights}, not for {weights}; '
+        'override what does not fit.'
+      )
+  return lines
+
+
+def _field(config, path):
+  """Returns the field a.b.c of a config."""
+  for name in path.split('.'):
+    config = config[name]
   return config
 
 
@@ -52,9 +112,6 @@ def with_data(configs, console):
   """
   if len({c.task for c in configs}) == 1:
     return configs
-
-  from w2s_jax import errors
-
   reasons = {}
   for config in configs:
     if config.task not in reasons:
@@ -74,7 +131,6 @@ def with_data(configs, console):
 def missing_data(config):
   """Returns why the rows of a config cannot be split, or ''."""
   from w2s_jax import check_config
-  from w2s_jax import errors
   from w2s_jax import study
 
   chains = check_config.parse_chains(config.students, config.models)

@@ -39,7 +39,7 @@ flags.adopt_module_key_flags(main_lib)  # handed on to each point
 
 
 def main():
-  count = len(points.expand(command_line.CONFIG.value, sweep=True))
+  count = len(points.expand(sweep=True))
   command = [
     *('python', 'experiments/main.py', '--sweep'),
     *handed_on(sys.argv[1:]),

@@ -77,6 +77,14 @@ CONFIG = '--config', 'configs/nlp.py:debug'
     ([*CONFIG, '--workdir=W/file'], '/file is a file; name another folder'),
     ([*CONFIG, '--workdir=W/file/a/b'], '/file is a file; name another'),
     (['--config=configs', '--workdir=W'], '--config=configs is a folder'),
+    (
+      ['--config=configs/pretrain_chess.py', '--workdir=W'],
+      'configs/pretrain_chess.py is not the config of a study: it has no field',
+    ),
+    (
+      ['--config=configs/chess.py', '--workdir=W', '--sweep'],
+      '--sweep: configs/chess.py has no function sweep()',
+    ),
   ],
 )
 def test_a_mistake_is_one_line_on_stderr(flags, says, tmp_path):

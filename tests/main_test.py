@@ -96,7 +96,7 @@ def run_code(code, *flags):
 def points(*flags):
   """A line of what matters for each config that would be run."""
   code = """
-for c in points.expand(command_line.CONFIG.value, sweep=main.SWEEP.value):
+for c in points.expand(sweep=main.SWEEP.value):
   print(c.task, c.models.weak.name, c.models.strong.name, c.losses, c.seeds,
         c.data.max_length, c.data.splits.weak, c.data.splits.test)
 """
@@ -110,6 +110,46 @@ def test_sweep_takes_every_point_with_the_arguments_of_the_config():
   assert printed[0] == (
     "rotten_tomatoes minilm-l0 minilm-l1 ('xent',) (7,) 64 1000 2000"
   )
+
+
+NOTES = """
+configs = points.expand(sweep=main.SWEEP.value)
+print(*points.notes_on_weights(configs), sep='\\n')
+"""
+
+
+@pytest.mark.parametrize(
+  'flags, says',
+  [
+    ([], ''),
+    (['weights=asset:minilm-l6'], ''),  # as in the config
+    (
+      ['weights=random:gpt2'],
+      'models.strong.num_layers=6, models.strong.train.learning_rate=0.0002, '
+      'models.strong.train.freeze=_embed/: set for asset:minilm-l6, not for '
+      'random:gpt2; override what does not fit.',
+    ),
+    (
+      ['weights=random:gpt2', 'num_layers=-1', 'train.learning_rate=2e-4'],
+      'models.strong.train.freeze=_embed/: set for asset:minilm-l6, not for '
+      'random:gpt2; override what does not fit.',
+    ),
+    (
+      ['weights=a', 'num_layers=6', 'train.learning_rate=1', 'train.freeze='],
+      '',
+    ),
+  ],
+)
+def test_fields_that_were_set_for_other_weights_are_named(flags, says):
+  flags = [f'--config.models.strong.{flag}' for flag in flags]
+  (line,) = run_code(NOTES, f'--config={tiny.ROOT}/configs/nlp.py', *flags)
+  assert line == says
+
+
+def test_weights_that_a_sweep_replaces_are_not_named():
+  flag = '--config.models.strong.weights=random:gpt2'
+  config = f'--config={tiny.ROOT}/configs/nlp.py'
+  assert run_code(NOTES, config, flag, '--sweep') == ['']
 
 
 def test_a_suite_is_a_point_for_each_task_with_sizes_as_bounds():
@@ -132,7 +172,7 @@ def test_a_suite_says_what_is_not_there_and_runs_the_rest(tmp_path):
   code = """
 import rich.console
 console = rich.console.Console(width=100)
-configs = points.expand(command_line.CONFIG.value, sweep=False)
+configs = points.expand(sweep=False)
 for c in points.with_data(configs, console):
   print('runs', c.task)
 """
