@@ -61,7 +61,7 @@ setuptools.setup(
     'parquet': ['pyarrow>=15'],  # reads .zst, too
     'tensorboard': ['tensorboardX>=2.6'],
     'test': TEST,
-    'torch': ['torch>=2.4', 'transformers>=4.56'],  # for benchmark.py
+    'torch': ['torch>=2.4', 'transformers>=4.56'],  # for benchmarks/
     'tpu': ['jax[tpu]'],
   },
 )

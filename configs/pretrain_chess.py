@@ -6,7 +6,7 @@
 
 Sources are rows with `moves` in UCI: jsonl, csv, or PGN. Of people's games the
 next move is what was played, if the player is strong enough; games that carry
-an engine's `choices`, as those of experiments/make_chess_puzzles.py do, teach
+an engine's `choices`, as those of data_making/make_chess_puzzles.py do, teach
 these. In most positions several moves are about as good, and which of them was
 chosen teaches little: where the games tell these `gaps`, few such are taken.
 """

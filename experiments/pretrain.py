@@ -1,4 +1,4 @@
-"""Pretrains a board model on next moves of games.
+r"""Pretrains a board model on next moves of games.
 
   python experiments/pretrain.py \
       --config=configs/pretrain_chess.py:model=board-s \
@@ -12,14 +12,19 @@ that `weights` of any config can name. The same command again resumes.
 import hashlib
 import itertools
 import json
+import pathlib
 import random
+import sys
+
+sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1]))
 
 import chess
 import numpy as np
-import rich.console
 
+from experiments import command_line
 from w2s_jax import batching
 from w2s_jax import checkpoint
+from w2s_jax import errors
 from w2s_jax import metrics
 from w2s_jax import predict
 from w2s_jax import sharding
@@ -33,8 +38,6 @@ from w2s_jax.tasks import chess as chess_task
 from w2s_jax.tasks import registry
 from w2s_jax.tasks import sources
 
-import launch
-
 BUCKETS = (16, 24, 28, 33)  # tokens, in which the positions of games fit well
 # Rarely has a position more moves. Those are left out, as room for them would
 # be kept in all.
@@ -42,9 +45,10 @@ MAX_MOVES = 64
 
 
 def main():
-  config = launch.CONFIG.value
-  console = rich.console.Console(width=100)
-  workdir = checkpoint.absolute(launch.WORKDIR.value)
+  command_line.check_workdir(command_line.WORKDIR.value)
+  config = command_line.CONFIG.value
+  console = command_line.console()
+  workdir = checkpoint.absolute(command_line.WORKDIR.value)
   mesh = sharding.make_mesh(**config.mesh)
   model = model_lib.build(config.model, registry.TASKS['chess_puzzles'])
   recipe = config.model.train.to_dict()
@@ -130,10 +134,10 @@ def draw_positions(data):
   Validation positions come from games of their own.
 
   Raises:
-    ValueError: a game is broken or lacks a column, or there are too few games.
+    errors.UserError: a game is broken, lacks a column, or there are too few.
   """
   if len(data.games) != len(data.positions):
-    raise ValueError(
+    raise errors.UserError(
       f'data.positions={data.positions} must have one number for each of '
       f'data.games={data.games}.'
     )
@@ -158,7 +162,7 @@ def draw_positions(data):
     held_out += take_positions(games, shares[i], select)
     training += take_positions(games, limit, select)
   if len(held_out) < data.validation or not training:
-    raise ValueError(
+    raise errors.UserError(
       f'data.games have too few positions: {len(held_out)} of data.validation='
       f'{data.validation} and {len(training)} to train on.'
     )
@@ -174,9 +178,11 @@ def take_positions(games, count, select):
     try:
       found = chess_task.positions_of_game(row, **select)
     except KeyError as error:
-      raise ValueError(f'{origin}: no column {error.args[0]!r}.') from error
+      raise errors.UserError(
+        f'{origin}: no column {error.args[0]!r}.'
+      ) from error
     except ValueError as error:
-      raise ValueError(f'{origin}: {error}.') from error
+      raise errors.UserError(f'{origin}: {error}.') from error
     positions += [x for x in found if len(x[0].movers) <= MAX_MOVES]
   return positions[:count]
 
@@ -211,4 +217,4 @@ def unpack(arrays, num_validation):
 
 
 if __name__ == '__main__':
-  launch.run(main)
+  command_line.run(main)

@@ -11,6 +11,14 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from experiments.benchmarks import loops
+from experiments.benchmarks import own_process
+from experiments.benchmarks import padding
+from experiments.benchmarks import small_study
+from experiments.benchmarks import speed
+from experiments.benchmarks import start
+from experiments.benchmarks import table
+from experiments.benchmarks import torch_loops
 from w2s_jax.models import heads
 from w2s_jax.models import presets
 from w2s_jax.models import text_heads
@@ -18,23 +26,17 @@ from w2s_jax.tasks import registry
 
 import tiny
 
-sys.path.insert(0, str(tiny.ROOT / 'experiments'))
-from benchmarks import loops  # noqa: E402
-from benchmarks import own_process  # noqa: E402
-from benchmarks import padding  # noqa: E402
-from benchmarks import small_study  # noqa: E402
-from benchmarks import speed  # noqa: E402
-from benchmarks import start  # noqa: E402
-from benchmarks import table  # noqa: E402
-from benchmarks import torch_loops  # noqa: E402
-
 SIZES = dict(vocab_size=64, embed_dim=256, num_heads=8, mlp_dim=1024)
 
 
 def run(*flags):
-  """(exit status, what it printed) of experiments/benchmark.py."""
+  """(exit status, what it printed) of experiments/benchmarks/benchmark.py."""
   done = subprocess.run(
-    [sys.executable, str(tiny.ROOT / 'experiments' / 'benchmark.py'), *flags],
+    [
+      sys.executable,
+      str(tiny.ROOT / 'experiments' / 'benchmarks' / 'benchmark.py'),
+      *flags,
+    ],
     env=tiny.environment(),
     capture_output=True,
     text=True,

@@ -1,18 +1,13 @@
 """The makers of chess puzzles: the rule for easy ones, and the checks."""
 
-import pathlib
 import shutil
-import sys
 
 import chess
 import pytest
 
-ROOT = pathlib.Path(__file__).parents[1]
-sys.path.insert(0, str(ROOT / 'experiments'))
-
-import check_chess_puzzles  # noqa: E402
-import make_chess_puzzles  # noqa: E402
-import stockfish  # noqa: E402
+from experiments.data_making import check_chess_puzzles
+from experiments.data_making import make_chess_puzzles
+from experiments.data_making import stockfish
 
 ENGINE = shutil.which('stockfish', path='/usr/games') or shutil.which(
   'stockfish'

@@ -73,12 +73,19 @@ def test_mistake_ends_with_one_line(flag, attempts):
   assert not list(workdir.iterdir()), 'something was done before'
 
 
+IMPORTS = """
+import sys
+from experiments import command_line, main, points
+command_line.parse_flags(sys.argv)
+"""
+
+
 def run_code(code, *flags):
   """Lines that Python code prints after main.py has parsed its flags."""
-  code = f'import sys, launch, main\nlaunch.parse_flags(sys.argv)\n{code}'
+  code = f'{IMPORTS}\n{code}'
   return subprocess.run(
     [sys.executable, '-c', code, *flags, '--workdir=unused'],
-    cwd=tiny.ROOT / 'experiments',
+    cwd=tiny.ROOT,
     env=tiny.environment(),
     check=True,
     capture_output=True,
@@ -90,7 +97,7 @@ def points(*flags):
   """A line of what matters for each config that would be run."""
   code = """
 from w2s_jax.models import model
-for c in main.points():
+for c in points.expand(sweep=main.SWEEP.value):
   names = [model.name_of(c.models[key]) for key in ('weak', 'strong')]
   print(c.task, *names, c.losses, c.seeds,
         c.data.max_length, c.data.splits.weak, c.data.splits.test)
@@ -105,6 +112,46 @@ def test_sweep_takes_every_point_with_the_arguments_of_the_config():
   assert printed[0] == (
     "rotten_tomatoes minilm-l0 minilm-l1 ('xent',) (7,) 64 1000 2000"
   )
+
+
+NOTES = """
+configs = points.expand(sweep=main.SWEEP.value)
+print(*points.notes_on_weights(configs), sep='\\n')
+"""
+
+
+@pytest.mark.parametrize(
+  'flags, says',
+  [
+    ([], ''),
+    (['weights=asset:minilm-l6'], ''),  # as in the config
+    (
+      ['weights=random:gpt2'],
+      'models.strong.num_layers=6, models.strong.train.learning_rate=0.0002, '
+      'models.strong.train.freeze=_embed/: set for asset:minilm-l6, not for '
+      'random:gpt2; override what does not fit.',
+    ),
+    (
+      ['weights=random:gpt2', 'num_layers=-1', 'train.learning_rate=2e-4'],
+      'models.strong.train.freeze=_embed/: set for asset:minilm-l6, not for '
+      'random:gpt2; override what does not fit.',
+    ),
+    (
+      ['weights=a', 'num_layers=6', 'train.learning_rate=1', 'train.freeze='],
+      '',
+    ),
+  ],
+)
+def test_fields_that_were_set_for_other_weights_are_named(flags, says):
+  flags = [f'--config.models.strong.{flag}' for flag in flags]
+  (line,) = run_code(NOTES, f'--config={tiny.ROOT}/configs/nlp.py', *flags)
+  assert line == says
+
+
+def test_weights_that_a_sweep_replaces_are_not_named():
+  flag = '--config.models.strong.weights=random:gpt2'
+  config = f'--config={tiny.ROOT}/configs/nlp.py'
+  assert run_code(NOTES, config, flag, '--sweep') == ['']
 
 
 def test_a_suite_is_a_point_for_each_task_with_sizes_as_bounds():
@@ -127,7 +174,8 @@ def test_a_suite_says_what_is_not_there_and_runs_the_rest(tmp_path):
   code = """
 import rich.console
 console = rich.console.Console(width=100)
-for c in main.with_data(main.points(), console):
+configs = points.expand(sweep=False)
+for c in points.with_data(configs, console):
   print('runs', c.task)
 """
   lines = run_code(

@@ -1,7 +1,6 @@
 """Plans for devices that are not there, and counts of what a study does."""
 
 import functools
-import importlib
 import subprocess
 import sys
 
@@ -10,6 +9,9 @@ import pytest
 
 from configs import chess
 from configs import nlp
+from experiments.plan import ahead
+from experiments.plan import plan as plan_lib
+from experiments.plan import roofline
 from w2s_jax import check_config
 from w2s_jax import sharding
 from w2s_jax import train
@@ -18,11 +20,11 @@ import tiny
 
 
 def plan(*flags, config='nlp.py:debug'):
-  """(exit status, what it printed) of experiments/plan.py."""
+  """(exit status, what it printed) of experiments/plan/plan.py."""
   done = subprocess.run(
     [
       sys.executable,
-      str(tiny.ROOT / 'experiments' / 'plan.py'),
+      str(tiny.ROOT / 'experiments' / 'plan' / 'plan.py'),
       f'--config={tiny.ROOT}/configs/{config}',
       *flags,
     ],
@@ -32,17 +34,6 @@ def plan(*flags, config='nlp.py:debug'):
     timeout=300,
   )
   return done.returncode, done.stdout + done.stderr
-
-
-@pytest.fixture(scope='module')
-def modules():
-  """experiments/{plan, ahead, roofline}.py, whose functions need no flags."""
-  folder = str(tiny.ROOT / 'experiments')
-  sys.path.insert(0, folder)
-  try:
-    return [importlib.import_module(x) for x in ('plan', 'ahead', 'roofline')]
-  finally:
-    sys.path.remove(folder)
 
 
 def test_a_plan_says_what_a_device_does():
@@ -94,16 +85,14 @@ def test_what_does_not_divide_is_named(flags, message):
   assert status == 1 and message in text.replace('\n', ' '), text
 
 
-def test_sides_of_a_pod(modules):
-  _, ahead, _ = modules
+def test_sides_of_a_pod():
   assert ahead.pod(256, 2) == (16, 16)
   assert ahead.pod(8, 2) == (2, 4)
   assert ahead.pod(256, 3) == (4, 8, 8)
   assert ahead.pod(64, 3) == (4, 4, 4)
 
 
-def test_arrays_of_a_program(modules):
-  _, _, roofline = modules
+def test_arrays_of_a_program():
   assert roofline.array_bytes('(bf16[8,128]{1,0}, f32[4])') == [2048, 16]
   assert roofline.array_bytes('s32[]') == [4]
 
@@ -119,8 +108,7 @@ ENTRY %main (x: f32[8]) -> f32[8] {
 """
 
 
-def test_communication_in_a_loop_counts_as_often_as_it_turns(modules):
-  _, _, roofline = modules
+def test_communication_in_a_loop_counts_as_often_as_it_turns():
   found, sent = roofline.communication(HLO)
   assert found == {'all-gather': (3, 3 * 32), 'all-reduce': (1, 32)}
   assert sent == 3 * 32 * 1 / 2 + 2 * 32 * 3 / 4
@@ -138,17 +126,15 @@ ENTRY %main (x: f32[8]) -> f32[2] {
 """
 
 
-def test_a_gradient_that_is_scattered_is_sent_once(modules):
-  _, _, roofline = modules
+def test_a_gradient_that_is_scattered_is_sent_once():
   found, sent = roofline.communication(GROUPS)
   assert found == {'reduce-scatter': (2, 64), 'collective-permute': (1, 16)}
   assert sent == 2 * 32 * 3 / 4 + 16
 
 
 @pytest.fixture(scope='module')
-def planned(modules):
+def planned():
   """Of accumulated pieces: (config, mesh, model, plan) of the debug student."""
-  _, ahead, _ = modules
 
   def made(accumulate):
     c = nlp.get_config('debug')
@@ -162,8 +148,7 @@ def planned(modules):
   return functools.cache(made)
 
 
-def test_bytes_are_those_of_the_real_state(modules, planned):
-  _, ahead, _ = modules
+def test_bytes_are_those_of_the_real_state(planned):
   c, mesh, model, plan = planned(1)
   recipe = ahead.recipe_of(c, c.models.strong.train)
   init_state, _ = train.make_step(model.network, recipe, mesh)
@@ -191,11 +176,10 @@ def counts(stages, role, key):
   return found.count, found.steps['training'], found.steps['prediction']
 
 
-def test_work_of_a_study(modules):
-  plan, _, _ = modules
+def test_work_of_a_study():
   c = nlp.get_config('debug')  # 256 and 1,024 rows, batches of 32, 4 epochs
   chains = check_config.parse_chains(c.students, c.models)
-  stages = plan.stages_of(c, chains, predict_batch=64)
+  stages = plan_lib.stages_of(c, chains, predict_batch=64)
   asked = 1 + 8  # 64 validation rows, 512 test rows
   assert counts(stages, 'untrained', 'strong') == (1, 0, asked)
   assert counts(stages, 'weak', 'weak') == (2, 2 * 4 * 8, 2 * asked)
@@ -204,13 +188,12 @@ def test_work_of_a_study(modules):
   assert counts(stages, 'ceiling', 'strong') == (2, 2 * 4 * 32, 2 * asked)
 
 
-def test_a_model_in_the_middle_of_a_chain_labels_too(modules):
-  plan, _, _ = modules
+def test_a_model_in_the_middle_of_a_chain_labels_too():
   c = chess.get_config('debug')
   c.students = ('xs>s>m',)
   c.data.splits.update(weak=64, transfer=64, validation=64, test=64)
   chains = check_config.parse_chains(c.students, c.models)
-  stages = plan.stages_of(c, chains, predict_batch=64)
+  stages = plan_lib.stages_of(c, chains, predict_batch=64)
   seeds = len(c.seeds)
   assert counts(stages, 'labels', 's') == (seeds, 0, seeds)
   assert counts(stages, 'student', 's')[0] == seeds

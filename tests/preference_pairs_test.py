@@ -12,14 +12,10 @@ import zipfile
 import numpy as np
 import pytest
 
+from experiments.data_making import make_preference_pairs
 from w2s_jax import assets
 from w2s_jax.tasks import registry
 from w2s_jax.tasks import splits
-
-ROOT = pathlib.Path(__file__).parents[1]
-sys.path.insert(0, str(ROOT / 'experiments'))
-
-import make_preference_pairs  # noqa: E402
 
 
 def _read(file) -> list[dict]:

@@ -14,6 +14,7 @@ import safetensors.numpy
 
 from configs import base
 from configs import pretrain_chess
+from experiments import pretrain
 from w2s_jax import metrics
 from w2s_jax import predict
 from w2s_jax.models import model as model_lib
@@ -21,10 +22,6 @@ from w2s_jax.tasks import chess as chess_task
 
 import tiny
 import tiny_chess
-
-sys.path.insert(0, str(tiny.ROOT / 'experiments'))
-
-import pretrain  # noqa: E402
 
 NUM_VALIDATION = 20
 PLIES = 6  # few enough for one compiled length of boards

@@ -7,16 +7,17 @@ import json
 import pathlib
 import tempfile
 
-from benchmarks import own_process
-from benchmarks import small_study
-from benchmarks import table
-from benchmarks import torch_loops
 import numpy as np
+
+from experiments.benchmarks import own_process
+from experiments.benchmarks import small_study
+from experiments.benchmarks import table
+from experiments.benchmarks import torch_loops
 
 
 def rows(options, console):
   if not all(map(importlib.util.find_spec, ('torch', 'transformers'))):
-    console.print("    left out: it needs pip install '.[torch]'", markup=False)
+    console.print("    left out: it needs pip install '.[torch]'")
     return
   config = small_study.config_of(options.rows, tables=options.tables)
   work = small_study.fetched(config)
@@ -43,7 +44,7 @@ def rows(options, console):
       for _ in range(options.repeats)
     ]
   for name, taken in turns[-1].items():
-    console.print(f'    {name}: {outcome_text(taken.value)}')
+    console.print(f'    {name}: {outcome_text(taken.value)}', soft_wrap=True)
     if name != 'ours':
       whole[name] += turns[0][name].cpu
   seconds = {name: [turn[name].cpu for turn in turns] for name in sides}
@@ -82,12 +83,11 @@ def study(*, config, folder):
   """Yields None when all is imported, then a study's outcome, for ever."""
   import rich.console
 
+  from experiments import command_line
   from w2s_jax import study as study_lib
 
-  import launch
-
-  launch.keep_memory()
-  launch.keep_compiled_programs()
+  command_line.keep_memory()
+  command_line.keep_compiled_programs()
   console = rich.console.Console(quiet=True)
   yield None
   for number in itertools.count():

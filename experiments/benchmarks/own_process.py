@@ -10,6 +10,8 @@ import time
 from typing import Any
 from typing import NamedTuple
 
+from w2s_jax import errors
+
 # One thread, so that CPU seconds are seconds of a core.
 _XLA_FLAGS = '--xla_cpu_multi_thread_eigen=false intra_op_parallelism_threads=1'
 
@@ -39,7 +41,7 @@ class Process:
     """What is `Taken`, for the first value with the start of the process.
 
     Raises:
-      ValueError, FileNotFoundError, ImportError: those of the run.
+      errors.UserError: that of the run.
       RuntimeError: it died otherwise, after it wrote why.
     """
     started = time.monotonic()
@@ -82,7 +84,7 @@ def _serve(pipe, run, arguments, pinned, environment):
       return
     try:
       value = next(values)
-    except (ValueError, FileNotFoundError, ImportError) as e:
+    except errors.UserError as e:
       value = e
     now = time.process_time()
     pipe.send((value, now - spent))

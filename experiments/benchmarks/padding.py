@@ -2,12 +2,11 @@
 
 import collections
 
-from benchmarks import own_process
-from benchmarks import table
-
 from configs import chess
 from configs import nlp
 from configs import reward_modeling
+from experiments.benchmarks import own_process
+from experiments.benchmarks import table
 
 
 def rows(options, console):

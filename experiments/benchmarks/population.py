@@ -2,10 +2,11 @@
 
 import time
 
-from benchmarks import own_process
-from benchmarks import speed
-from benchmarks import table
 import numpy as np
+
+from experiments.benchmarks import own_process
+from experiments.benchmarks import speed
+from experiments.benchmarks import table
 
 SIZES = (1, 4, 16)
 
@@ -51,14 +52,13 @@ def measure(*, preset, dtype, batch, length, sizes):
   """
   import jax
 
+  from experiments import command_line
   from w2s_jax import population
   from w2s_jax import sharding
   from w2s_jax import train
 
-  import launch
-
-  launch.keep_memory()
-  launch.keep_compiled_programs()
+  command_line.keep_memory()
+  command_line.keep_compiled_programs()
   one_device = sharding.make_mesh(devices=jax.devices()[:1])
   on_cpu = one_device.devices.flat[0].platform == 'cpu'
   clock = time.process_time if on_cpu else time.perf_counter

@@ -3,10 +3,11 @@
 import itertools
 import tempfile
 
-from benchmarks import own_process
-from benchmarks import small_study
-from benchmarks import table
 import numpy as np
+
+from experiments.benchmarks import own_process
+from experiments.benchmarks import small_study
+from experiments.benchmarks import table
 
 SOURCES = 10
 
@@ -51,6 +52,7 @@ def learn_all(*, config, folder, sources):
   import numpy as np
   import rich.console
 
+  from experiments import command_line
   from w2s_jax import check_config
   from w2s_jax import checkpoint
   from w2s_jax import sharding
@@ -60,10 +62,8 @@ def learn_all(*, config, folder, sources):
   from w2s_jax import weak_labels
   from w2s_jax.runtime import workdir
 
-  import launch
-
-  launch.keep_memory()
-  launch.keep_compiled_programs()
+  command_line.keep_memory()
+  command_line.keep_compiled_programs()
   mesh = sharding.make_mesh()
   evaluated, slices = study_lib.load_splits(
     config.task, config.data, seeds=(0,), num_transfer=1

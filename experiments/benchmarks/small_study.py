@@ -1,8 +1,7 @@
 """A study that is small enough to be done again and again, and its files."""
 
-from benchmarks import own_process
-
 from configs import nlp
+from experiments.benchmarks import own_process
 
 
 def config_of(rows, *, tables=False):

@@ -9,9 +9,10 @@ import os
 import re
 import time
 
-from benchmarks import own_process
-from benchmarks import table
 import numpy as np
+
+from experiments.benchmarks import own_process
+from experiments.benchmarks import table
 
 
 def rows(options, console):
@@ -140,12 +141,11 @@ def measure(*, preset, dtype, batch, length, seconds=0.1):
   import jax
   import jax.numpy as jnp
 
+  from experiments import command_line
   from w2s_jax import sharding
 
-  import launch
-
-  launch.keep_memory()
-  launch.keep_compiled_programs()
+  command_line.keep_memory()
+  command_line.keep_compiled_programs()
   device = jax.devices()[0]
   mesh = sharding.make_mesh(devices=[device])
   on_cpu = device.platform == 'cpu'

@@ -8,12 +8,12 @@ import pathlib
 import tempfile
 import time
 
-from benchmarks import own_process
-from benchmarks import small_study
-from benchmarks import table
 import numpy as np
 
-import launch
+from experiments import command_line
+from experiments.benchmarks import own_process
+from experiments.benchmarks import small_study
+from experiments.benchmarks import table
 
 # What JAX says it spends time on, before a program runs first.
 _COMPILING = {
@@ -36,7 +36,7 @@ def rows(options, console):
     started = []
     for number in range(1 + options.repeats):
       command = (
-        f'--config={launch.ROOT}/configs/nlp.py',
+        f'--config={command_line.ROOT}/configs/nlp.py',
         f'--workdir={folder}/{number}',
       )
       with own_process.Process(
@@ -121,7 +121,7 @@ def start_up(*, command, started):
       raise _Reached(time.process_time(), time.time())
 
   logger.Logger.write = first
-  main = str(launch.ROOT / 'experiments' / 'main.py')
+  main = str(command_line.ROOT / 'experiments' / 'main.py')
   sys.argv = [main, *command]
   try:
     with open(os.devnull, 'w') as nowhere, contextlib.redirect_stdout(nowhere):

@@ -1,4 +1,4 @@
-"""Lines of the table of experiments/benchmark.py."""
+"""Lines of the table of experiments/benchmarks/benchmark.py."""
 
 import importlib.metadata
 import json

@@ -1,8 +1,8 @@
 """A weak-to-strong study as a plain loop of PyTorch and transformers.
 
-What experiments/benchmark.py is measured against: the same rows, weights,
-recipe and evaluation as a study of configs/nlp.py, written as one would write
-it first. A batch goes through the model in one of two ways:
+The baseline of part c of benchmark.py: the same rows, weights, recipe and
+evaluation as a study of configs/nlp.py, in the simplest code. A batch goes
+through the model in one of two ways:
 
   one at a time: each row alone, the gradient that of the whole batch, as in the
     public weak-to-strong code with its minibatch of one

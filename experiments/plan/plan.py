@@ -1,8 +1,8 @@
-"""What a study would cost, before any of it is paid for.
+r"""What a study would cost, before any of it is paid for.
 
   pip install libtpu  # the TPU compiler; it needs no TPU
-  python experiments/plan.py --config=configs/nlp.py --chip=v5p --devices=256 \
-      --mesh=fsdp=64,tensor=4 \
+  python experiments/plan/plan.py --config=configs/nlp.py \
+      --chip=v5p --devices=256 --mesh=fsdp=64,tensor=4 \
       --config.models.strong.weights=random:qwen1.5-72b \
       --config.models.strong.num_layers=-1 ...
 
@@ -19,13 +19,18 @@ train on its own.
 """
 
 import math
+import pathlib
+import sys
 from typing import NamedTuple
+
+sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[2]))
 
 from absl import flags
 
-import ahead
-import launch
-import roofline
+from experiments import command_line
+from experiments.plan import ahead
+from experiments.plan import roofline
+from w2s_jax import errors
 
 CHIP = flags.DEFINE_string('chip', 'v5e', 'A name of CHIPS in roofline.py.')
 DEVICES = flags.DEFINE_integer('devices', 8, 'So many of them.')
@@ -44,16 +49,16 @@ class Stage(NamedTuple):
 
 
 def main():
-  import rich.console
+  import rich.text
 
   from w2s_jax import check_config
   from w2s_jax import sharding
   from w2s_jax.models import heads
 
-  config = launch.CONFIG.value
+  config = command_line.CONFIG.value
   if CHIP.value not in roofline.CHIPS:
     names = ', '.join(roofline.CHIPS)
-    raise ValueError(f'--chip={CHIP.value} is not one of {names}.')
+    raise errors.UserError(f'--chip={CHIP.value} is not one of {names}.')
   chip = roofline.CHIPS[CHIP.value]
   chains = check_config.parse_chains(config.students, config.models)
   check_config.check_numbers(config)
@@ -70,10 +75,10 @@ def main():
     shapes = heads.parameter_shapes(model.network, config.data.max_length)
     ahead.placed(mesh, shapes, field=f'models.{key}')
   stages = stages_of(config, chains, ahead.prediction_batch(config, mesh))
-  console = rich.console.Console(width=100)
+  console = command_line.console()
   plans = {}
   for key, model in models.items():
-    with console.status(f'Compiling {model.name} ...'):
+    with console.status(rich.text.Text(f'Compiling {model.name} ...')):
       plans[key] = ahead.make_plan(model, config, key, mesh)
     roles = ', '.join(stage.role for stage in stages if stage.key == key)
     console.print(model_table(model, roles, plans[key], chip, mesh))
@@ -87,16 +92,16 @@ def main():
 
 
 def check_is_known(config, chains):
-  """Raises ValueError for a study with steps that no plan is made of."""
+  """Raises errors.UserError for a study with steps that no plan is made of."""
   for key in {key for chain in chains for key in chain}:
     method = config.models[key].adapt.method
     if method not in ('full', 'lora'):
-      raise ValueError(
+      raise errors.UserError(
         f'models.{key}.adapt.method={method!r}: there are plans for '
         "'full' and 'lora'."
       )
   if any(config.generative):
-    raise ValueError(
+    raise errors.UserError(
       f'generative={config.generative}: there are plans for (False,).'
     )
 
@@ -107,7 +112,9 @@ def mesh_fields(fields):
   for part in filter(None, MESH.value.split(',')):
     name, _, size = part.partition('=')
     if name not in sizes or not size.lstrip('-').isdigit():
-      raise ValueError(f'--mesh: {part!r} is not data=, fsdp= or tensor=.')
+      raise errors.UserError(
+        f'--mesh: {part!r} is not data=, fsdp= or tensor=.'
+      )
     sizes[name] = int(size)
   return sizes
 
@@ -246,4 +253,4 @@ def least(parts):
 
 
 if __name__ == '__main__':
-  launch.run(main, required=('config',))
+  command_line.run(main, required=('config',))

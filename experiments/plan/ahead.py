@@ -7,7 +7,8 @@ from typing import NamedTuple
 
 import numpy as np
 
-import roofline
+from experiments.plan import roofline
+from w2s_jax import errors
 
 
 class Plan(NamedTuple):
@@ -22,7 +23,7 @@ def simulated(name, count):
   """Devices to compile for: of a TPU slice of such chips, or CPUs.
 
   Raises:
-    ValueError: there is no compiler for such a slice.
+    errors.UserError: there is no compiler for such a slice.
   """
   import jax
 
@@ -42,7 +43,7 @@ def simulated(name, count):
       platform='tpu', topology_name=slice_name
     ).devices
   except Exception as e:  # of the library's many kinds
-    raise ValueError(
+    raise errors.UserError(
       f'--chip={name} --devices={count}: no TPU compiler for {slice_name} '
       f'({str(e).splitlines()[0]}); pip install libtpu, or choose a number of '
       'devices that pods come in.'
@@ -110,7 +111,7 @@ def placed(mesh, tree, *, field):
   """Shapes where their arrays would lie.
 
   Raises:
-    ValueError: the mesh does not divide a parameter of the model of `field`.
+    errors.UserError: the mesh does not divide a parameter of the model.
   """
   import jax
 
@@ -119,7 +120,7 @@ def placed(mesh, tree, *, field):
   try:
     places = sharding.tree_sharding(mesh, tree)
   except ValueError as e:
-    raise ValueError(f'{field}: {e}') from e
+    raise errors.UserError(f'{field}: {e}') from e
   return jax.tree.map(
     lambda x, s: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=s),
     tree,

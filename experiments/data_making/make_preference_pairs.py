@@ -1,8 +1,8 @@
-"""Makes preference pairs from short texts that people have rated.
+r"""Makes preference pairs from short texts that people have rated.
 
   pip download vaderSentiment==0.5 --no-deps
-  python experiments/make_preference_pairs.py --package=vaderSentiment-0.5.zip \
-      --out=w2s_jax/data/vader-pairs
+  python experiments/data_making/make_preference_pairs.py \
+      --package=vaderSentiment-0.5.zip --out=w2s_jax/data/vader-pairs
 
 The package has snippets of four sources, with the mean of about 20 ratings of
 each, from -4 for most negative to 4 for most positive. The better one of a pair
@@ -25,8 +25,7 @@ import sys
 import tarfile
 import zipfile
 
-ROOT = pathlib.Path(__file__).resolve().parents[1]
-sys.path.insert(0, str(ROOT))  # w2s_jax/ of this checkout
+sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[2]))
 
 from w2s_jax import assets
 

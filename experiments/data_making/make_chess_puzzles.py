@@ -1,12 +1,13 @@
-"""Makes hard chess puzzles from Stockfish's games against itself.
+r"""Makes hard chess puzzles from Stockfish's games against itself.
 
-  python experiments/make_chess_puzzles.py play --out=runs/puzzles --games=30000
-  python experiments/make_chess_puzzles.py merge --out=runs/puzzles \
+  cd experiments/data_making
+  python make_chess_puzzles.py play --out=runs/puzzles --games=30000
+  python make_chess_puzzles.py merge --out=runs/puzzles \
       --file=puzzles.csv.gz --rows=10000
-  python experiments/check_chess_puzzles.py --file=puzzles.csv.gz
-  python experiments/make_chess_puzzles.py play --no-puzzles --seed=1 \
+  python check_chess_puzzles.py --file=puzzles.csv.gz
+  python make_chess_puzzles.py play --no-puzzles --seed=1 \
       --out=runs/games --games=20000
-  python experiments/make_chess_puzzles.py games --out=runs/games --seed=1 \
+  python make_chess_puzzles.py games --out=runs/games --seed=1 \
       --file=games.jsonl.gz
 
 Two players of limited sight and steadiness meet. Where one of them slips and
@@ -40,11 +41,15 @@ import math
 import multiprocessing
 import pathlib
 import random
+import sys
 import time
 
-import check_chess_puzzles
+sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[2]))
+
 import chess
-import stockfish
+
+from experiments.data_making import check_chess_puzzles
+from experiments.data_making import stockfish
 
 PLAY_NODES = 600  # for a move in a game
 PLAY_LINES = 5  # moves to choose among in a game

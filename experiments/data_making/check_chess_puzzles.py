@@ -1,7 +1,8 @@
 """Checks a file of puzzles, and tells how many a rule of one move solves.
 
-  python experiments/check_chess_puzzles.py --file=puzzles.csv.gz
-  python experiments/check_chess_puzzles.py --file=lichess_puzzles.csv
+  cd experiments/data_making
+  python check_chess_puzzles.py --file=puzzles.csv.gz
+  python check_chess_puzzles.py --file=lichess_puzzles.csv
 
 Every move must be legal. In a file by make_chess_puzzles.py the game must lead
 to the position, RuleSolves must be right.

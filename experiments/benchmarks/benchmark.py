@@ -1,8 +1,8 @@
-"""How fast this is, as ratios that are measured in one run.
+r"""How fast this is, as ratios that are measured in one run.
 
-  python experiments/benchmark.py
-  python experiments/benchmark.py --parts=a --preset=gpt2-xl --length=512 \
-      --dtype=bfloat16
+  python experiments/benchmarks/benchmark.py
+  python experiments/benchmarks/benchmark.py --parts=a --preset=gpt2-xl \
+      --length=512 --dtype=bfloat16
   pip install '.[torch]'  # part c needs it
 
   a  forward and backward pass against the fastest matmul of this machine
@@ -19,17 +19,21 @@ parts a, d, e and f run there and count wall seconds.
 
 import os
 import pathlib
+import sys
+
+sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[2]))
 
 from absl import flags
-from benchmarks import loops
-from benchmarks import padding
-from benchmarks import population
-from benchmarks import probes
-from benchmarks import speed
-from benchmarks import start
-from benchmarks import table
 
-import launch
+from experiments import command_line
+from experiments.benchmarks import loops
+from experiments.benchmarks import padding
+from experiments.benchmarks import population
+from experiments.benchmarks import probes
+from experiments.benchmarks import speed
+from experiments.benchmarks import start
+from experiments.benchmarks import table
+from w2s_jax import errors
 
 PARTS = flags.DEFINE_list('parts', [], 'Of those above; all without it.')
 PRESET = flags.DEFINE_string('preset', 'minilm-l6', 'Model of part a.')
@@ -58,16 +62,16 @@ MODULES = {
 
 
 def main():
-  import rich.console
-
   chosen = PARTS.value or list(MODULES)
   for part in chosen:
     if part not in MODULES:
-      raise ValueError(f'--parts: {part!r} is not one of {", ".join(MODULES)}.')
+      raise errors.UserError(
+        f'--parts: {part!r} is not one of {", ".join(MODULES)}.'
+      )
   for flag in (ROWS, REPEATS, LENGTH):
     if flag.value < 1:
-      raise ValueError(f'--{flag.name}={flag.value} must be at least 1.')
-  console = rich.console.Console(highlight=False, soft_wrap=True)
+      raise errors.UserError(f'--{flag.name}={flag.value} must be at least 1.')
+  console = command_line.console()
   options = table.Options(
     preset=PRESET.value,
     batch=BATCH.value,
@@ -79,18 +83,19 @@ def main():
   )
   before, rows = os.getloadavg()[0], []
   for part in dict.fromkeys(chosen):
-    console.print(f'({part}) {MODULES[part].__doc__.splitlines()[0]}')
+    what = MODULES[part].__doc__.splitlines()[0]
+    console.print(f'({part}) {what}', highlight=False, soft_wrap=True)
     for row in MODULES[part].rows(options, console):
       rows.append(row)
-      console.print(f'    {row.what}: {row.measured()}')
+      line = f'    {row.what}: {row.measured()}'
+      console.print(line, highlight=False, soft_wrap=True)
   where = f'{table.machine()}, load {before:.1f} to {os.getloadavg()[0]:.1f}'
   if OUT.value:
     table.write(rows, pathlib.Path(OUT.value), where)
-  console = rich.console.Console()
   if not console.is_terminal:
     console.width = 140
   console.print(table.drawn(rows, where))
 
 
 if __name__ == '__main__':
-  launch.run(main, required=())
+  command_line.run(main, required=())

@@ -1,0 +1,138 @@
+"""Flags, readable errors and caches that the commands of this folder share."""
+
+import ctypes
+import os
+import pathlib
+import shlex
+import sys
+
+from absl import app
+from absl import flags
+from ml_collections import config_flags
+
+from experiments import config_file
+from w2s_jax import errors
+
+ROOT = pathlib.Path(__file__).resolve().parents[1]
+
+CONFIG = config_flags.DEFINE_config_file('config', lock_config=True)
+WORKDIR = flags.DEFINE_string(
+  'workdir', None, 'Folder of results, local or gs://; rerun to resume.'
+)
+TRACEBACK = flags.DEFINE_bool(
+  'traceback', False, 'Show the traceback of any error.'
+)
+
+
+def run(main, required=('config', 'workdir')):
+  """Runs a main() without arguments, after all flags are parsed."""
+
+  def checked(argv):
+    del argv  # all of it are flags
+    keep_memory()
+    keep_compiled_programs()
+    if TRACEBACK.value:
+      main()
+      return
+    from experiments import failures  # brings jax
+
+    with failures.one_line(WORKDIR.value):
+      main()
+
+  flags.mark_flags_as_required(required)
+  app.run(checked, flags_parser=parse_flags)
+
+
+def console(*, quiet=False):
+  """Returns a console that prints text as it is, `[red]` or `:smile:` too.
+
+  Where there is no terminal it has 100 columns.
+  """
+  import rich.console
+
+  made = rich.console.Console(quiet=quiet, markup=False, emoji=False)
+  if not made.is_terminal:
+    made.width = 100
+  return made
+
+
+def config_value():
+  """Returns FILE or FILE:ARGUMENT of --config."""
+  return config_flags.get_config_filename(flags.FLAGS['config'])
+
+
+def keep_memory():
+  """Memory that a training step frees stays with the process for the next one.
+
+  By itself glibc gives large buffers back, and the kernel zeroes them anew page
+  by page: a seventh of the time of a step on a CPU. Must come before threads.
+  """
+  libc = ctypes.CDLL(None)
+  if hasattr(libc, 'mallopt'):  # not on macOS
+    for option, value in (
+      (-8, 1),  # M_ARENA_MAX: one heap for all threads; others are bounded
+      (-4, 0),  # M_MMAP_MAX: nothing is mapped beside the heap
+      (-1, -1),  # M_TRIM_THRESHOLD: the heap never shrinks
+    ):
+      libc.mallopt(option, value)
+
+
+def keep_compiled_programs():
+  """Steps that were compiled once are read from disk by later runs."""
+  import jax  # not before the flags are known to be right
+
+  from w2s_jax import assets
+
+  jax.config.update(
+    'jax_compilation_cache_dir', str(assets.cache_dir() / 'xla')
+  )
+  jax.config.update('jax_persistent_cache_min_compile_time_secs', 0)
+
+
+def parse_flags(argv):
+  """Parses with absl; a mistake ends the program with one readable line."""
+  try:
+    check_order(argv)
+    config_file.check(argv)
+    argv = flags.FLAGS(argv)
+    if len(argv) > 1:
+      raise errors.UserError(f'{argv[1]!r} is not a flag; flags begin with --.')
+    if flags.FLAGS['verbosity'].using_default_value:
+      flags.FLAGS.verbosity = -1  # WARNING; app.run would choose INFO
+    return argv
+  except (flags.Error, ValueError, TypeError, OSError) as e:
+    if '--traceback' in argv:
+      raise
+    sys.exit(f'error: {one_line(e)}')
+
+
+def check_order(argv):
+  """Raises errors.UserError for flags that absl would take for arguments."""
+  if '--' in argv[:-1]:
+    ignored = shlex.join(argv[argv.index('--') + 1 :])
+    raise errors.UserError(
+      f"flags after '--' are not read; leave '--' out before {ignored}"
+    )
+
+
+def check_workdir(workdir):
+  """Raises errors.UserError unless --workdir can be made and written to."""
+  if not workdir:
+    raise errors.UserError('--workdir is empty; name a folder for results.')
+  if '://' in workdir:
+    return
+  path = pathlib.Path(workdir).expanduser()
+  existing = next(p for p in (path, *path.parents) if os.path.exists(p))
+  if not existing.is_dir():
+    raise errors.UserError(
+      f'--workdir={workdir}: {existing} is a file; name another folder.'
+    )
+  if not os.access(existing, os.W_OK | os.X_OK):
+    raise errors.UserError(
+      f'--workdir={workdir}: {existing} is not writable; change its '
+      'permissions or name another folder.'
+    )
+
+
+def one_line(error):
+  return ' '.join(str(error).split())

@@ -1,0 +1,143 @@
+"""The studies that a command line stands for: sweeps, suites, or one config."""
+
+from absl import flags
+from ml_collections import config_flags
+
+from configs import base
+from experiments import command_line
+from experiments import config_file
+from w2s_jax import errors
+
+# Fields of a model that a config sets for its weights, and what they are when
+# they are not set.
+_SET_FOR_WEIGHTS = {
+  'num_layers': -1,
+  'train.learning_rate': None,
+  'train.freeze': '',
+}
+
+
+def expand(*, sweep, point=None):
+  """Returns the configs of a command line, one for each study.
+
+  Args:
+    sweep: whether to expand sweep() of the config file. A suite of tasks is
+      always expanded, by its tasks().
+    point: number of the one config to return, or None for all.
+
+  Raises:
+    errors.UserError: the file has no sweep() or is no study, two points of the
+      sweep would write the same results, or there is no such point.
+  """
+  path = command_line.config_value().partition(':')[0]
+  file = config_file.load(path)
+  if sweep and 'sweep' not in file:
+    raise errors.UserError(f'--sweep: {path} has no function sweep().')
+  config = command_line.CONFIG.value
+  missing = [name for name in base.get_config() if name not in config]
+  if missing:
+    raise errors.UserError(
+      f'{path} is not the config of a study: it has no field {missing[0]!r}; '
+      'begin with get_config() of configs/base.py.'
+    )
+  with config_file.located(path):
+    configs = [at(config, x) for x in (file['sweep']() if sweep else [{}])]
+    if 'tasks' in file:
+      configs = [at(c, fields) for c in configs for fields in file['tasks'](c)]
+  if sweep:
+    from w2s_jax import results
+    from w2s_jax import study
+
+    outlines = [study.outline(config) for config in configs]
+    results.check_names(
+      [x for each in outlines for s in each.values() for x in s]
+    )
+  if point is None:
+    return configs
+  if not 0 <= point < len(configs):
+    raise errors.UserError(f'--point={point}: there are {len(configs)} points.')
+  return [configs[point]]
+
+
+def at(config, point):
+  """Returns a copy of a config with the fields of a point."""
+  config = config.copy_and_resolve_references()
+  config.update(point)
+  return config
+
+
+def notes_on_weights(configs):
+  """Returns a line for each model that has new weights and an old recipe.
+
+  Overriding `weights` keeps the learning rate, frozen parameters and number of
+  layers that the config file chose for other weights.
+  """
+  given = config_flags.get_override_values(flags.FLAGS['config'])
+  original = config_file.get_config(command_line.config_value())
+  lines = []
+  for key, spec in original.models.items():
+    weights = given.get(f'models.{key}.weights', spec.weights)
+    specs = [c.models[key] for c in configs if key in c.models]
+    if weights == spec.weights or weights not in {s.weights for s in specs}:
+      continue
+    values = {
+      name: _field(spec, name)
+      for name in _SET_FOR_WEIGHTS
+      if f'models.{key}.{name}' not in given
+    }
+    kept = [
+      f'models.{key}.{name}={value}'
+      for name, value in values.items()
+      if value != _SET_FOR_WEIGHTS[name]
+    ]
+    if kept:
+      lines.append(
+        f'{", ".join(kept)}: set for {spec.weights}, not for {weights}; '
+        'override what does not fit.'
+      )
+  return lines
+
+
+def _field(config, path):
+  """Returns the field a.b.c of a config."""
+  for name in path.split('.'):
+    config = config[name]
+  return config
+
+
+def with_data(configs, console):
+  """Returns the configs of those tasks that have enough data.
+
+  Prints why the others are left out and how to get their data. A single task is
+  not checked: it is the study that fails then.
+
+  Raises:
+    errors.UserError: no task has enough data.
+  """
+  if len({c.task for c in configs}) == 1:
+    return configs
+  reasons = {}
+  for config in configs:
+    if config.task not in reasons:
+      reasons[config.task] = missing_data(config)
+  for task, reason in reasons.items():
+    if reason:
+      console.print(
+        f'Left out {task}: {reason}', highlight=False, soft_wrap=True
+      )
+  configs = [c for c in configs if not reasons[c.task]]
+  if not configs:
+    raise errors.UserError('data.source has the data of none of the tasks.')
+  console.print(f'{len(configs)} studies to run.')
+  return configs
+
+
+def missing_data(config):
+  """Returns why the rows of a config cannot be split, or ''."""
+  from w2s_jax import study
+
+  try:
+    study.load_splits(config)
+  except errors.UserError as e:
+    return str(e)
+  return ''
