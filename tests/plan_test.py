@@ -178,10 +178,9 @@ def counts(stages, role, key):
 
 def test_work_of_a_study():
   c = nlp.get_config('debug')  # 256 and 1,024 rows, batches of 32, 4 epochs
-  chains = check_config.parse_chains(c.students, c.models)
-  stages = plan_lib.stages_of(c, chains, predict_batch=64)
+  stages = plan_lib.stages_of(c, predict_batch=64)
   asked = 1 + 8  # 64 validation rows, 512 test rows
-  assert counts(stages, 'untrained', 'strong') == (1, 0, asked)
+  assert counts(stages, 'zero_shot', 'strong') == (1, 0, asked)
   assert counts(stages, 'weak', 'weak') == (2, 2 * 4 * 8, 2 * asked)
   assert counts(stages, 'labels', 'weak') == (2, 0, 2 * 16)
   assert counts(stages, 'student', 'strong') == (4, 4 * 4 * 32, 4 * asked)
@@ -192,8 +191,7 @@ def test_a_model_in_the_middle_of_a_chain_labels_too():
   c = chess.get_config('debug')
   c.students = ('xs>s>m',)
   c.data.splits.update(weak=64, transfer=64, validation=64, test=64)
-  chains = check_config.parse_chains(c.students, c.models)
-  stages = plan_lib.stages_of(c, chains, predict_batch=64)
+  stages = plan_lib.stages_of(c, predict_batch=64)
   seeds = len(c.seeds)
   assert counts(stages, 'labels', 's') == (seeds, 0, seeds)
   assert counts(stages, 'student', 's')[0] == seeds

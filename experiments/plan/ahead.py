@@ -148,6 +148,7 @@ def batch_of(network, length, mesh, size):
 
 def recipe_of(config, fields):
   """train.Recipe of a config's `train` fields, with the study's last loss."""
+  from w2s_jax import losses
   from w2s_jax import train
 
   fields = fields.to_dict()
@@ -156,7 +157,10 @@ def recipe_of(config, fields):
   loss = config.losses[-1]
   loss_args = tuple(sorted(config.loss_args.get(loss, {}).items()))
   return train.Recipe(
-    loss=loss, loss_args=loss_args, total_steps=1000, **fields
+    loss=losses.LOSSES[loss],
+    loss_args=loss_args,
+    total_steps=1000,
+    **fields,
   )
 
 

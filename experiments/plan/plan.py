@@ -1,4 +1,4 @@
-r"""What a study would cost, before any of it is paid for.
+r"""Plans a study: its memory, time and communication on chips not at hand.
 
   pip install libtpu  # the TPU compiler; it needs no TPU
   python experiments/plan/plan.py --config=configs/nlp.py \
@@ -33,7 +33,7 @@ from experiments.plan import roofline
 from w2s_jax import errors
 
 CHIP = flags.DEFINE_string('chip', 'v5e', 'A name of CHIPS in roofline.py.')
-DEVICES = flags.DEFINE_integer('devices', 8, 'So many of them.')
+DEVICES = flags.DEFINE_integer('devices', 8, 'Number of chips.')
 MESH = flags.DEFINE_string(
   'mesh', '', 'data=4,fsdp=2,tensor=1 in place of the fields of the config.'
 )
@@ -65,16 +65,11 @@ def main():
   check_is_known(config, chains)
   devices = ahead.simulated(CHIP.value, DEVICES.value)
   mesh = sharding.make_mesh(**mesh_fields(config.mesh), devices=devices)
-  models = {
-    key: check_config.build_model(
-      config.models[key], key, config.task, config.data, mesh
-    )
-    for key in dict.fromkeys(key for chain in chains for key in chain)
-  }
+  models = check_config.build_models(config, mesh)
   for key, model in models.items():  # before any of them is compiled
     shapes = heads.parameter_shapes(model.network, config.data.max_length)
     ahead.placed(mesh, shapes, field=f'models.{key}')
-  stages = stages_of(config, chains, ahead.prediction_batch(config, mesh))
+  stages = stages_of(config, ahead.prediction_batch(config, mesh))
   console = command_line.console()
   plans = {}
   for key, model in models.items():
@@ -119,47 +114,62 @@ def mesh_fields(fields):
   return sizes
 
 
-def stages_of(config, chains, predict_batch):
-  """Every Stage of a study, its batches counted."""
-  sizes, seeds = config.data.splits, len(config.seeds)
-  taught = seeds * len(config.losses)
-  students = {c[:n] for c in chains for n in range(2, len(c) + 1)}
-  looks = 0 if config.early_stopping == 'none' else 10  # as in stages.py
+def stages_of(config, predict_batch):
+  """Every kind of stage that the study describes, with its batches counted."""
+  from w2s_jax import graph
+  from w2s_jax import study
 
-  def answers(*splits):
-    return sum(math.ceil(size / predict_batch) for size in splits)
+  described = study.outline(config).values()
+  results = [result for of_seed in described for result in of_seed]
+  stages = graph.in_order([stage for x in results for stage in x.stages])
+  found = {}  # (role, key) -> Stage
+  for stage in stages:
+    role, key = stage.name.partition('-')[0], key_of(stage, config)
+    known = found.get((role, key), Stage(role, key, 0, {}))
+    steps = {
+      name: known.steps.get(name, 0) + count
+      for name, count in batches_of(stage, predict_batch).items()
+    }
+    found[role, key] = Stage(role, key, known.count + 1, steps)
+  return list(found.values())
 
-  def stage(role, key, count, *, rows=0, asked):
-    train = config.models[key].train
-    steps = train.epochs * math.ceil(rows / train.batch_size)
-    counts = {'training': count * steps, 'prediction': count * asked}
-    return Stage(role, key, count, counts)
 
-  tests = answers(sizes.validation, sizes.test)
-  looking = tests + looks * answers(sizes.validation)
-  labels = answers(sizes.transfer)
-  found = []
-  for key in dict.fromkeys(key for chain in chains for key in chain):
-    if any(c[-1] == key for c in chains):
-      found.append(stage('untrained', key, 1, asked=tests))
-    if any(c[0] == key for c in chains):
-      found.append(stage('weak', key, seeds, rows=sizes.weak, asked=tests))
-      found.append(stage('labels', key, seeds, asked=labels))
-    taught_by = taught * sum(c[-1] == key for c in students)
-    if taught_by:
-      found.append(
-        stage('student', key, taught_by, rows=sizes.transfer, asked=looking)
-      )
-    asked_on = taught * sum(
-      c[-1] == key for c in {c[:n] for c in chains for n in range(2, len(c))}
-    )
-    if asked_on:
-      found.append(stage('labels', key, asked_on, asked=labels))
-    if any(c[-1] == key for c in chains):
-      found.append(
-        stage('ceiling', key, seeds, rows=sizes.transfer, asked=tests)
-      )
-  return found
+def key_of(stage, config):
+  """The key of config.models of the model that a stage uses."""
+  from w2s_jax import check_config
+
+  fields = stage.fields.get('supervisor', stage).fields
+  keys = [
+    key
+    for key, spec in config.models.items()
+    if check_config.outline_model(spec) == fields['model']
+  ]
+  # Models that only differ in their training are told apart by it.
+  keys.sort(
+    key=lambda k: config.models[k].train.to_dict() != fields.get('train')
+  )
+  return keys[0]
+
+
+def batches_of(stage, predict_batch):
+  """{'training': steps, 'prediction': batches} of a stage."""
+  from w2s_jax import fine_tune
+
+  fields, evaluation = stage.fields, stage.fields['evaluation']
+
+  def batches(*parts):
+    return sum(math.ceil(len(rows) / predict_batch) for rows in parts)
+
+  if 'supervisor' in fields:
+    return {'training': 0, 'prediction': batches(fields['rows'])}
+  predicted = batches(evaluation.validation, evaluation.test)
+  if 'train' not in fields:
+    return {'training': 0, 'prediction': predicted}
+  train = fields['train']
+  if fields['judge']:
+    predicted += fine_tune.NUM_CANDIDATES * batches(evaluation.validation)
+  steps = train['epochs'] * math.ceil(len(fields['rows']) / train['batch_size'])
+  return {'training': steps, 'prediction': predicted}
 
 
 def model_table(model, roles, plan, chip, mesh):
@@ -205,7 +215,14 @@ def study_table(stages, models, plans, chip):
   from rich import table
 
   made = table.Table(title='The study, at least', box=box.SIMPLE_HEAD)
-  for name in ('stages', 'model', 'number', 'steps', 'batches asked', 'hours'):
+  for name in (
+    'stages',
+    'model',
+    'number',
+    'steps',
+    'inference batches',
+    'hours',
+  ):
     left = name in ('stages', 'model')
     made.add_column(name, justify='left' if left else 'right')
   total = 0.0
