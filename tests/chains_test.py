@@ -14,7 +14,7 @@ import tiny
 
 
 def config(**fields):
-  """Three bags of words that are compiled once; hot, so that moments differ."""
+  """Three bags of words that are compiled once; hot, so checkpoints differ."""
   c = tiny.config(
     **{
       'losses': ('xent',),
@@ -66,13 +66,14 @@ def spec(folder):
 
 def test_each_step_of_a_chain_learns_from_fresh_rows(chained):
   c = config()
-  _, slices = study.load_splits(c.task, c.data, seeds=(0,), num_transfer=2)
+  _, slices = study.load_splits(c)
   naive, second = (
-    tiny.arrays(folder_of(chained, f'labels-by-{name}') / 'weak_labels.npz')
-    for name in ('weak', 'weak-middle')
+    tiny.arrays(folder_of(chained, f'labels-of-{name}') / 'weak_labels.npz')
+    for name in ('weak-tiny-encoder-l0', 'student-xent-middle-by-weak')
   )
-  ids = [slices[0][0].ids, naive['ids'], second['ids']]
-  assert [set(part.ids) for part in slices[0]] == list(map(set, ids))
+  ids = [slices[0].weak.ids, naive['ids'], second['ids']]
+  drawn = slices[0].weak, *slices[0].transfer
+  assert [set(part.ids) for part in drawn] == list(map(set, ids))
   assert len(set(np.concatenate(ids))) == 3 * 64
 
 
@@ -84,8 +85,8 @@ def test_chain_shares_the_stages_of_its_naive_student(chained):
   )
   assert names == [
     'ceiling-strong',
-    'labels-by-weak',
-    'labels-by-weak-middle',
+    'labels-of-student-xent-middle-by-weak',
+    'labels-of-weak-tiny-encoder-l0',
     'student-xent-middle-by-weak',
     'student-xent-strong-by-weak',
     'student-xent-strong-by-weak-middle',
@@ -99,46 +100,64 @@ def test_chain_shares_the_stages_of_its_naive_student(chained):
   for row in (naive, via):
     assert row['weak_labels'] == 'hard'
     assert row['early_stopping'] == 'weak_labels'
-  labels = folder_of(chained, 'labels-by-weak-middle')
+  labels = folder_of(chained, 'labels-of-student-xent-middle-by-weak')
   middle = folder_of(chained, 'student-xent-middle-by-weak')
   assert spec(labels)['supervisor'] == middle.name.rpartition('-')[2]
 
 
-def test_hard_labels_harden_what_a_student_sees_not_what_was_said(chained):
+def test_hard_labels_change_what_a_student_sees_not_what_is_stored(chained):
   probs_NxC = tiny.arrays(
-    folder_of(chained, 'labels-by-weak') / 'weak_labels.npz'
+    folder_of(chained, 'labels-of-weak-tiny-encoder-l0') / 'weak_labels.npz'
   )['probs']
   assert ((probs_NxC > 0.001) & (probs_NxC < 0.999)).any()
   for folder in chained.glob('stages/student-*'):
-    assert spec(folder)['labels']['hardened'] is True
-    assert 'hardened' not in spec(folder)['judge']
+    assert spec(folder)['labels']['function']['name'] == 'hard'
+    assert spec(folder)['judge']['function']['name'] == 'predicted_on'
+
+
+def test_rows_of_chains_have_the_agreement_with_the_teacher(chained):
+  for row in rows(chained):
+    test = {
+      name: tiny.arrays(chained / 'stages' / folder / 'predictions/test.npz')
+      for name, folder in row['stages'].items()
+    }
+    if row['via']:
+      folder = folder_of(chained, 'student-xent-middle-by-weak')
+      test['teacher'] = tiny.arrays(folder / 'predictions' / 'test.npz')
+    choice = {name: x['probs'].argmax(1) for name, x in test.items()}
+    for name, other in (
+      ('agreement', 'weak'),
+      ('teacher_agreement', 'teacher'),
+    ):
+      same = choice['student'] == choice.get(other, choice['weak'])
+      assert row[name] == pytest.approx(same.mean())
 
 
 def assert_keeps_the_best(student, judge_NxC):
-  """Of ten moments, what agrees best with a judge; returns all agreements."""
-  moments = json.loads((student / 'early_stopping.json').read_text())
-  assert len(moments) == 10 and list(moments)[-1] == 'end'
+  """The best of ten checkpoints by a judge is kept; returns all agreements."""
+  agreement = json.loads((student / 'early_stopping.json').read_text())
+  assert len(agreement) == 10 and list(agreement)[-1] == 'end'
   answers_NxC = validation(student)['probs']
   agree_N = answers_NxC.argmax(1) == judge_NxC.argmax(1)
-  assert agree_N.mean() == pytest.approx(max(moments.values()))
+  assert agree_N.mean() == pytest.approx(max(agreement.values()))
   assert not (student / 'snapshots').exists()
-  return moments.values()
+  return agreement.values()
 
 
 def validation(folder):
   return tiny.arrays(folder / 'predictions' / 'validation.npz')
 
 
-def test_early_stopping_by_the_word_of_the_supervisor(chained):
+def test_early_stopping_by_agreement_with_the_supervisor(chained):
   agreements = []
   for name, teacher in {
     'student-xent-middle-by-weak': 'weak-tiny-encoder-l0',
     'student-xent-strong-by-weak-middle': 'student-xent-middle-by-weak',
   }.items():
-    said = validation(folder_of(chained, teacher))
+    judged = validation(folder_of(chained, teacher))
     student = folder_of(chained, name)
-    np.testing.assert_array_equal(said['ids'], validation(student)['ids'])
-    agreements += assert_keeps_the_best(student, said['probs'])
+    np.testing.assert_array_equal(judged['ids'], validation(student)['ids'])
+    agreements += assert_keeps_the_best(student, judged['probs'])
   assert len(set(agreements)) > 2  # there was something to choose
   for name in ('weak-tiny-encoder-l0', 'ceiling-strong'):
     folder = folder_of(chained, name)

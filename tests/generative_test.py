@@ -10,12 +10,12 @@ import rich.console
 from configs import base
 from configs import chess
 from configs import reward_modeling
-from w2s_jax import check_config
 from w2s_jax import checkpoint
+from w2s_jax import fine_tune
+from w2s_jax import graph
 from w2s_jax import study
 from w2s_jax.models import model as model_lib
 from w2s_jax.report import report
-from w2s_jax.tasks import registry
 
 import tiny
 
@@ -51,14 +51,14 @@ def specs(workdir, start):
   return [json.loads((x / 'config.json').read_text()) for x in folders]
 
 
-def test_student_and_ceiling_start_from_the_same_written_model(compared):
+def test_student_and_ceiling_start_from_the_same_generative_model(compared):
   (generative,) = compared.glob('stages/generative-*')
   key = generative.name.rpartition('-')[2]
   for start in ('student-', 'ceiling-'):
-    keys = [s['model'].get('generative') for s in specs(compared, start)]
-    assert sorted(map(str, keys)) == sorted(['None', key])
+    starts = [s['start'] for s in specs(compared, start)]
+    assert sorted(starts) == [[], [key]]
   (weak,) = specs(compared, 'weak-')
-  assert 'generative' not in weak['model']
+  assert weak['start'] == []
   rows = [
     json.loads(line)
     for line in (compared / 'results.jsonl').read_text().splitlines()
@@ -72,7 +72,7 @@ def test_student_and_ceiling_start_from_the_same_written_model(compared):
   assert table.row_count
 
 
-def test_it_learns_to_write_and_sees_no_labels(compared):
+def test_it_is_trained_on_the_texts_and_sees_no_labels(compared):
   (folder,) = compared.glob('stages/generative-*')
   done = json.loads((folder / 'DONE').read_text())
   assert done['validation_nats'] < done['validation_nats_before'] - 0.3
@@ -84,9 +84,9 @@ def test_it_learns_to_write_and_sees_no_labels(compared):
   assert losses[-1] < losses[0] and len(losses) == done['steps']
   (spec,) = specs(compared, 'generative-')
   c = config()
-  _, slices = study.load_splits(c.task, c.data, seeds=(0,), num_transfer=1)
-  unlabelled = study.without_truth(slices[0][1])
-  assert spec['rows'] == registry.splits.fingerprint(unlabelled)
+  _, slices = study.load_splits(c)
+  unlabelled = slices[0].transfer[0].without_labels()
+  assert spec['rows'] == unlabelled.fingerprint
 
 
 def test_the_trunk_goes_on_and_the_head_starts_anew(compared, monkeypatch):
@@ -99,14 +99,13 @@ def test_the_trunk_goes_on_and_the_head_starts_anew(compared, monkeypatch):
   del fields['train'], fields['adapt']
   model = model_lib.build(inputs='pair', num_classes=2, **fields)
   given = []
-  fit = study.stages.train.fit
+  fit = fine_tune.train_lib.fit
 
   def spy(**arguments):
-    (member,) = arguments['members']
-    given.append(jax.tree.map(np.asarray, member.trainable))
+    given.append(jax.tree.map(np.asarray, arguments['trainable']))
     return fit(**arguments)
 
-  monkeypatch.setattr(study.stages.train, 'fit', spy)
+  monkeypatch.setattr(fine_tune.train_lib, 'fit', spy)
   for start in ('student-', 'ceiling-'):
     for path in compared.glob(f'stages/{start}*'):
       (path / 'DONE').rename(path / 'DONE.old')
@@ -121,12 +120,12 @@ def test_the_trunk_goes_on_and_the_head_starts_anew(compared, monkeypatch):
 
 def test_all_stages_are_counted(compared):
   c = config()
-  chains = check_config.parse_chains(c.students, c.models)
-  count = study.count_stages(chains, c.models, c.losses, c.seeds, c.generative)
-  assert count == len(list(compared.glob('stages/*/DONE')))
+  described = [x for each in study.outline(c).values() for x in each]
+  stages = graph.in_order([stage for x in described for stage in x.stages])
+  assert len(stages) == len(list(compared.glob('stages/*/DONE')))
 
 
-def test_chess_players_can_learn_to_write_first(tmp_path):
+def test_decoders_can_be_fine_tuned_on_games_first(tmp_path):
   c = chess.get_config('debug')
   c.students, c.seeds, c.generative = ('xs>writer',), (0,), (True,)
   c.models = {
@@ -145,7 +144,7 @@ def test_chess_players_can_learn_to_write_first(tmp_path):
 def test_an_encoder_can_not(tmp_path):
   wrong = {'models.strong.weights': 'random:tiny-encoder'}
   with pytest.raises(
-    ValueError, match='tiny-encoder-l1 is no decoder.*models.strong'
+    ValueError, match='tiny-encoder-l1 is not a decoder.*models.strong'
   ):
     run(config(**wrong), tmp_path)
   for field, value in (('epochs', 0), ('freeze', 'nothing_like_it')):

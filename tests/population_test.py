@@ -8,6 +8,7 @@ import rich.console
 from w2s_jax import adapt
 from w2s_jax import batching
 from w2s_jax import checkpoint
+from w2s_jax import losses
 from w2s_jax import population
 from w2s_jax import sharding
 from w2s_jax import train
@@ -41,7 +42,7 @@ def member(
     lora=lora,
     seed=seed,
   )
-  return train.Member(
+  return dict(
     trainable=trainable,
     frozen=frozen or own_frozen,
     folder=folder,
@@ -51,23 +52,26 @@ def member(
     rows=examples,
     plan=plan,
     recipe=tiny.RECIPE._replace(
-      loss='logconf',
+      loss=losses.logconf,
       loss_args=(('alpha_max', alpha), ('warmup', 0.2)),
       total_steps=len(plan),
       learning_rate=rate,
     ),
     seed=seed,
-  )
-
-
-def fit(members, mesh, **settings):
-  return train.fit(
-    model=tiny.network(),
-    members=members,
     mesh=mesh,
-    name='population',
-    **{'checkpoint_every': 1000} | settings,
+    name=folder.name,
+    snapshots=0,
+    before_save=lambda: None,
+    checkpoint_every=1000,
   )
+
+
+def fit(members, **settings):
+  """Alone by the loop of one model, else by that of a population."""
+  members = [each | settings for each in members]
+  if len(members) == 1:
+    return [train.fit(model=tiny.network(), **members[0])]
+  return population.fit(tiny.network(), members)
 
 
 def assert_alike(trained, alone, atol=1e-5):
@@ -92,13 +96,13 @@ MEMBERS = (
 def alone(folder, mesh, **fields):
   """Each of MEMBERS in a fit of its own: trained parameters, losses."""
   trained = [
-    fit([member(folder / f'{i}', mesh, **each, **fields)], mesh)[0]
+    fit([member(folder / f'{i}', mesh, **each, **fields)])[0]
     for i, each in enumerate(MEMBERS)
   ]
-  return trained, [losses(folder / f'{i}') for i in range(len(MEMBERS))]
+  return trained, [logged_losses(folder / f'{i}') for i in range(len(MEMBERS))]
 
 
-def losses(folder):
+def logged_losses(folder):
   lines = tiny.metrics(folder)
   assert [line['step'] for line in lines] == list(range(9))
   return [line['train/loss'] for line in lines]
@@ -117,19 +121,18 @@ def test_members_are_what_they_are_alone(sizes, singles, tmp_path):
   members = [
     member(tmp_path / f'{i}', mesh, **each) for i, each in enumerate(MEMBERS)
   ]
-  trained = fit(members, mesh)
+  trained = fit(members)
   assert_alike(trained, singles[0])
   for i, expected in enumerate(singles[1]):
     np.testing.assert_allclose(
-      losses(tmp_path / f'{i}'), expected, atol=1e-5, rtol=1e-5
+      logged_losses(tmp_path / f'{i}'), expected, atol=1e-5, rtol=1e-5
     )
-  before = member(tmp_path / 'untrained', mesh, **MEMBERS[3]).trainable
+  before = member(tmp_path / 'untrained', mesh, **MEMBERS[3])['trainable']
   assert_alike([trained[3]], [before], atol=0)  # a rate of zero
 
 
 def test_members_are_spread_over_the_data_axis():
   mesh = sharding.make_mesh()
-  assert population.mesh_of(mesh, 1) is mesh
   wide = population.mesh_of(mesh, 4)
   assert dict(wide.shape) == dict(population=4, data=2, fsdp=1, tensor=1)
   assert population.mesh_of(mesh, 3).shape['population'] == 1
@@ -146,12 +149,14 @@ def test_a_common_frozen_part_is_held_once(tmp_path):
   mesh = tiny.one_device()
   lora = dict(rank=2, alpha=4.0, targets='attention/(query|value)/kernel')
   first = member(tmp_path / '0', mesh, seed=0, lora=lora)
-  second = member(tmp_path / '1', mesh, seed=1, lora=lora, frozen=first.frozen)
+  second = member(
+    tmp_path / '1', mesh, seed=1, lora=lora, frozen=first['frozen']
+  )
   apart = [
-    fit([member(tmp_path / f'alone{seed}', mesh, seed=seed, lora=lora)], mesh)
+    fit([member(tmp_path / f'alone{seed}', mesh, seed=seed, lora=lora)])
     for seed in (0, 1)
   ]
-  assert_alike(fit([first, second], mesh), [trained for (trained,) in apart])
+  assert_alike(fit([first, second]), [trained for (trained,) in apart])
 
 
 def test_a_population_resumes_to_the_same_bits(tmp_path):
@@ -165,12 +170,14 @@ def test_a_population_resumes_to_the_same_bits(tmp_path):
 
   stopping = tiny.stopping_logger(at_step=7)
   with pytest.raises(tiny.MachineLost):
-    fit(members(tmp_path / 'ours', stopping), mesh, checkpoint_every=2)
-  resumed = fit(members(tmp_path / 'ours'), mesh, checkpoint_every=2)
-  whole = fit(members(tmp_path / 'theirs'), mesh, checkpoint_every=2)
+    fit(members(tmp_path / 'ours', stopping), checkpoint_every=2)
+  resumed = fit(members(tmp_path / 'ours'), checkpoint_every=2)
+  whole = fit(members(tmp_path / 'theirs'), checkpoint_every=2)
   assert_alike(resumed, whole, atol=0)
   for i in range(len(MEMBERS)):
-    assert losses(tmp_path / f'ours/{i}') == losses(tmp_path / f'theirs/{i}')
+    assert logged_losses(tmp_path / f'ours/{i}') == logged_losses(
+      tmp_path / f'theirs/{i}'
+    )
 
 
 def test_a_member_goes_on_alone(singles, tmp_path):
@@ -182,11 +189,11 @@ def test_a_member_goes_on_alone(singles, tmp_path):
     for i in range(2)
   ]
   with pytest.raises(tiny.MachineLost):
-    fit(pair, mesh, checkpoint_every=3)
+    fit(pair, checkpoint_every=3)
   assert checkpoint.Training(tmp_path / '0' / 'checkpoints').latest_step() == 6
   again = [member(tmp_path / f'{i}', mesh, **MEMBERS[i]) for i in range(3)]
   # The third begins, so the first two go on beside each other without it.
-  assert_alike(fit(again, mesh), singles[0][:3])
+  assert_alike(fit(again), singles[0][:3])
 
 
 def test_a_study_of_seeds_side_by_side(tmp_path):

@@ -3,6 +3,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from w2s_jax import losses
 from w2s_jax import sharding
 
 import tiny
@@ -10,7 +11,7 @@ import tiny
 P = jax.sharding.PartitionSpec
 MESHES = [(8, 1, 1), (2, 4, 1), (2, 2, 2)]
 LOGCONF = tiny.RECIPE._replace(
-  loss='logconf', loss_args=(('alpha_max', 0.5), ('warmup', 0.2))
+  loss=losses.logconf, loss_args=(('alpha_max', 0.5), ('warmup', 0.2))
 )
 
 

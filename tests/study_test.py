@@ -156,7 +156,8 @@ def test_another_recipe_of_the_same_name_is_refused(
   before = tiny.files(workdir)
   with pytest.raises(errors.UserError, match="variant=''.*would") as raised:
     tiny.run(
-      workdir, **FIELDS | {field: value, 'models.strong.name': 'tiny-l2'}
+      workdir,
+      **FIELDS | {field: value, 'models.strong.name': 'tiny-encoder-l2'},
     )
   assert named in str(raised.value)
   assert tiny.files(workdir) == before

@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 
 from w2s_jax import batching
+from w2s_jax import losses
 from w2s_jax import sharding
 from w2s_jax import train
 from w2s_jax.runtime import logger
@@ -183,7 +184,9 @@ def test_loss_that_is_no_number_names_stage_and_step(mesh, tmp_path):
 
 @pytest.mark.parametrize('loss, args', [('xent', ()), ('logconf', LOGCONF)])
 def test_padding_rows_change_nothing(loss, args, mesh):
-  recipe = tiny.RECIPE._replace(total_steps=6, loss=loss, loss_args=args)
+  recipe = tiny.RECIPE._replace(
+    total_steps=6, loss=losses.LOSSES[loss], loss_args=args
+  )
   examples = tiny.rows(5)
 
   def one_step(batch_size):
@@ -220,7 +223,9 @@ def test_pieces_of_a_batch_give_the_gradient_of_the_whole(loss, sizes):
   names = ('data', 'fsdp', 'tensor')
   mesh = sharding.make_mesh(**dict(zip(names, sizes)), devices=devices)
   recipe = tiny.RECIPE._replace(
-    total_steps=6, loss=loss, loss_args=LOGCONF if loss == 'logconf' else ()
+    total_steps=6,
+    loss=losses.LOSSES[loss],
+    loss_args=LOGCONF if loss == 'logconf' else (),
   )
   # Two rows of padding, in pieces of their own size.
   batch = batching.assemble(tiny.rows(14), np.arange(14), 16, batch_size=16)
