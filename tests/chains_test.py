@@ -3,6 +3,7 @@
 import json
 import shutil
 
+import jax
 import numpy as np
 import pytest
 import rich.console
@@ -26,10 +27,10 @@ def config(**fields):
       'models.weak.train.decay': 'constant',
     }
   )
-  for key in ('middle', 'strong'):
+  for key, rate in (('middle', 0.08), ('strong', 0.1)):  # else one stage
     c.models[key] = c.models.weak.copy_and_resolve_references()
     c.models[key].name = key
-    c.models[key].train.learning_rate = 0.1
+    c.models[key].train.learning_rate = rate
   c.students = ('weak>strong', 'weak>middle>strong')
   c.weak_labels = 'hard'
   c.early_stopping = 'weak_labels'
@@ -38,8 +39,12 @@ def config(**fields):
 
 
 def run(workdir, **fields):
-  console = rich.console.Console(quiet=True)
-  study.run(config(**fields), workdir, console=console)
+  study.run(
+    config(**fields),
+    workdir,
+    console=rich.console.Console(quiet=True),
+    devices=jax.devices()[:1],
+  )
 
 
 def rows(workdir):

@@ -5,6 +5,7 @@ import gzip
 import json
 import shutil
 
+import jax
 import numpy as np
 import pytest
 import rich.console
@@ -17,7 +18,7 @@ from w2s_jax import weak_labels
 
 import tiny
 
-FIELDS = tiny.MESH_STUDY
+FIELDS = {'losses': ('xent',), 'checkpoint_every': 1000}
 
 REQUIRED = """task weak_model strong_model loss seed weak_accuracy
   student_accuracy ceiling_accuracy zero_shot_accuracy pgr pgr_status
@@ -27,7 +28,7 @@ REQUIRED = """task weak_model strong_model loss seed weak_accuracy
 @pytest.fixture(scope='module')
 def finished():
   """Workdir of two seeds with one loss."""
-  return tiny.mesh_workdir()
+  return tiny.xent_workdir()
 
 
 @pytest.fixture
@@ -99,10 +100,11 @@ def test_what_changes_no_result_trains_nothing(workdir):
   before = tiny.files(workdir / 'stages')
   tiny.run(
     workdir,
+    devices=2,
     losses=('xent',),
     eval_batch_size=16,
-    checkpoint_every=1000,
-    **{'mesh.data': 8},
+    checkpoint_every=7,
+    **{'mesh.data': 2},
   )
   assert tiny.files(workdir / 'stages') == before
 
@@ -211,7 +213,7 @@ def mean(*labels):
 def surest_half(labels):
   top_N = labels.probs_NxC.max(1)
   kept_N = top_N > np.median(top_N)
-  return weak_labels.Labels(labels.ids_N[kept_N], labels.probs_NxC[kept_N])
+  return weak_labels.restrict(labels, labels.ids_N[kept_N])
 
 
 def taught_by_two(s, supervisor, rows):
@@ -233,6 +235,7 @@ def test_a_study_whose_supervisor_is_the_mean_of_two(workdir):
     workdir,
     console=rich.console.Console(quiet=True),
     describe=describe,
+    devices=jax.devices()[:1],
   )
   new = tiny.stage_names(workdir) - names
   kinds = sorted(name.split('-')[0] for name in new)
@@ -252,10 +255,8 @@ def test_a_study_whose_supervisor_is_the_mean_of_two(workdir):
     *(weak_labels.Labels(x['ids'], x['probs']) for x in labels.values())
   )
   kept = surest_half(given)
-  truth = weak_labels.join(
-    kept.ids_N,
-    weak_labels.ground_truth(transfer.take(np.isin(transfer.ids, kept.ids_N))),
-  )
+  truth = weak_labels.restrict(weak_labels.ground_truth(transfer), kept.ids_N)
+  truth = weak_labels.join(kept.ids_N, truth)
   right = kept.probs_NxC.argmax(1) == truth.probs_NxC.argmax(1)
   assert row['weak_label_accuracy'] == pytest.approx(right.mean())
 
@@ -318,7 +319,7 @@ def test_ground_truth_of_the_transfer_half_cannot_reach_the_student(
     ({'data.max_length': 200}, 'length 200.*128 positions'),
     ({'loss_args.logconf.compat': 'x'}, "logconf.compat='x'"),
     ({'data.splits.test': 20000}, 'data.splits.test = 20000'),
-    ({'mesh.tensor': 8}, 'mesh.tensor=8'),
+    ({'mesh.tensor': 8, 'devices': 8}, 'mesh.tensor=8'),
     ({'weak_labels': 'firm'}, "weak_labels='firm' is not one of hard, soft"),
     ({'early_stopping': 'x'}, "early_stopping='x' is not one of ground_truth"),
   ],

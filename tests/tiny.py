@@ -53,6 +53,7 @@ FIELDS = {
 
 MESH_STUDY = {
   'losses': ('xent',),
+  'checkpoint_every': 1000,
   'mesh.data': 2,
   'mesh.fsdp': 2,
   'mesh.tensor': 2,
@@ -72,10 +73,14 @@ def splits(seeds=(0,)):
   return evaluated, {s: [x.weak, *x.transfer] for s, x in slices.items()}
 
 
-def run(workdir, **fields):
-  """Runs the study here, on the simulated devices."""
-  console = rich.console.Console(quiet=True)
-  study.run(config(**fields), workdir, console=console)
+def run(workdir, *, devices=1, console=None, **fields):
+  """Runs the study here, on some of the simulated devices."""
+  study.run(
+    config(**fields),
+    workdir,
+    console=console or rich.console.Console(quiet=True),
+    devices=jax.devices()[:devices],
+  )
 
 
 def start(workdir, *flags, stdout=subprocess.DEVNULL, env=None, **fields):
@@ -148,10 +153,18 @@ def process_workdir():
 
 
 @functools.cache
+def xent_workdir():
+  """Workdir of a study of two seeds that was run here, on one device."""
+  workdir = temporary_folder() / 'xent'
+  run(workdir, losses=('xent',), seeds=(0, 1), checkpoint_every=1000)
+  return workdir
+
+
+@functools.cache
 def mesh_workdir():
-  """Workdir of a study of two seeds on a mesh with all three axes."""
+  """Workdir of the same study, of one seed, on a mesh with all three axes."""
   workdir = temporary_folder() / 'mesh'
-  run(workdir, **MESH_STUDY, seeds=(0, 1))
+  run(workdir, devices=8, **MESH_STUDY)
   return workdir
 
 

@@ -212,7 +212,8 @@ def measure(runner, result):
 
   def measured(*finished):  # what the student reads comes after the roles
     labels = runner.value(result.labels)
-    truth = weak_labels.join(labels.ids_N, runner.value(result.label_truth))
+    truth = weak_labels.restrict(runner.value(result.label_truth), labels.ids_N)
+    truth = weak_labels.join(labels.ids_N, truth)
     return {
       **result.row,
       'recipe': result.recipe_hash,

@@ -249,18 +249,19 @@ def frozen_features(study, model, start):
   )
 
 
-def run(config, workdir, *, console, describe=students):
+def run(config, workdir, *, console, describe=students, devices=None):
   """Runs the study of a config and adds its rows to WORKDIR/results.jsonl.
 
   Args:
     describe: (Study) -> results.Result of one seed.
+    devices: of the mesh; all by default.
 
   Raises:
     errors.UserError: a field or a file does not fit, or results of another
       recipe have the same names; raised before anything is trained.
   """
   check_config.check(config)
-  mesh = sharding.make_mesh(**config.mesh)
+  mesh = sharding.make_mesh(**config.mesh, devices=devices)
   evaluated, slices = load_splits(config)
   models = check_config.build_models(config, mesh)
   described = describe_seeds(config, models, evaluated, slices, describe)

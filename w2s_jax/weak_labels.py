@@ -57,6 +57,17 @@ def hard(labels):
 TRANSFORMS = {'soft': soft, 'hard': hard}
 
 
+def restrict(labels, ids_N):
+  """The labels of some ids; ids without a label are left out."""
+  kept_N = np.isin(labels.ids_N, ids_N)
+  texts_N = labels.texts_N
+  return Labels(
+    labels.ids_N[kept_N],
+    labels.probs_NxC[kept_N],
+    None if texts_N is None else texts_N[kept_N],
+  )
+
+
 def labelled(examples, labels):
   """The examples that have a label, in their own order.
 
