@@ -16,6 +16,7 @@ from w2s_jax import study
 from w2s_jax.models import model as model_lib
 from w2s_jax.report import report
 from w2s_jax.tasks import registry
+from w2s_jax.tasks import splits
 
 import tiny
 
@@ -86,7 +87,7 @@ def test_it_learns_to_write_and_sees_no_labels(compared):
   c = config()
   _, slices = study.load_splits(c.task, c.data, seeds=(0,), num_transfer=1)
   unlabelled = study.without_truth(slices[0][1])
-  assert spec['rows'] == registry.splits.fingerprint(unlabelled)
+  assert spec['rows'] == splits.fingerprint(unlabelled)
 
 
 def test_the_trunk_goes_on_and_the_head_starts_anew(compared, monkeypatch):
@@ -95,9 +96,7 @@ def test_the_trunk_goes_on_and_the_head_starts_anew(compared, monkeypatch):
   mesh = tiny.one_device()
   written = checkpoint.load_params(folder / 'params', mesh=mesh)
   c = config()
-  fields = c.models.strong.to_dict()
-  del fields['train'], fields['adapt']
-  model = model_lib.build(inputs='pair', num_classes=2, **fields)
+  model = model_lib.build(c.models.strong, registry.TASKS[c.task])
   given = []
   fit = study.stages.train.fit
 
