@@ -21,7 +21,7 @@ WHEEL = 'tiny_asset-1.0-py3-none-any.whl'
 
 @pytest.fixture
 def wheel(tmp_path, monkeypatch) -> pathlib.Path:
-  """A real little wheel, the only thing that pip can find."""
+  """Builds a small wheel, the only one that pip can find."""
   index = tmp_path / 'index'
   index.mkdir()
   info = 'tiny_asset-1.0.dist-info'
@@ -163,7 +163,7 @@ def test_processes_started_together_download_once(wheel, tmp_path):
 
 
 class _Server(http.server.BaseHTTPRequestHandler):
-  """Serves `body`; knows byte ranges where `ranges`, and stops at `cut`."""
+  """Serves `body`, by byte ranges if `ranges`; stops at byte `cut`."""
 
   def __init__(self, *args, body, ranges=True, cut=None):
     self.body, self.ranges, self.cut = body, ranges, cut
@@ -251,7 +251,7 @@ SHIPPED = sorted(
 
 @pytest.fixture
 def shipped(tmp_path, monkeypatch) -> pathlib.Path:
-  """A copy of all that is shipped, in the place of it."""
+  """Replaces the shipped folders by a copy."""
   copy = shutil.copytree(assets._SHIPPED, tmp_path / 'data')
   monkeypatch.setattr(assets, '_SHIPPED', copy)
   monkeypatch.setenv('W2S_CACHE', str(tmp_path / 'cache'))

@@ -1,4 +1,4 @@
-"""Attacks that a network reads off tokens, beside those of python-chess."""
+"""Compares attacks computed from tokens with those of python-chess."""
 
 import random
 
@@ -13,7 +13,7 @@ LENGTH = 40  # some padding in every row
 
 
 def encoded_boards():
-  """(encoded, board) with white to move, so that squares are as they are."""
+  """Returns (encoded, board) with white to move: squares are not mirrored."""
   found = [board for board in chess_test.boards() if board.turn]
   return [(chess_task.encode(board), board) for board in found]
 
@@ -26,7 +26,7 @@ def padded(rows):
 
 
 def squares(tokens, marks_L):
-  """Of the tokens that are marked."""
+  """Returns the squares of the marked tokens."""
   return {tokens[place] % 64 for place in np.flatnonzero(marks_L)}
 
 

@@ -1,4 +1,4 @@
-"""Greedy decoding with a cache against reading everything again each time."""
+"""Compares greedy decoding with a cache with one without."""
 
 import dataclasses
 import functools
@@ -35,7 +35,7 @@ def greedy(config, params, tokens_BxL, length_B):
 
 
 def read_again(config, tokens):
-  """The tokens that follow, one whole forward pass for each."""
+  """Returns the next tokens, by a whole forward pass for each."""
   params, written = trunk(config), list(tokens)
   for _ in range(NUM_TOKENS):
     tokens_1xL = np.zeros((1, config.max_positions), np.int32)
@@ -65,7 +65,7 @@ def test_equals_reading_everything_again(num_layers):
 
 @pytest.mark.parametrize('family', DECODERS)
 def test_states_with_a_cache_are_those_of_every_decoder(family):
-  """A prompt at once, of a length for each row, and then token by token."""
+  """Prompts of several lengths are read at once, then tokens one by one."""
   config = DECODERS[family]
   tokens_BxL = tokens_of(np.array([9, 9]), width=9) % config.vocab_size
   params = {'transformer': trunk(config)}

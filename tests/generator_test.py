@@ -1,4 +1,4 @@
-"""Models that write their answers, from training to a study with others."""
+"""Trains and studies generators, which write their answers."""
 
 import dataclasses
 

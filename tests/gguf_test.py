@@ -44,7 +44,7 @@ NAMES = {
 
 
 def stored(flat):
-  """{name in a GGUF file: tensor}, with a loop where ours reshapes."""
+  """Returns {name in a GGUF file: tensor}, by loops instead of reshapes."""
   tensors = {
     'token_embd.weight': flat['token_embed/embedding'],
     'output_norm.weight': flat['final_norm/scale'],
@@ -145,7 +145,7 @@ def test_a_damaged_conversion_is_done_again(name, harm, tmp_path, capsys):
 
 
 def flipped(file):
-  """The bytes of a file with one bit changed."""
+  """Returns the bytes of a file with one bit changed."""
   content = bytearray(file.read_bytes())
   content[-1] ^= 1
   return content

@@ -1,4 +1,4 @@
-"""Heads on chess positions: moves scored on a board, moves written as text."""
+"""Tests of the choice of heads and of both heads on chess positions."""
 
 import functools
 
@@ -27,19 +27,19 @@ TRUTH = weak_labels.ground_truth(PUZZLES)
 
 
 def written(completion):
-  """The text of a row that is padded with -1."""
+  """Returns the text of a row that is padded with -1."""
   return CHARACTERS.decode([completion[completion >= 0]])[0]
 
 
 def answers(examples):
-  """What is to be written: SAN of the right moves."""
+  """Returns the SAN of the right moves."""
   classes = examples.label_probs_NxC.argmax(1)
   return [x.completions[c] for x, c in zip(examples.inputs, classes)]
 
 
 @functools.cache
 def scorer():
-  """A MoveScorer and parameters that are random throughout."""
+  """Returns a MoveScorer and random parameters."""
   model = chess_heads.MoveScorer(BOARD)
   rng = np.random.default_rng(0)
   params = jax.tree.map(
@@ -275,7 +275,7 @@ def test_read_takes_exact_moves_only():
 
 
 def test_loss_is_that_of_the_completion_alone():
-  """Targets and logits of a row, beside those of the whole sequence."""
+  """Compares targets and logits of a row with those of the whole sequence."""
   model = chess_heads.Generator(DECODER)
   params = initial_params(model)
   examples = PUZZLES.take([0, 1, 2])

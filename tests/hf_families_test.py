@@ -162,7 +162,7 @@ def test_a_preset_is_what_the_published_config_says(preset, stored):
 
 
 def newer(stored, base, **kinds):
-  """As newer versions of `transformers` nest the fields of rotary positions."""
+  """Nests the rotary fields as newer versions of `transformers` do."""
   stored = dict(stored)
   full = {'rope_type': 'default', 'rope_theta': stored.pop(base)}
   full |= stored.pop('rope_scaling', None) or {}

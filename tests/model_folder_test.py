@@ -12,7 +12,7 @@ constants = pytest.importorskip('huggingface_hub.constants')
 
 @pytest.fixture
 def cache(tmp_path, monkeypatch):
-  """Of huggingface_hub, without a network: one model with two revisions."""
+  """Fakes a huggingface_hub cache, offline: one model, two revisions."""
   monkeypatch.setattr(constants, 'HF_HUB_CACHE', str(tmp_path))
   monkeypatch.setattr(constants, 'HF_HUB_OFFLINE', True)
   model = tmp_path / 'models--owner--tiny'

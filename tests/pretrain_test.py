@@ -19,6 +19,7 @@ from w2s_jax import metrics
 from w2s_jax import predict
 from w2s_jax.models import model as model_lib
 from w2s_jax.tasks import chess as chess_task
+from w2s_jax.tasks import registry
 
 import tiny
 import tiny_chess
@@ -124,11 +125,8 @@ def finished(folder):
 @pytest.fixture(scope='module')
 def loaded(finished):
   """The model as a study loads it, and its parameters."""
-  fields = base.model('xs', weights=str(finished))
-  del fields['train'], fields['adapt']
-  model = model_lib.build(
-    inputs='position', num_classes=chess_task.NUM_CLASSES, **fields
-  )
+  spec = base.model(weights=str(finished))
+  model = model_lib.build(spec, registry.TASKS['chess_puzzles'])
   return model, model.init(tiny.one_device(), 0)
 
 

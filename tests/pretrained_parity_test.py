@@ -1,4 +1,4 @@
-"""Our forward pass against the `transformers` library, where it is there."""
+"""Compares our forward pass with the `transformers` library."""
 
 import functools
 
@@ -23,7 +23,7 @@ RANDOM_BxL = np.random.default_rng(0).integers(0, V, (3, 8))
 
 
 def padded(pad):
-  """A batch whose padding is a token that also stands in the texts."""
+  """Returns a batch padded with a token that is also in the texts."""
   return np.where(PADDING_BxL, pad, RANDOM_BxL).astype(np.int32)
 
 
@@ -162,7 +162,7 @@ def check(found_BxLxX, expected_BxLxX, length_B=LENGTHS):
 
 
 def check_encoder(folder, model, tokens_BxL, length_B):
-  """States, and logits of a random head on means taken in torch."""
+  """Compares states, and logits of a random head on means from torch."""
   config, trunk = pretrained.load(folder)
   states_BxLxD = expected(model, tokens_BxL, length_B).last_hidden_state
   check(states_of(config, trunk, tokens_BxL, length_B), states_BxLxD, length_B)

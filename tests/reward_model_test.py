@@ -1,4 +1,4 @@
-"""The head for pairs of texts, and the language model before it."""
+"""Tests of the reward model and of the language model."""
 
 import functools
 
@@ -58,7 +58,7 @@ def answers(model, pairs, mesh=None, batch_size=4):
 
 @pytest.mark.parametrize('kind', CONFIGS)
 def test_the_reward_of_a_text_is_its_own(kind):
-  """As a classifier of one score has it that sees the texts one by one."""
+  """Rewards equal the scores of a classifier that reads one text at a time."""
   model = heads.choose('pair', CONFIGS[kind], 2)
   params = random_params(model)
   rows, _ = rows_of(model, PAIRS)

@@ -12,7 +12,7 @@ WORDS = ['[PAD]', '[UNK]', '[CLS]', '[SEP]', '0', '1', 'good', 'bad', '##ly']
 
 
 def bert_like():
-  """A WordPiece tokenizer that stores padding and truncation, as MiniLM's."""
+  """Returns a WordPiece tokenizer with stored padding and truncation."""
   vocab = {word: i for i, word in enumerate(WORDS)}
   backend = hf.Tokenizer(hf.models.WordPiece(vocab, unk_token='[UNK]'))
   backend.normalizer = hf.normalizers.BertNormalizer()
@@ -27,7 +27,7 @@ def bert_like():
 
 
 def gpt2_like():
-  """A byte-level tokenizer, which adds no special tokens to a text."""
+  """Returns a byte-level tokenizer without special tokens around a text."""
   alphabet = sorted(hf.pre_tokenizers.ByteLevel.alphabet())
   vocab = {letter: i for i, letter in enumerate(alphabet)}
   backend = hf.Tokenizer(hf.models.BPE(vocab, []))

@@ -27,7 +27,7 @@ def tokens_of(lengths, *, width, seed=0):
 
 
 def random_params(config, *, num_classes=3, seed=0):
-  """Every parameter random, biases and the zero head included."""
+  """Draws every parameter, also biases and the zero head."""
   model = text_heads.Classifier(config, num_classes)
   tokens_BxL = jnp.zeros((1, 2), jnp.int32)
   shapes = jax.eval_shape(
@@ -338,7 +338,7 @@ def test_texts_of_a_row_are_read_as_if_each_stood_alone(family):
 
 @EACH_DECODER
 def test_what_a_decoder_sees(family):
-  """Through one layer: what is before it, and with a window the last three."""
+  """In one layer, a token sees all before it, or its window of three."""
   config = dataclasses.replace(DECODERS[family], num_layers=1)
   params = random_params(config)
   tokens_BxL = np.arange(9)[None] + np.zeros((9, 1), np.int32)
