@@ -1,4 +1,4 @@
-"""What all commands do before they begin."""
+"""Flags, consoles and memory that all commands share."""
 
 import io
 import platform

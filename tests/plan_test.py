@@ -1,4 +1,4 @@
-"""Plans for devices that are not there, and counts of what a study does."""
+"""Plans for devices that are not attached, and counts of stages."""
 
 import functools
 import subprocess
@@ -181,7 +181,7 @@ def test_work_of_a_study():
   chains = check_config.parse_chains(c.students, c.models)
   stages = plan_lib.stages_of(c, chains, predict_batch=64)
   asked = 1 + 8  # 64 validation rows, 512 test rows
-  assert counts(stages, 'untrained', 'strong') == (1, 0, asked)
+  assert counts(stages, 'zero-shot', 'strong') == (1, 0, asked)
   assert counts(stages, 'weak', 'weak') == (2, 2 * 4 * 8, 2 * asked)
   assert counts(stages, 'labels', 'weak') == (2, 0, 2 * 16)
   assert counts(stages, 'student', 'strong') == (4, 4 * 4 * 32, 4 * asked)
