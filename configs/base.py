@@ -147,9 +147,12 @@ def tiny_pair(c, preset):
 
 
 def parse_arg(arg, **defaults):
-  """'debug,task=sst2' -> ConfigDict; types follow the defaults, strictly.
+  """Parses 'debug,task=sst2' into a ConfigDict with the types of defaults.
 
-  A bare name switches a bool on. Raises ValueError for anything else.
+  A bare name sets a bool to True.
+
+  Raises:
+    ValueError: an unknown name or a value of another type.
   """
   values = dict(defaults)
   for part in filter(None, (arg or '').split(',')):
@@ -175,14 +178,14 @@ def parse_arg(arg, **defaults):
 
 
 def nearest(name, names):
-  """'did you mean 'task'? Valid: ...' for an unknown name."""
+  """Returns 'did you mean 'task'? Valid: ...' for an unknown name."""
   close = difflib.get_close_matches(name, list(names), n=1, cutoff=0.5)
   hint = f'did you mean {close[0]!r}? ' if close else ''
   return f'{hint}Valid: {", ".join(sorted(names))}.'
 
 
 def choose(table, name, *, field):
-  """table[name], or a ValueError that names the nearest entry."""
+  """Returns table[name]; raises a ValueError with the nearest entry."""
   if name not in table:
     raise ValueError(f'{field}={name!r}: {nearest(name, table)}')
   return table[name]

@@ -119,9 +119,14 @@ def check_workdir(workdir):
   """Raises errors.UserError unless --workdir can be made and written to."""
   if not workdir:
     raise errors.UserError('--workdir is empty; name a folder for results.')
+  path = pathlib.Path(workdir).expanduser()
+  if found := set('*?[') & set(str(path.absolute())):
+    raise errors.UserError(
+      f'--workdir={workdir}: its path must not have {" ".join(sorted(found))}, '
+      'which checkpoints cannot be found under.'
+    )
   if '://' in workdir:
     return
-  path = pathlib.Path(workdir).expanduser()
   existing = next(p for p in (path, *path.parents) if os.path.exists(p))
   if not existing.is_dir():
     raise errors.UserError(

@@ -58,7 +58,9 @@ def flat(error):
 
 
 def notes_of(error):
-  return getattr(error, '__notes__', ())
+  """Returns the notes of an exception, but for JAX's on its hidden frames."""
+  notes = getattr(error, '__notes__', ())
+  return [' '.join(x.split()) for x in notes if not x.startswith('---')]
 
 
 def defect_message(error, workdir):

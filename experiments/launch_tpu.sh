@@ -7,11 +7,11 @@
 #       [--fetch=runs/nlp] [--attempts=10] [--keep] [--dry-run] \
 #       -- --config=configs/nlp.py --config.mesh.fsdp=8
 #
-# What stands behind -- goes to experiments/main.py. A study that was asked to
-# stop (by SIGTERM to any worker) starts again where it is, and a slice that is
-# taken away is made again; both go on from the last checkpoint. An error of the
-# study itself ends all. --keep leaves the slice running, --dry-run prints the
-# commands in place of running them.
+# Flags after -- are passed to experiments/main.py. A study that was asked to
+# stop (by SIGTERM to any worker) is restarted in place; a preempted slice is
+# created again; both resume from the last checkpoint. An error of the study
+# ends the script. --keep leaves the slice running, --dry-run prints the
+# commands instead of running them.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
@@ -30,7 +30,7 @@ while (($#)); do
     --keep) keep=1 ;;
     --dry-run) dry=1 ;;
     --) shift; break ;;
-    *) echo "error: $1 is no flag of $0; see its first lines." >&2; exit 2 ;;
+    *) echo "error: $1 is not a flag of $0; see its first lines." >&2; exit 2 ;;
   esac
   shift
 done
@@ -69,8 +69,8 @@ remove() {
 }
 
 is_lost() {
-  # A slice in any other state, or none at all, can not go on. Its machines are
-  # gone a while before that is seen.
+  # A slice in any other state, or none at all, is lost. The state changes a
+  # while after the machines are gone.
   local state
   for _ in {1..6}; do
     state=$(gcloud compute tpus tpu-vm describe "$name" "--zone=$zone" \
@@ -92,7 +92,7 @@ for ((attempt = 1; ; attempt++)); do
   create
   if on_all "$run"; then break; fi
   if ! is_lost; then
-    echo "error: the study failed; the slice $name is left for you to see." >&2
+    echo "error: the study failed; the slice $name is left running." >&2
     exit 1
   fi
   remove || true

@@ -38,9 +38,9 @@ from w2s_jax.tasks import chess as chess_task
 from w2s_jax.tasks import registry
 from w2s_jax.tasks import sources
 
-BUCKETS = (16, 24, 28, 33)  # tokens, in which the positions of games fit well
-# Rarely has a position more moves. Those are left out, as room for them would
-# be kept in all.
+BUCKETS = (16, 24, 28, 33)  # tokens, padded lengths of positions
+# Legal moves; the few positions with more are left out, since every row is
+# padded to this.
 MAX_MOVES = 64
 
 
@@ -116,7 +116,7 @@ def puzzle_rows(data, model):
 
 
 def load_positions(data, workdir, console):
-  """(training, validation) Rows; encoded once, as that takes minutes."""
+  """Returns (training, validation) Rows; caches them, as encoding is slow."""
   fields = json.dumps(data.to_dict(), sort_keys=True, default=list)
   key = hashlib.sha256(fields.encode()).hexdigest()[:12]
   path = workdir / f'positions-{key}.npz'
@@ -129,9 +129,9 @@ def load_positions(data, workdir, console):
 
 
 def draw_positions(data):
-  """[(Encoded, label), ...] of all sources, those for validation first.
+  """Returns [(Encoded, label), ...] of all sources, validation first.
 
-  Validation positions come from games of their own.
+  Validation positions come from games that training never sees.
 
   Raises:
     errors.UserError: a game is broken, lacks a column, or there are too few.
@@ -171,7 +171,7 @@ def draw_positions(data):
 
 
 def take_positions(games, count, select):
-  """Goes through an iterator of games until there are `count` positions."""
+  """Reads games from an iterator until there are `count` positions."""
   positions = []
   while len(positions) < count and (game := next(games, None)):
     origin, row = game
@@ -188,7 +188,7 @@ def take_positions(games, count, select):
 
 
 def pack(positions):
-  """Ragged int16 arrays, one behind the other."""
+  """Concatenates positions into flat int16 arrays and their lengths."""
   encoded, labels = zip(*positions)
   arrays = {'labels': np.array(labels, np.int16)}
   for name in chess_task.Encoded._fields:

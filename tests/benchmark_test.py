@@ -1,4 +1,4 @@
-"""What the benchmark counts and how it compares; next to nothing is timed."""
+"""Counts and comparisons of the benchmark; almost nothing is timed."""
 
 import collections
 import dataclasses

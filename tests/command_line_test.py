@@ -1,4 +1,4 @@
-"""What all commands do before they begin."""
+"""Flags, consoles and memory that all commands share."""
 
 import io
 import platform
@@ -74,6 +74,7 @@ CONFIG = '--config', 'configs/nlp.py:debug'
     ([*CONFIG, '--workdir', 'W', '--config'], 'config'),
     (['--workdir=W', '--', '--config=a.py'], 'before --config=a.py'),
     ([*CONFIG, '--workdir=W', 'sweep'], "'sweep' is not a flag"),
+    ([*CONFIG, '--workdir=W/[red]*'], 'its path must not have * ['),
     ([*CONFIG, '--workdir=W/file'], '/file is a file; name another folder'),
     ([*CONFIG, '--workdir=W/file/a/b'], '/file is a file; name another'),
     (['--config=configs', '--workdir=W'], '--config=configs is a folder'),
@@ -82,8 +83,8 @@ CONFIG = '--config', 'configs/nlp.py:debug'
       'configs/pretrain_chess.py is not the config of a study: it has no field',
     ),
     (
-      ['--config=configs/chess.py', '--workdir=W', '--sweep'],
-      '--sweep: configs/chess.py has no function sweep()',
+      ['--config=configs/pretrain_chess.py', '--workdir=W', '--sweep'],
+      '--sweep: configs/pretrain_chess.py has no function',
     ),
   ],
 )

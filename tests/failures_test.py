@@ -49,9 +49,14 @@ def test_a_mistake_of_the_user_is_its_message(tmp_path, monkeypatch):
 def test_a_defect_keeps_its_traceback(kind, tmp_path, monkeypatch):
   cause = KeyError('inner')
   error = raised(kind('of\nJAX'), cause=cause)
+  error.add_note('-----\nFor simplicity, JAX has removed its frames.')
+  error.add_note('Process 1\nends.')
   said = ended(error, tmp_path / 'w', monkeypatch)
   (path,) = (tmp_path / 'w' / 'errors').iterdir()
-  assert said == f'error: {kind.__name__}: of JAX (traceback: {path})'
+  assert (
+    said
+    == f'error: {kind.__name__}: of JAX Process 1 ends. (traceback: {path})'
+  )
   text = path.read_text()
   for part in ("KeyError: 'inner'", 'in raised', 'direct cause', kind.__name__):
     assert part in text

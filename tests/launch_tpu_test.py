@@ -1,4 +1,4 @@
-"""experiments/launch_tpu.sh beside a gcloud that only writes down its calls."""
+"""experiments/launch_tpu.sh with a gcloud that only records its calls."""
 
 import os
 import subprocess
@@ -84,7 +84,7 @@ def test_a_slice_that_is_taken_away_is_made_again(launch):
 
 def test_an_error_of_the_study_is_not_tried_again(launch):
   done, lines = launch(*FLAGS, failures=1)
-  assert done.returncode == 1 and 'left for you to see' in done.stderr
+  assert done.returncode == 1 and 'left running' in done.stderr
   assert verbs(lines) == ['create', 'scp', 'ssh', 'run', *['describe'] * 6]
 
 
@@ -120,7 +120,7 @@ def test_a_dry_run_only_prints(launch):
   [
     (FLAGS[1:], '--name= is missing'),
     (FLAGS[:4], '--config=... is missing'),
-    (('--nme=x', *FLAGS), '--nme=x is no flag'),
+    (('--nme=x', *FLAGS), '--nme=x is not a flag'),
     (tuple(f.replace('gs://', '/') for f in FLAGS), 'must be gs://'),
   ],
 )

@@ -1,4 +1,4 @@
-"""What a user who made a mistake sees: one line, before anything is trained."""
+"""Mistakes end with one line before training; sweeps and suites expand."""
 
 from concurrent import futures
 import json
@@ -10,7 +10,7 @@ import pytest
 import tiny
 import tiny_rows
 
-# Flags with a mistake, and what the one line says of it.
+# Flags with a mistake, and parts of the error line.
 MISTAKES = {
   '--config=configs/nlp.py:debugg': ["'debugg'", "'debug'"],
   '--config=configs/nlp.py:strong=minilm7': ["strong='minilm7'", 'minilm-l6'],
@@ -81,7 +81,7 @@ command_line.parse_flags(sys.argv)
 
 
 def run_code(code, *flags):
-  """Lines that Python code prints after main.py has parsed its flags."""
+  """Returns the lines that code prints after main.py parsed its flags."""
   code = f'{IMPORTS}\n{code}'
   return subprocess.run(
     [sys.executable, '-c', code, *flags, '--workdir=unused'],
@@ -94,7 +94,7 @@ def run_code(code, *flags):
 
 
 def points(*flags):
-  """A line of what matters for each config that would be run."""
+  """Returns a line for each config that would be run."""
   code = """
 from w2s_jax.models import model
 for c in points.expand(sweep=main.SWEEP.value):

@@ -1,4 +1,4 @@
-"""Plans for devices that are not there, and counts of what a study does."""
+"""Plans for devices that are not attached, and counts of stages."""
 
 import functools
 import subprocess

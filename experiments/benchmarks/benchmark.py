@@ -1,4 +1,4 @@
-r"""How fast this is, as ratios that are measured in one run.
+r"""Measures speed, as ratios within one run.
 
   python experiments/benchmarks/benchmark.py
   python experiments/benchmarks/benchmark.py --parts=a --preset=gpt2-xl \
@@ -6,15 +6,15 @@ r"""How fast this is, as ratios that are measured in one run.
   pip install '.[torch]'  # part c needs it
 
   a  forward and backward pass against the fastest matmul of this machine
-  b  tokens that are no padding
+  b  share of tokens that are not padding
   c  a study against two plain loops of PyTorch and transformers
   d  from the start of experiments/main.py to the first training step
   e  training steps of 4 and 16 models side by side against one
-  f  probes for ten label sources on features that are made once
+  f  probes for ten label sources on features that are computed once
 
-On a CPU all is measured on one core and one thread, in CPU seconds; what is
-compared takes turns, and the range is that over the turns. On an accelerator
-parts a, d, e and f run there and count wall seconds.
+On a CPU everything runs on one core and one thread and is measured in CPU
+seconds; compared programs alternate, and the range is over these turns. On an
+accelerator parts a, d, e and f run there and count wall seconds.
 """
 
 import os
@@ -35,10 +35,12 @@ from experiments.benchmarks import start
 from experiments.benchmarks import table
 from w2s_jax import errors
 
-PARTS = flags.DEFINE_list('parts', [], 'Of those above; all without it.')
+PARTS = flags.DEFINE_list('parts', [], 'Parts to run; default: all.')
 PRESET = flags.DEFINE_string('preset', 'minilm-l6', 'Model of part a.')
-BATCH = flags.DEFINE_integer('batch', 0, 'Rows, of part a; 0: what fits.')
-LENGTH = flags.DEFINE_integer('length', 64, 'Tokens of each row, of part a.')
+BATCH = flags.DEFINE_integer(
+  'batch', 0, 'Batch size of part a; 0: the largest that fits.'
+)
+LENGTH = flags.DEFINE_integer('length', 64, 'Tokens per row in part a.')
 DTYPE = flags.DEFINE_enum(
   'dtype', 'float32', ['float32', 'bfloat16'], 'Of part a.'
 )
@@ -47,8 +49,8 @@ TABLES = flags.DEFINE_bool(
   True,
   'Train the embeddings too, as the public code does, in part c.',
 )
-ROWS = flags.DEFINE_integer('rows', 200, 'Of each half, in parts c and f.')
-REPEATS = flags.DEFINE_integer('repeats', 3, 'Turns of what is compared.')
+ROWS = flags.DEFINE_integer('rows', 200, 'Rows of each half in parts c and f.')
+REPEATS = flags.DEFINE_integer('repeats', 3, 'Number of turns.')
 OUT = flags.DEFINE_string('out', None, 'File for the rows as JSON lines.')
 
 MODULES = {

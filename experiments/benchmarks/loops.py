@@ -1,4 +1,4 @@
-"""A study against two plain loops of PyTorch and transformers."""
+"""Compares a study with two plain loops of PyTorch and transformers."""
 
 import contextlib
 import importlib.util
@@ -80,7 +80,7 @@ def compared(seconds, whole, outcomes, work):
 
 
 def study(*, config, folder):
-  """Yields None when all is imported, then a study's outcome, for ever."""
+  """Yields None after the imports, then the results of one study after another."""
   import rich.console
 
   from experiments import command_line

@@ -1,7 +1,6 @@
-"""Work in processes of its own, on one core each, that take turns.
+"""Runs generator functions in their own processes, on one core each, by turns.
 
-A run is a generator function. Its process waits to be asked for each next value
-and says what the value took.
+A process computes the next value when it is asked to, and reports its time.
 """
 
 import multiprocessing
@@ -23,9 +22,9 @@ class Taken(NamedTuple):
 
 
 class Process:
-  """A run in a process of its own, which starts at the first `next`.
+  """A generator in a process that starts at the first `next`.
 
-  On one core and one thread, unless it is not `pinned`.
+  If `pinned` it has one core and one thread.
   """
 
   def __init__(self, run, *, pinned=True, environment=None, **arguments):
@@ -38,11 +37,11 @@ class Process:
     )
 
   def next(self):
-    """What is `Taken`, for the first value with the start of the process.
+    """Returns the next value as `Taken`; the first includes the start-up.
 
     Raises:
-      errors.UserError: that of the run.
-      RuntimeError: it died otherwise, after it wrote why.
+      errors.UserError: raised by the generator.
+      RuntimeError: the process died; its stderr has the reason.
     """
     started = time.monotonic()
     if self._process.pid is None:
@@ -92,7 +91,7 @@ def _serve(pipe, run, arguments, pinned, environment):
 
 
 def platform():
-  """What JAX would run on here; asked for in a process that lets go of it."""
+  """Yields the default backend; in a process that releases the device."""
   import jax
 
   yield jax.default_backend()

@@ -1,4 +1,4 @@
-"""Tokens of training batches that are no padding, by the default configs."""
+"""Share of tokens in training batches that are not padding."""
 
 import collections
 
@@ -33,9 +33,10 @@ def rows(options, console):
 
 
 def measure(*, config):
-  """Yields {'slots': ..., 'tokens': ...} of what a study trains on.
+  """Yields token counts of the training batches of a study.
 
-  And what rows alone, each in its own bucket, would take: 'slots_of_rows'.
+  {'tokens': without padding, 'slots': with padding, 'slots_of_rows': each row
+  padded to its own bucket}.
   """
   import numpy as np
 

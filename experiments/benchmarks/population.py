@@ -1,4 +1,4 @@
-"""Training steps of several models side by side, against one."""
+"""Compares training steps of several models side by side with one."""
 
 import time
 
@@ -46,9 +46,9 @@ def rows(options, console):
 
 
 def measure(*, preset, dtype, batch, length, sizes):
-  """Yields None, then {size: seconds of a training step}, for ever.
+  """Yields None, then {size: seconds of a training step} endlessly.
 
-  Of so many models of a preset, each with a batch of its own, side by side.
+  A step of `size` trains as many models of a preset, each on its own batch.
   """
   import jax
 

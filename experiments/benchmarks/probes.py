@@ -1,4 +1,4 @@
-"""Probes for ten label sources: features made once, or for each anew."""
+"""Probes for ten label sources: features computed once or once per source."""
 
 import itertools
 import tempfile
@@ -46,8 +46,8 @@ def rows(options, console):
 def learn_all(*, config, folder, sources):
   """Yields None, then 'once' and 'anew' in turn, each when it is done.
 
-  A probe of the strong model learns labels of so many sources: from features
-  that all of them share, or from features of its own.
+  Trains a probe of the strong model per label source, on features that all
+  share ('once') or that are computed for each ('anew').
   """
   import numpy as np
   import rich.console
@@ -82,7 +82,7 @@ def learn_all(*, config, folder, sources):
   everything = study_lib.union([*evaluated.values(), rows])
 
   def labels_of(source):
-    """The truth, but for a share that is turned around."""
+    """Returns ground truth with 30 % of the labels flipped."""
     turned_N = np.random.default_rng(source).random(len(rows)) < 0.3
     probs_NxC = rows.label_probs_NxC.copy()
     probs_NxC[turned_N] = probs_NxC[turned_N, ::-1]

@@ -1,11 +1,11 @@
-"""A study that is small enough to be done again and again, and its files."""
+"""A study small enough to be repeated, and the files it reads."""
 
 from configs import nlp
 from experiments.benchmarks import own_process
 
 
 def config_of(rows, *, tables=False):
-  """The default study with a supervisor of two layers, and fewer rows.
+  """Returns the default study with a two-layer supervisor and fewer rows.
 
   With `tables` the embeddings train too, as in the public code.
   """
@@ -21,7 +21,7 @@ def config_of(rows, *, tables=False):
 
 
 def fetched(config):
-  """Fetches what a study reads; returns it as torch_loops.study takes it."""
+  """Fetches the inputs of a study; returns arguments of torch_loops.study."""
   from w2s_jax.models import model_folder
 
   with own_process.Process(texts, config=config) as asked:
@@ -61,7 +61,7 @@ def texts(*, config):
 
 
 def fresh_cache(folder):
-  """Environment with all that was fetched, but no compiled programs."""
+  """Returns an environment with all downloads but no compiled programs."""
   from w2s_jax import assets
 
   cache = folder / 'cache'

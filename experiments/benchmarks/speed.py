@@ -1,4 +1,4 @@
-"""Forward and backward pass of a model against matmuls.
+"""Compares forward and backward passes of a model with matmuls.
 
 Shapes as in w2s_jax/models/transformer.py.
 """
@@ -72,9 +72,9 @@ def rows(options, console):
 
 
 def matmuls(config, *, batch, length, num_classes):
-  """Those of a forward pass: {(einsum, size of each index): how many}.
+  """Returns {(einsum, size of each index): count} of a forward pass.
 
-  Attention counts whole, masked or not; a lookup in a table counts nothing.
+  Masked attention counts in full; embedding lookups do not count.
   """
   count = collections.Counter()
   heads = config.num_heads * config.head_width
@@ -99,7 +99,7 @@ def matmuls(config, *, batch, length, num_classes):
 
 
 def flops(count):
-  """Of all matmuls of `matmuls`."""
+  """Returns floating-point operations of the result of `matmuls`."""
   return sum(
     times * 2 * math.prod(dict(sizes).values())
     for (_, sizes), times in count.items()
@@ -107,7 +107,7 @@ def flops(count):
 
 
 def peak(turn):
-  """FLOP/s of the fastest matmul of a turn."""
+  """Returns FLOP/s of the fastest matmul of a turn."""
   return max(
     flops({name: 1}) / seconds
     for name, seconds in turn.items()
@@ -116,7 +116,7 @@ def peak(turn):
 
 
 def alone(count, turn):
-  """Seconds of all matmuls of both passes, each as long as by itself."""
+  """Returns seconds of the matmuls of both passes, each timed alone."""
   return sum(
     times * turn[einsum, sizes]
     for (forward, sizes), times in count.items()
@@ -125,13 +125,13 @@ def alone(count, turn):
 
 
 def with_gradients(einsum):
-  """A matmul, and those that its two gradients are."""
+  """Returns the einsums of a matmul and of its two gradients."""
   left, right, out = re.split(',|->', einsum)
   return einsum, f'{out},{right}->{left}', f'{left},{out}->{right}'
 
 
 def measure(*, preset, dtype, batch, length, seconds=0.1):
-  """Yields what is measured, then {name: seconds a call}, for ever.
+  """Yields the setting, then {name: seconds per call} endlessly.
 
   By name: 'forward + backward', 'train step' and each matmul, (einsum, sizes).
   A batch of 0 is the largest power of two up to 64 that fits an
@@ -152,7 +152,7 @@ def measure(*, preset, dtype, batch, length, seconds=0.1):
   clock = time.process_time if on_cpu else time.perf_counter
 
   def counted(call):
-    """(call, how many times it fits the seconds)"""
+    """Returns (call, number of calls that take about `seconds`)."""
     jax.block_until_ready(call())
     started = clock()
     jax.block_until_ready(call())
@@ -203,7 +203,7 @@ def measure(*, preset, dtype, batch, length, seconds=0.1):
 
 
 def largest(make, sizes):
-  """(.., size, ..) of the first size whose make does not run out of memory."""
+  """Returns (architecture, size, calls) of the first size that fits."""
   import jax
 
   for size in sizes:
@@ -216,7 +216,7 @@ def largest(make, sizes):
 
 
 def _model_calls(preset, dtype, batch, length, mesh, counted):
-  """(its architecture, {name: counted call}) of the real step and its parts."""
+  """Returns (architecture, {name: counted call}) of the training step."""
   import jax
 
   from w2s_jax import losses
@@ -252,7 +252,7 @@ def _model_calls(preset, dtype, batch, length, mesh, counted):
 
 
 def model_of(preset, dtype, batch, length, mesh):
-  """(network, its parameters, arrays of a batch on the host, recipe)."""
+  """Returns (network, parameters, host arrays of a batch, recipe)."""
   import jax
   import numpy as np
 

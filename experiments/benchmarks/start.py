@@ -15,7 +15,7 @@ from experiments.benchmarks import own_process
 from experiments.benchmarks import small_study
 from experiments.benchmarks import table
 
-# What JAX says it spends time on, before a program runs first.
+# Monitoring events of JAX, before a program runs first.
 _COMPILING = {
   '/jax/core/compile/jaxpr_trace_duration': 'tracing',
   '/jax/core/compile/jaxpr_to_mlir_module_duration': 'tracing',
@@ -24,7 +24,7 @@ _COMPILING = {
 
 
 class _Reached(Exception):
-  """Breaks off a program at the moment that was waited for."""
+  """Ends a program at the first training step."""
 
 
 def rows(options, console):
@@ -69,7 +69,7 @@ def start_up(*, command, started):
   """Runs experiments/main.py up to the metrics of its first training step.
 
   Yields CPU and wall seconds since the start of this process, and {what: wall
-  seconds} of it, each moment counted for the innermost that it was spent on.
+  seconds}, each moment counted for the innermost of nested intervals.
 
   Args:
     command: arguments of main.py. started: time.time() of the start.
@@ -134,7 +134,7 @@ def start_up(*, command, started):
 
 
 def innermost(intervals, *, until):
-  """{what: seconds} of (what, start, end); the latest start has the moment."""
+  """Returns {what: seconds}; overlaps count for the interval begun last."""
   seconds = collections.Counter()
   moments = sorted({min(t, until) for _, *ends in intervals for t in ends})
   for start, end in itertools.pairwise(moments):

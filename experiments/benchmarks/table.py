@@ -1,4 +1,4 @@
-"""Lines of the table of experiments/benchmarks/benchmark.py."""
+"""Rows of the table of benchmark.py."""
 
 import importlib.metadata
 import json
@@ -12,7 +12,7 @@ import numpy as np
 
 
 class Options(NamedTuple):
-  """What the parts are asked for; see the flags of benchmark.py."""
+  """Flags of benchmark.py that the parts read."""
 
   preset: str
   batch: int

@@ -19,7 +19,7 @@ import math
 def study(
   *, folder, models, texts, classes, max_length, eval_batch_size, **how
 ):
-  """Yields None when all is imported, then the outcome of a study, for ever.
+  """Yields None after the imports, then the results of studies endlessly.
 
   Args:
     folder: of the weights and the tokenizer, as transformers reads them.
@@ -53,7 +53,7 @@ def study(
 
 
 def _study(load, models, tokens, truth, *, eval_batch_size, **how):
-  """{'weak_accuracy': ..., 'weak_nll': ..., ...}, as in results.jsonl."""
+  """Returns {'weak_accuracy': ..., 'weak_nll': ...}, as in results.jsonl."""
   outcome = {}
 
   def ask(model, name):
@@ -79,7 +79,7 @@ def _study(load, models, tokens, truth, *, eval_batch_size, **how):
 
 
 def load(folder, num_layers):
-  """The first layers of an encoder, and a linear head of zeros on its mean."""
+  """Returns the first layers of an encoder with a zero head on its mean."""
   import torch
   import transformers
 
@@ -157,14 +157,14 @@ def fit(
 
 
 def rate(step, steps, warmup):
-  """Share of the learning rate: a linear ramp, then linear decay to 0."""
+  """Returns the learning rate factor: linear warmup, then decay to 0."""
   if step < warmup:
     return (step + 1) / warmup
   return 1 - (step - warmup) / max(1, steps - warmup)
 
 
 def batches(count, batch_size, epochs, seed):
-  """Rows of each batch; every epoch has an order of its own."""
+  """Yields row numbers of each batch, shuffled anew in every epoch."""
   import torch
 
   generator = torch.Generator().manual_seed(seed)
@@ -174,7 +174,7 @@ def batches(count, batch_size, epochs, seed):
 
 
 def predict(model, tokens, *, batch_size):
-  """Class probabilities [N, 2] of all rows, in their order."""
+  """Returns class probabilities [N, 2] of all rows, in their order."""
   import torch
 
   rows = iter(tokens)
@@ -186,7 +186,7 @@ def predict(model, tokens, *, batch_size):
 
 
 def scores(role, probs, truth):
-  """Accuracy and mean negative log-likelihood."""
+  """Returns accuracy and mean negative log-likelihood."""
   right = (probs.argmax(1) == truth.argmax(1)).float()
   nll = -(probs.log() * truth).sum(1)
   return {

@@ -1,8 +1,6 @@
-"""Checks a file of puzzles, and tells how many a rule of one move solves.
+"""Checks a file of puzzles and counts those that a one-move rule solves.
 
-  cd experiments/data_making
-  python check_chess_puzzles.py --file=puzzles.csv.gz
-  python check_chess_puzzles.py --file=lichess_puzzles.csv
+  python experiments/data_making/check_chess_puzzles.py --file=puzzles.csv.gz
 
 Every move must be legal. In a file by make_chess_puzzles.py the game must lead
 to the position, RuleSolves must be right.
@@ -20,7 +18,7 @@ VALUES = dict(zip(chess.PIECE_TYPES, (1, 3, 3, 5, 9, 0), strict=True))
 
 
 def rule_move(board: chess.Board) -> str | None:
-  """A beginner's move: mate, or else the capture that gains most.
+  """Returns a beginner's move: mate, or else the capture that gains most.
 
   A capture gains the piece taken, less the capturing piece if the opponent
   guards that square; the best of bad captures is played too. Promotion counts
@@ -49,7 +47,7 @@ def rule_move(board: chess.Board) -> str | None:
 
 
 def puzzle_board(row: dict) -> chess.Board:
-  """The position to solve."""
+  """Returns the position to solve."""
   board = chess.Board(row['FEN'])
   board.push_uci(row['Moves'].split()[0])
   return board

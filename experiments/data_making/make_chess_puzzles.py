@@ -1,14 +1,14 @@
 r"""Makes hard chess puzzles from Stockfish's games against itself.
 
-  cd experiments/data_making
-  python make_chess_puzzles.py play --out=runs/puzzles --games=30000
-  python make_chess_puzzles.py merge --out=runs/puzzles \
-      --file=puzzles.csv.gz --rows=10000
-  python check_chess_puzzles.py --file=puzzles.csv.gz
-  python make_chess_puzzles.py play --no-puzzles --seed=1 \
-      --out=runs/games --games=20000
-  python make_chess_puzzles.py games --out=runs/games --seed=1 \
-      --file=games.jsonl.gz
+  python experiments/data_making/make_chess_puzzles.py play \
+      --out=runs/puzzles --games=30000
+  python experiments/data_making/make_chess_puzzles.py merge \
+      --out=runs/puzzles --file=puzzles.csv.gz --rows=10000
+  python experiments/data_making/check_chess_puzzles.py --file=puzzles.csv.gz
+  python experiments/data_making/make_chess_puzzles.py play --no-puzzles \
+      --seed=1 --out=runs/games --games=20000
+  python experiments/data_making/make_chess_puzzles.py games --seed=1 \
+      --out=runs/games --file=games.jsonl.gz
 
 Two players of limited sight and steadiness meet. Where one of them slips and
 the other has a single good answer, a longer search confirms it. A puzzle is
@@ -103,9 +103,12 @@ def choose(
 def play_game(
   engine: stockfish.Engine, rng: random.Random
 ) -> tuple[list[str], list[str], list[tuple[int, str]]]:
-  """Moves of a game, and before each of them the engine's own choices, the best
-  first, with their win chances in percent, as 'e2e4:52 d2d4:51'; plies where a
-  puzzle may stand, with the likely answer."""
+  """Returns (moves, choices, found) of a game.
+
+  choices: the engine's own before each move, the best first, with win chances
+    in percent, as 'e2e4:52 d2d4:51'.
+  found: (ply, likely answer) where there may be a puzzle.
+  """
   players = [
     {
       'sight': rng.choice((1, 1, 2, 3)),
@@ -139,9 +142,9 @@ def play_game(
 def solve(
   engine: stockfish.Engine, moves: list[str]
 ) -> tuple[list[str], int] | None:
-  """The play after `moves` as far as it is clear, None if it is not at once.
+  """Returns the play after `moves` as far as it is clear, or None.
 
-  With it, the nodes from which on the answer was the engine's first choice.
+  With it, the search nodes after which the answer stays the first choice.
   """
   for nodes, limits in ((SCREEN_NODES, LOOSE), (CONFIRM_NODES, STRICT)):
     engine.forget(2)
@@ -169,7 +172,7 @@ def solve(
 
 
 def themes(board: chess.Board, play: list[str]) -> str:
-  """In Lichess's words: phase by material, the answer, length and end."""
+  """Returns Lichess themes: phase by material, answer, length and end."""
   pieces = chess.popcount(board.occupied & ~board.pawns & ~board.kings)
   phase = ('endgame', 'middlegame', 'opening')[(pieces > 6) + (pieces > 12)]
   move = chess.Move.from_uci(play[0])
@@ -190,7 +193,7 @@ def themes(board: chess.Board, play: list[str]) -> str:
 def make_game(
   engine: stockfish.Engine, seed: int, number: int, puzzles: bool = True
 ) -> dict:
-  """A game and its puzzles; how many were likely, and easy among those."""
+  """Returns a game, its puzzles and the counts of likely and easy ones."""
   rng = random.Random(f'{seed}.{number}')
   moves, choices, found = play_game(engine, rng)
   rows, num_easy = [], 0
@@ -229,7 +232,7 @@ def make_game(
 
 
 def read_block(path: pathlib.Path) -> list[dict]:
-  """The games of a file; a last line cut off by a kill is left out."""
+  """Returns the games of a file without a truncated last line."""
   text = path.read_text() if path.exists() else ''
   return [json.loads(x) for x in text.splitlines(True) if x.endswith('\n')]
 
@@ -239,7 +242,7 @@ def block_path(args, block: int) -> pathlib.Path:
 
 
 def make_block(job) -> list[dict]:
-  """Makes the games a file still lacks, and returns all of them."""
+  """Makes the games that a file lacks, and returns all of them."""
   args, block = job
   path = block_path(args, block)
   games = read_block(path)
@@ -281,7 +284,7 @@ def make_blocks(args):
 
 
 def seen_positions(paths: list[str], wanted: set[str]):
-  """Yields those of the wanted positions that stand in files of games."""
+  """Yields the wanted positions that occur in files of games."""
   occupied = {chess.Board(f'{epd} 0 1').occupied for epd in wanted}
   for path in paths:
     with gzip.open(path, 'rt') as lines:

@@ -43,7 +43,7 @@ MIN_GAP = 0.3  # between the ratings of a pair
 
 
 def read_snippets(package: pathlib.Path) -> tuple[dict, bytes]:
-  """(text, rating) by source, and the licence of the package."""
+  """Returns (text, rating) by source, and the licence of the package."""
   with zipfile.ZipFile(package) as outer:
     root = f'{package.stem}/'
     licence = outer.read(root + 'LICENSE.txt')
@@ -67,7 +67,7 @@ def parse(file) -> list[tuple[str, float]]:
 
 
 def choose(snippets: dict) -> dict:
-  """Leaves out repeats, in any source, and what is long or has no letter."""
+  """Drops duplicates in any source, long texts and texts without letters."""
   seen, chosen = set(), {}
   for source, rows in snippets.items():
     chosen[source] = []
@@ -80,7 +80,7 @@ def choose(snippets: dict) -> dict:
 
 
 def make_pairs(snippets: dict) -> list[tuple]:
-  """Rows in the order of COLUMNS."""
+  """Returns rows in the order of COLUMNS."""
   rows, cluster = [], 0
   for source, chosen in snippets.items():
     random.Random(f'{SEED}.{source}').shuffle(chosen)

@@ -1,7 +1,7 @@
-"""Stockfish over a pipe, so that the same search gives the same answer.
+"""Runs Stockfish over a pipe; the same search gives the same answer.
 
-python-chess has an engine client too, but it checks every move of every line
-it is told, which takes longer than the short searches this is used for.
+The engine client of python-chess checks every move of every line, which takes
+longer than the short searches needed here.
 """
 
 import dataclasses
@@ -47,7 +47,7 @@ class Engine:
     self._send(f'setoption name MultiPV value {num_lines}', 'ucinewgame')
 
   def search(self, moves: list[str], nodes: int) -> list[list[Line]]:
-    """The best lines, best first, at every depth; [] if the game is over."""
+    """Returns the lines of each depth, best first; [] if the game is over."""
     position = f'position startpos moves {" ".join(moves)}'
     self._send(position, f'go nodes {nodes}')
     depths = []
@@ -75,7 +75,7 @@ def _parse_line(words: list[str]) -> Line:
 
 
 def is_clear(lines: list[Line], score: int, gap: float) -> bool:
-  """Whether the best move scores so much and no other comes near it."""
+  """Returns whether the best move reaches `score` and leads by `gap`."""
   return (
     len(lines) > 1
     and lines[0].score >= score

@@ -1,4 +1,4 @@
-"""Steps of a study, compiled for devices that need not be there."""
+"""Compiles the steps of a study for devices that are not attached."""
 
 import functools
 import math
@@ -20,10 +20,10 @@ class Plan(NamedTuple):
 
 
 def simulated(name, count):
-  """Devices to compile for: of a TPU slice of such chips, or CPUs.
+  """Returns devices to compile for: those of a TPU slice, or simulated CPUs.
 
   Raises:
-    errors.UserError: there is no compiler for such a slice.
+    errors.UserError: the slice does not exist or has no compiler here.
   """
   import jax
 
@@ -34,15 +34,15 @@ def simulated(name, count):
     return jax.devices()
   from jax.experimental import topologies
 
-  # What is compiled for a TPU that is not there can not be read from disk.
+  # Programs for a TPU that is not attached cannot be loaded from the cache.
   jax.config.update('jax_enable_compilation_cache', False)
-  os.environ.setdefault('TPU_SKIP_MDS_QUERY', '1')  # there is no TPU to ask
+  os.environ.setdefault('TPU_SKIP_MDS_QUERY', '1')  # no TPU answers
   slice_name = f'{name}:{"x".join(map(str, pod(count, topology)))}'
   try:
     return topologies.get_topology_desc(
       platform='tpu', topology_name=slice_name
     ).devices
-  except Exception as e:  # of the library's many kinds
+  except Exception as e:  # libtpu raises many kinds
     raise errors.UserError(
       f'--chip={name} --devices={count}: no TPU compiler for {slice_name} '
       f'({str(e).splitlines()[0]}); pip install libtpu, or choose a number of '
@@ -51,7 +51,7 @@ def simulated(name, count):
 
 
 def pod(count, axes):
-  """Sides of a TPU slice, as equal as they can be, the longest last."""
+  """Returns the sides of a TPU slice, as equal as possible, longest last."""
   sides = []
   while axes > 1:
     root = round(count ** (1 / axes))
@@ -62,13 +62,13 @@ def pod(count, axes):
 
 
 def prediction_batch(config, mesh):
-  """As predict.predict raises it."""
+  """Returns the batch size that predict.predict rounds up to."""
   ways = mesh.shape['data'] * mesh.shape['fsdp']
   return ways * -(-config.eval_batch_size // ways)
 
 
 def make_plan(model, config, key, mesh):
-  """Plan of a model; compiles its two steps."""
+  """Compiles the two steps of a model and returns its Plan."""
   import jax
 
   from w2s_jax import adapt
@@ -108,7 +108,7 @@ def make_plan(model, config, key, mesh):
 
 
 def placed(mesh, tree, *, field):
-  """Shapes where their arrays would lie.
+  """Returns a tree of shapes with their shardings on the mesh.
 
   Raises:
     errors.UserError: the mesh does not divide a parameter of the model.
@@ -129,7 +129,7 @@ def placed(mesh, tree, *, field):
 
 
 def batch_of(network, length, mesh, size):
-  """Shapes of a training batch."""
+  """Returns the shapes of a training batch."""
   import jax
 
   from w2s_jax import sharding
@@ -165,7 +165,7 @@ def recipe_of(config, fields):
 
 
 def bytes_of(tree):
-  """What one device holds of a tree of placed shapes."""
+  """Returns the bytes per device of a tree of sharded shapes."""
   import jax
 
   return sum(

@@ -6,16 +6,16 @@ r"""Plans a study: its memory, time and communication on chips not at hand.
       --config.models.strong.weights=random:qwen1.5-72b \
       --config.models.strong.num_layers=-1 ...
 
-Compiles the real training and prediction steps of each model ahead of time, for
-chips that need not be there and from shapes alone, and prints memory, floating-
-point operations and communication of a device, and the least time of a step, of
-each stage and of the study. For TPUs the compiler is that of the TPU, so what
-does not fit is its own error. For other chips the steps are compiled for
-simulated CPU devices: operations and communication are close to theirs, memory
-is not.
+Compiles the training and prediction steps of each model ahead of time, from
+shapes alone and for chips that are not attached. Prints memory, floating-point
+operations and communication per device, and a lower bound on the time of a
+step, of each stage and of the study. For TPUs the TPU compiler is used, which
+fails for a model that does not fit. For other chips the steps are compiled for
+simulated CPU devices: operations and communication are close to those of the
+chip, memory is not.
 
-Every step is taken to be as long as data.max_length allows, and every seed to
-train on its own.
+Assumes that every batch is padded to data.max_length and that each seed trains
+alone.
 """
 
 import math
@@ -35,17 +35,17 @@ from w2s_jax import errors
 CHIP = flags.DEFINE_string('chip', 'v5e', 'A name of CHIPS in roofline.py.')
 DEVICES = flags.DEFINE_integer('devices', 8, 'Number of chips.')
 MESH = flags.DEFINE_string(
-  'mesh', '', 'data=4,fsdp=2,tensor=1 in place of the fields of the config.'
+  'mesh', '', 'Overrides config.mesh: data=4,fsdp=2,tensor=1.'
 )
 
 
 class Stage(NamedTuple):
-  """Stages of one kind, of all seeds together."""
+  """Stages of one kind, summed over all seeds."""
 
   role: str
   key: str  # of config.models
   count: int
-  steps: dict  # 'training', 'prediction' -> how many batches
+  steps: dict  # 'training', 'prediction' -> number of batches
 
 
 def main():
@@ -87,7 +87,7 @@ def main():
 
 
 def check_is_known(config, chains):
-  """Raises errors.UserError for a study with steps that no plan is made of."""
+  """Raises errors.UserError for adaptation methods that are not planned."""
   for key in {key for chain in chains for key in chain}:
     method = config.models[key].adapt.method
     if method not in ('full', 'lora'):
@@ -102,7 +102,7 @@ def check_is_known(config, chains):
 
 
 def mesh_fields(fields):
-  """The mesh of the config, or that of --mesh."""
+  """Returns the mesh fields of the config with those of --mesh."""
   sizes = fields.to_dict()
   for part in filter(None, MESH.value.split(',')):
     name, _, size = part.partition('=')
@@ -173,7 +173,7 @@ def batches_of(stage, predict_batch):
 
 
 def model_table(model, roles, plan, chip, mesh):
-  """Rich table of one model."""
+  """Returns a rich table of the cost of one model."""
   from rich import box
   from rich import table
 
@@ -210,7 +210,7 @@ def model_table(model, roles, plan, chip, mesh):
 
 
 def study_table(stages, models, plans, chip):
-  """Rich table of the least time of each kind of stage, and of all."""
+  """Returns a rich table of the least time of each kind of stage."""
   from rich import box
   from rich import table
 
@@ -243,7 +243,7 @@ def study_table(stages, models, plans, chip):
   made.add_row('all', '', '', '', '', number(total))
   made.caption = (
     f'{number(total * DEVICES.value)} chip hours. No chip can be faster; '
-    'loading, compiling and saving come on top.'
+    'loading, compiling and saving are extra.'
   )
   return made
 

@@ -1,7 +1,7 @@
-"""What a compiled program asks of a chip, and how fast a chip could be.
+"""Cost of a compiled program, and its least time on a chip.
 
-The least time of a step is that of its arithmetic, of its memory traffic or of
-its communication, whichever is longest, as if each had the chip to itself.
+The least time of a step is the longest of the times of its arithmetic, its
+memory traffic and its communication, each as if it ran alone.
 """
 
 import collections
@@ -63,11 +63,11 @@ class Program:
 
 
 def read(compiled, *, pieces=1):
-  """Program of a compiled step that takes a batch in so many pieces.
+  """Returns the Program of a compiled step.
 
   The compiler counts the operations in a loop once. All passes through a model
-  stand in loops over the pieces, so its counts are taken `pieces` times, and
-  those of the optimizer with them.
+  are in a loop over the `pieces` of an accumulated batch, so its counts are
+  multiplied by `pieces`; this overcounts the optimizer.
   """
   cost, stats = compiled.cost_analysis(), compiled.memory_analysis()
   found, sent = communication(compiled.as_text())
@@ -85,9 +85,9 @@ def read(compiled, *, pieces=1):
 
 
 def communication(text):
-  """({kind: (count, bytes)}, bytes that leave a device) of a program's HLO.
+  """Returns ({kind: (count, bytes)}, bytes sent by a device) of HLO text.
 
-  An operation in a loop counts as often as the loop turns. In a ring of n
+  An operation in a loop counts once per iteration. In a ring of n
   devices (n - 1) / n of an array leave each that gathers or scatters it, and
   twice that where it is reduced for all.
   """
@@ -111,7 +111,7 @@ def communication(text):
 
 
 def computations(text):
-  """[(name, how often it runs, its lines)] of the functions of HLO."""
+  """Returns [(name, number of calls, lines)] of the functions of HLO text."""
   functions = {}
   for line in text.splitlines():
     if line.startswith(('%', 'ENTRY')) and line.endswith('{'):
@@ -132,7 +132,7 @@ def computations(text):
 
 
 def group_size(text):
-  """How many devices work together in a collective: HLO has three notations."""
+  """Returns the group size of a collective; HLO has three notations."""
   if match := re.search(r'replica_groups=\{\{([\d,]+)\}', text):
     return 1 + match[1].count(',')
   if match := re.search(r'replica_groups=\[\d+,(\d+)\]', text):
@@ -144,7 +144,7 @@ def group_size(text):
 
 
 def array_bytes(text):
-  """Bytes of each array in a piece of HLO, such as 'bf16[8,128]{1,0}'."""
+  """Returns the bytes of each array in HLO such as 'bf16[8,128]{1,0}'."""
   sizes = []
   for kind, shape in re.findall(r'(\w+)\[([\d,]*)\]', text):
     count = math.prod(int(n) for n in shape.split(',') if n)
