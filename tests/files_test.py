@@ -3,8 +3,12 @@ import io
 import json
 import re
 
+import numpy as np
 import pytest
 
+from w2s_jax import errors
+from w2s_jax.tasks import cells
+from w2s_jax.tasks import registry
 from w2s_jax.tasks import sources
 
 ROWS = [
@@ -170,6 +174,102 @@ def test_a_json_file_is_a_list_or_lines(tmp_path, indent):
   file.write_text('[{"a": 1},\n{"a": }]')
   with pytest.raises(ValueError, match=f'{file}:2: not JSON'):
     _read(file)
+
+
+HUGE = 'x' * 10_000_000
+
+
+@pytest.mark.parametrize(
+  'content, message',
+  [
+    (b'text,label,text\na,1,b\n', ":1: two columns are named 'text'"),
+    (b'text,,label\na,b,1\n', ':1: column 2 has no name'),
+    (b'text, ,label\na,b,1\n', ':1: column 2 has no name'),
+    (b'text,label\n' + HUGE.encode() + b',1\n', ':2: field larger than'),
+    (b'text,label\n"a\n' + HUGE.encode(), ':2: field larger than'),
+  ],
+)
+def test_bad_headers_and_huge_fields_of_csv(tmp_path, content, message):
+  (tmp_path / 'rows.csv').write_bytes(content)
+  with pytest.raises(errors.UserError) as error:
+    registry.load('imdb', source=f'file:{tmp_path}/rows.csv')
+  assert str(error.value).startswith(f'{tmp_path}/rows.csv{message}')
+  assert len(str(error.value)) < 400
+
+
+def test_long_texts_are_read_from_every_format(tmp_path):
+  row = {'text': 'x' * cells.MAX_CHARACTERS, 'label': 1}
+  (tmp_path / 'rows.csv').write_text(f'text,label\n{row["text"]},1\n')
+  (tmp_path / 'rows.json').write_text(json.dumps([row]))
+  for file in ('rows.csv', 'rows.json'):
+    pool, _, _ = registry.load('imdb', source=f'file:{tmp_path}/{file}')
+    assert pool.inputs == [row['text']]
+
+
+DEEP = 100_000 * '[' + 100_000 * ']'
+
+
+@pytest.mark.parametrize(
+  'name, content, line',
+  [
+    ('rows.jsonl', '{"text": "a", "label": 1}\n{"text": %s}\n' % DEEP, 2),
+    ('rows.json', '[{"text": "[["},\n{"text":\n%s}]\n' % DEEP, 3),
+    ('rows.json', '{"text": %s}\n' % DEEP, 1),
+    ('rows.json', '%s\n' % '\n'.join(DEEP), 100_000),
+  ],
+)
+def test_deep_json(tmp_path, name, content, line):
+  (tmp_path / name).write_text(content)
+  with pytest.raises(errors.UserError) as error:
+    registry.load('imdb', source=f'file:{tmp_path}/{name}')
+  assert str(error.value) == (
+    f'{tmp_path}/{name}:{line}: JSON is nested too deeply.'
+  )
+
+
+def test_a_number_of_too_many_digits(tmp_path):
+  file = tmp_path / 'rows.jsonl'
+  file.write_text('{"text": "a", "label": 1}\n{"label": %s}\n' % ('9' * 5000))
+  with pytest.raises(errors.UserError, match=f'^{file}:2: not JSON: Exceeds'):
+    registry.load('imdb', source=f'file:{file}')
+
+
+@pytest.mark.parametrize('seed', range(60))
+def test_damaged_parquet(tmp_path, seed):
+  """Whatever a few wrong bytes do, it is rows or one line with the file."""
+  pyarrow = pytest.importorskip('pyarrow')
+  parquet = pytest.importorskip('pyarrow.parquet')
+  random = np.random.RandomState(seed)
+  file = tmp_path / 'rows.parquet'
+  rows = [{'text': f'é {i} {i * i}', 'label': i % 2} for i in range(3000)]
+  parquet.write_table(
+    pyarrow.Table.from_pylist(rows),
+    file,
+    row_group_size=500,
+    compression=['none', 'snappy', 'gzip', 'zstd'][seed % 4],
+  )
+  data = bytearray(file.read_bytes())
+  for place in random.randint(4, len(data) - 8, 1 + seed % 5):
+    data[place] = random.randint(256)
+  file.write_bytes(data if seed % 3 else data[: random.randint(len(data))])
+  try:
+    registry.load('imdb', source=f'file:{file}')
+  except errors.UserError as error:
+    [line] = str(error).splitlines()
+    assert line.startswith((f'{file}:', f"data.source = 'file:{file}'"))
+    assert len(line) < 400
+
+
+def test_two_columns_of_one_name_in_parquet(tmp_path):
+  pyarrow = pytest.importorskip('pyarrow')
+  parquet = pytest.importorskip('pyarrow.parquet')
+  table = pyarrow.Table.from_arrays(
+    [pyarrow.array(['a']), pyarrow.array(['b'])], names=['text', 'text']
+  )
+  file = tmp_path / 'rows.parquet'
+  parquet.write_table(table, file)
+  with pytest.raises(errors.UserError, match=f'^{file}: two columns are named'):
+    registry.load('imdb', source=f'file:{file}')
 
 
 PGN = """[Event "first"]

@@ -172,7 +172,7 @@ def test_options_and_sentences_stand_in_their_places():
     ('openbookqa', {**OPENBOOKQA_TFDS, 'answerKey': -1}, 'hidden labels'),
     ('cosmos_qa', {**COSMOS_QA, 'label': -1}, 'hidden labels'),
     ('winogrande', {**WINOGRANDE, 'label': -1}, 'hidden labels'),
-    ('winogrande', {**WINOGRANDE, 'answer': ''}, "label '' is not a whole"),
+    ('winogrande', {**WINOGRANDE, 'answer': ''}, "answer '' is not a whole"),
     ('social_i_qa', {**SOCIAL_I_QA, 'label': '4'}, 'answer 4 is not one of'),
     (
       'social_i_qa',

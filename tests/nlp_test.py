@@ -211,14 +211,18 @@ def test_a_single_file_is_one_pool(tmp_path):
   'name, row, message',
   [
     ('sst2', {'text': 'a', 'label': 1}, "column 'sentence'; there are 'text'"),
-    ('sst2', {'sentence': None, 'label': 1}, 'None where there should be a'),
+    ('sst2', {'sentence': None, 'label': 1}, 'expected a text, found None'),
     ('sst2', {'sentence': 'a', 'label': 2}, 'label 2 is not in 0..1'),
     ('sst2', {'sentence': 'a', 'label': 0.5}, 'label 0.5 is not a whole'),
     ('sst2', {'sentence': 'a', 'label': None}, 'label None is not a whole'),
     ('sst2', {'sentence': 'a', 'label': -1}, 'hidden labels'),
     ('openbookqa', {**OPENBOOKQA, 'answerKey': 'E'}, "answer 'E' is not"),
-    ('openbookqa', {**OPENBOOKQA, 'choices': 'text'}, 'must be integers'),
-    ('boolq', {**BOOLQ, 'answer': 'maybe'}, "label 'maybe' is not a whole"),
+    (
+      'openbookqa',
+      {**OPENBOOKQA, 'choices': 'text'},
+      "choices: expected 'label' in it, found 'text'",
+    ),
+    ('boolq', {**BOOLQ, 'answer': 'maybe'}, "answer 'maybe' is not a whole"),
     ('wic', {'word': 'a'}, "column 'sentence1'; there are 'word'"),
   ],
 )

@@ -1,3 +1,5 @@
+import dataclasses
+
 import numpy as np
 import pytest
 
@@ -144,11 +146,13 @@ def test_overlap_is_an_error():
   assert len(halves['test']) == len(examples) - len(in_group)
 
 
-def test_fingerprint_knows_rows_and_labels_but_no_order():
+def test_fingerprint_depends_on_rows_and_labels_not_on_their_order():
   examples = _examples()
-  expected = splits.fingerprint(examples)
+  expected = examples.fingerprint
   order = np.random.RandomState(0).permutation(len(examples))
-  assert splits.fingerprint(examples.take(order)) == expected
-  assert splits.fingerprint(examples.take(order[1:])) != expected
-  examples.label_probs_NxC[0] = examples.label_probs_NxC[0, ::-1]
-  assert splits.fingerprint(examples) != expected
+  assert examples.take(order).fingerprint == expected
+  assert examples.take(order[1:]).fingerprint != expected
+  labels = examples.label_probs_NxC.copy()
+  labels[0] = labels[0, ::-1]
+  other = dataclasses.replace(examples, label_probs_NxC=labels)
+  assert other.fingerprint != expected != examples.without_labels().fingerprint

@@ -193,7 +193,7 @@ def test_mistakes_are_named(tmp_path, monkeypatch):
     tfds_builder.prepare('dreem', str(tmp_path))
   rows = [{'label': 'maybe', 'scenario': 'a'}]
   _place(tmp_path / 'manual', 'ethics_justice', rows)
-  with pytest.raises(ValueError, match="csv: row 1, label: 'maybe' is no int"):
+  with pytest.raises(ValueError, match="csv:2: label 'maybe' is not a whole"):
     tfds_builder.prepare('ethics_justice', str(tmp_path / 'manual'))
-  with pytest.raises(ValueError, match='w2s/quail can not be read.*put train'):
+  with pytest.raises(ValueError, match='w2s/quail cannot be read.*put train'):
     registry.load('quail', source='tfds:w2s/quail')

@@ -1,9 +1,9 @@
 """Chess puzzles: the best move in a position, from rows of a puzzle file.
 
 Rows are those of the Lichess puzzle database: FEN is the position before the
-opponent's slip, Moves[0] the slip and Moves[1] the answer; what follows in the
-line is only checked. The classes of a row are its legal moves, in the order of
-`legal_moves`, and a last one for an answer that is no legal move.
+opponent's mistake, Moves[0] the mistake and Moves[1] the answer; the rest of
+the line is only checked. The classes of a row are its legal moves, in the order
+of `legal_moves`, and a last one for an answer that is not a legal move.
 """
 
 from collections.abc import Callable
@@ -15,15 +15,16 @@ import chess
 import numpy as np
 
 from w2s_jax import errors
+from w2s_jax.tasks import cells
 from w2s_jax.tasks import task
 
 MAX_LEGAL = 218  # in any position that a game can reach
 NUM_CLASSES = MAX_LEGAL + 1
-NOT_LEGAL = MAX_LEGAL  # the class of an answer that is no legal move
-MAX_COMPLETION = 9  # tokens, if each is a character at least: ' Qa1xb2#\n'
+NOT_LEGAL = MAX_LEGAL  # the class of an answer that is not a legal move
+MAX_COMPLETION = 9  # tokens of one or more characters each: ' Qa1xb2#\n'
 
 # A token is a kind of piece on a square, 64 * kind + square, seen from the side
-# to move. Kinds are the piece types of python-chess less one, and these.
+# to move. Kinds are the piece types of python-chess minus one, and these.
 _ROOK_THAT_MAY_CASTLE = 6
 _THEIRS = 7  # added to the kinds of the side not to move
 EN_PASSANT = 14
@@ -39,12 +40,12 @@ class Position(NamedTuple):
 
   @property
   def prompt(self) -> str:
-    """The game in PGN up to here, as '1. e4 e5 2.', else the FEN."""
+    """The game in PGN up to here, such as '1. e4 e5 2.', else the FEN."""
     return _pgn(self.moves) if self.moves else self.fen
 
   @property
   def completions(self) -> list[str]:
-    """What may follow the prompt: the move of each class in SAN."""
+    """The move of each class in SAN, any of which may follow the prompt."""
     board = chess.Board(self.fen)
     return [board.san(move) for move in legal_moves(board)]
 
@@ -62,7 +63,7 @@ def _pgn(moves: str) -> str:
 
 
 def legal_moves(board: chess.Board) -> list[chess.Move]:
-  """All of them, in an order that is the same for both colours."""
+  """Returns the legal moves in an order that is the same for both colours."""
   flip = _flip(board)
   return sorted(
     board.legal_moves,
@@ -71,23 +72,23 @@ def legal_moves(board: chess.Board) -> list[chess.Move]:
 
 
 def _flip(board: chess.Board) -> int:
-  """Turns square numbers so that the side to move plays upwards."""
+  """Returns what to XOR squares with, so that the side to move plays up."""
   return 0 if board.turn else 56
 
 
 class Encoded(NamedTuple):
   """A position as numbers; the moves are its legal ones, in order."""
 
-  tokens: list[int]  # one a piece, at most 33
-  movers: list[int]  # of each move: place in tokens of the piece that moves,
+  tokens: list[int]  # one per piece, at most 33
+  movers: list[int]  # for each move: index in tokens of the moving piece,
   arrivals: list[int]  # the token that it becomes,
-  captures: list[int]  # and place of what it takes, -1 for nothing
+  captures: list[int]  # and index of the captured piece, -1 for none
 
 
 def encode(
   board: chess.Board, moves: list[chess.Move] | None = None
 ) -> Encoded:
-  """A position as the models read it; `moves` are its legal ones, if known."""
+  """Encodes a position; `moves` are its legal ones, where already known."""
   flip = _flip(board)
   tokens = []
   for square, piece in board.piece_map().items():
@@ -100,20 +101,20 @@ def encode(
   if board.has_legal_en_passant():
     tokens.append(64 * EN_PASSANT + (board.ep_square ^ flip))
   tokens.sort()
-  place = {token % 64: i for i, token in enumerate(tokens)}
+  index = {token % 64: i for i, token in enumerate(tokens)}
   movers, arrivals, captures = [], [], []
   for move in legal_moves(board) if moves is None else moves:
     end = move.to_square ^ flip
     piece = move.promotion or board.piece_type_at(move.from_square)
-    movers.append(place[move.from_square ^ flip])
+    movers.append(index[move.from_square ^ flip])
     arrivals.append(64 * (piece - 1) + end)
-    captures.append(place[end] if board.is_capture(move) else -1)
+    captures.append(index[end] if board.is_capture(move) else -1)
   return Encoded(tokens, movers, arrivals, captures)
 
 
 @functools.cache
 def reaches() -> np.ndarray:
-  """Bool [VOCAB_SIZE, 64]: squares a token attacks on an empty board."""
+  """Returns bool [VOCAB_SIZE, 64]: a token's attacks on an empty board."""
   reaches_VxS = np.zeros((VOCAB_SIZE, 64), bool)
   for token, reaches_S in enumerate(reaches_VxS[: 64 * EN_PASSANT]):
     kind, square = divmod(token, 64)
@@ -127,7 +128,7 @@ def reaches() -> np.ndarray:
 
 @functools.cache
 def between() -> np.ndarray:
-  """Bool [64, 64, 64]: the third square is on the line between the others."""
+  """Returns bool [64, 64, 64]: is the third square between the first two?"""
   between_SxSxS = np.zeros((64, 64, 64), bool)
   for start, end in np.ndindex(64, 64):
     squares = chess.SquareSet.between(start, end)
@@ -142,29 +143,29 @@ def positions_of_game(
   keep: Callable[[int], bool] = lambda gap: True,
   excluded: Container[str] = (),
 ) -> list[tuple[Encoded, int]]:
-  """Positions of a game and the move to make in each.
+  """Returns the positions of a game and the class of the move to make in each.
 
   Args:
     row: with `moves`, and either an engine's `choices` before each of them or
-      the players' `WhiteElo` and `BlackElo`. With `gaps` it says for each
-      position how much better the first choice is than the second.
+      the players' `WhiteElo` and `BlackElo`. `gaps`, if there are any, are how
+      much better the first choice in each position is than the second.
     min_elo: of the player to move; 0 takes all players.
     keep: whether to take a position with such a gap.
     excluded: EPDs of positions to leave out.
 
   Raises:
     KeyError: a column that is needed is missing.
-    ValueError: a move is not legal, or a gap no whole number.
+    ValueError: a move is not legal, or a gap is not a whole number.
   """
-  moves = row['moves'].split()
+  moves = cells.string(row, 'moves').split()
   targets, elo = moves, [min_elo, min_elo]
   if 'choices' in row:
-    targets = row['choices'].split()
+    targets = cells.string(row, 'choices').split()
   elif min_elo:
     elo = [_elo(row['WhiteElo']), _elo(row['BlackElo'])]
   taken = [elo[ply % 2] >= min_elo for ply in range(len(moves))]
   if 'gaps' in row:
-    gaps = map(int, row['gaps'].split())
+    gaps = map(int, cells.string(row, 'gaps').split())
     taken = [keep(gap) and x for gap, x in zip(gaps, taken, strict=True)]
   board, positions = chess.Board(), []
   for move, target, take in zip(moves, targets, taken, strict=True):
@@ -177,8 +178,31 @@ def positions_of_game(
 
 
 def _elo(value) -> int:
-  """0 where it is not known: '?' or '-' in PGN, or nothing."""
-  return int(value) if str(value).isdigit() else 0
+  """Returns 0 where it is not known: '?' or '-' in PGN, or nothing."""
+  return int(value) if str(value).isdecimal() else 0
+
+
+def check_select(
+  *, min_rating: int = 0, max_rating: int = 0, themes: tuple[str, ...] = ()
+) -> None:
+  """Raises UserError for arguments of `convert` that select no puzzle."""
+  bounds = {
+    'data.select.min_rating': min_rating,
+    'data.select.max_rating': max_rating,
+  }
+  for name, bound in bounds.items():
+    if cells.number(bounds, name) < 0:
+      raise errors.UserError(f'{name} = {bound} is negative: 0 is no limit')
+  if 0 < max_rating < min_rating:
+    raise errors.UserError(
+      f'data.select.max_rating = {max_rating} is below '
+      f'data.select.min_rating = {min_rating}, so no puzzle is selected: raise '
+      'it, or set it to 0 for no limit'
+    )
+  if isinstance(themes, str):
+    raise errors.UserError(
+      f'data.select.themes = {cells.short(themes)} is a text: give a list'
+    )
 
 
 def convert(
@@ -188,36 +212,40 @@ def convert(
   max_rating: int = 0,
   themes: tuple[str, ...] = (),
 ) -> list[tuple[Position, str, int]]:
-  """(inputs, group, label) of a row, or nothing if it is not selected.
+  """Returns (inputs, group, label) of a row, or nothing if it is not selected.
 
   Args:
     min_rating, max_rating: of the puzzle, both included; 0 for no limit.
-    themes: at least one of these is asked for; () for any.
+    themes: the puzzle has at least one of these; () for any.
 
   Raises:
     task.BadRow: a move is not legal, or the position or the line is broken.
     KeyError: a column that is needed is missing.
-    ValueError: a rating is asked for and the row has none.
+    UserError: a rating that is needed is not a number, or a text is not one.
   """
-  fen, line = row['FEN'], (row['Moves'] or '').split()
+  fen = cells.optional_text(row, 'FEN')
+  moves = cells.optional_text(row, 'Moves')
   if min_rating or max_rating:
-    rating = _rating(row['Rating'])
+    rating = cells.number(row, 'Rating')
     if rating < min_rating or (max_rating and rating > max_rating):
       return []
-  if themes and not set(themes) & set((row['Themes'] or '').split()):
+  if themes and set(themes).isdisjoint(
+    cells.optional_text(row, 'Themes').split()
+  ):
     return []
+  line = moves.split()
   if len(line) < 2:
-    raise task.BadRow(f'Moves {row["Moves"]!r} has no answer')
+    raise task.BadRow(f'Moves {cells.short(moves)} has no answer')
   try:
-    board = chess.Board(fen or '')
+    board = chess.Board(fen)
     if not board.is_valid():
-      raise errors.UserError(f'FEN {fen!r} is not a position of a game')
+      raise errors.UserError(f'not a position of a game: FEN {fen!r}')
     _play(board, line[:1])
     _play(board.copy(), line[1:])
     answer = board.parse_uci(line[1])
   except ValueError as error:
-    raise task.BadRow(str(error)) from error
-  game_moves = row.get('GameMoves') or ''
+    raise task.BadRow(cells.cut(str(error))) from error
+  game_moves = _known(row, 'GameMoves')
   if game_moves:
     _check_game(game_moves, fen)
     game_moves = f'{game_moves} {line[0]}'
@@ -228,14 +256,12 @@ def convert(
 def _play(board: chess.Board, moves: list[str]) -> None:
   for uci in moves:
     if not board.push_uci(uci):  # python-chess takes 0000 anywhere
-      raise errors.UserError(f'{uci} is no move')
+      raise errors.UserError(f'{uci} is not a move')
 
 
-def _rating(value) -> int:
-  try:
-    return int(value)
-  except (TypeError, ValueError):
-    raise errors.UserError(f'Rating {value!r} is not a whole number') from None
+def _known(row: dict, column: str) -> str:
+  """Returns the text of a column that a row may lack."""
+  return cells.optional_text(row, column) if column in row else ''
 
 
 def _check_game(moves: str, fen: str) -> None:
@@ -243,25 +269,26 @@ def _check_game(moves: str, fen: str) -> None:
   try:
     _play(board, moves.split())
   except ValueError as error:
-    raise task.BadRow(f'GameMoves: {error}') from error
+    raise task.BadRow(cells.cut(f'GameMoves: {error}')) from error
   if board.epd() != chess.Board(fen).epd():
-    raise task.BadRow(f'GameMoves do not lead to the position {fen!r}')
+    raise task.BadRow(
+      f'GameMoves do not lead to the position {cells.short(fen)}'
+    )
 
 
-def _game(row: dict) -> str:
-  """Puzzles of one game share a group; else a puzzle is its own."""
-  if row.get('GameId'):
-    return row['GameId']
-  if row.get('GameUrl'):  # https://lichess.org/abcdefgh/black#42
-    return row['GameUrl'].split('#')[0].removesuffix('/black')
-  return row['FEN']
+def _game(row: dict) -> str | int:
+  """Returns the game, as its puzzles share a group, or else the position."""
+  # A link is https://lichess.org/abcdefgh/black#42.
+  link = _known(row, 'GameUrl').split('#')[0].removesuffix('/black')
+  game = cells.group_key(row, 'GameId') if 'GameId' in row else ''
+  return game or link or row['FEN']
 
 
 def measure(positions, probs_NxC, label_probs_NxC) -> dict:
-  """Further metrics of predictions.
+  """Returns further metrics of predictions.
 
   accepted_accuracy: as accuracy, but any move that mates at once is right, as
-    it is at Lichess. legal: share of answers that are legal moves.
+    it is on Lichess. legal: share of answers that are legal moves.
   """
   choice_N = np.argmax(probs_NxC, -1)
   right_N = choice_N == np.argmax(label_probs_NxC, -1)
@@ -291,6 +318,7 @@ TASKS = {
     train=('train',),
     test=(),
     convert=convert,
+    check_select=check_select,
     num_classes=NUM_CLASSES,
     inputs='position',
     balanced=False,

@@ -12,13 +12,13 @@ import numpy as np
 
 @dataclasses.dataclass(frozen=True)
 class Examples:
-  """N rows of a task, in columns.
+  """N rows of a task, as columns.
 
   Attributes:
-    ids: [N] str, a hash of the inputs: stable across runs, orders and sources.
-    groups: [N] str, a hash of what related rows share; a group is never cut.
+    ids: [N] str, hashes of the inputs: stable across runs, orders and sources.
+    groups: [N] str, hashes of what related rows share; a group is in one split.
     inputs: N texts, N chess.Position or N reward.Pair.
-    label_probs_NxC: float32 ground truth: one-hot, or the share of votes.
+    label_probs_NxC: [N, C] float32 ground truth: one-hot, or shares of votes.
     balanced: whether splits hold equally many rows of each class.
     origin: how a split was drawn, but for the seed of the study; JSON.
   """
@@ -43,7 +43,7 @@ class Examples:
     return hashlib.sha256(content).hexdigest()[:16]
 
   def take(self, indices) -> 'Examples':
-    """The rows at `indices` (integers or a mask), in that order."""
+    """Returns the rows at `indices` (integers or a mask), in that order."""
     indices = np.arange(len(self))[indices]
     labels = self.label_probs_NxC
     return dataclasses.replace(

@@ -1,6 +1,6 @@
-"""Rows of files: .jsonl, .json, .csv, .parquet, .pgn; plain, .gz or .zst.
+"""Reads rows of files: .jsonl, .json, .csv, .parquet, .pgn; plain, .gz or .zst.
 
-Every row comes with its origin, such as 'train.jsonl.gz:17'.
+Every row has an origin for messages, such as 'train.jsonl.gz:17'.
 """
 
 from collections.abc import Iterator
@@ -17,12 +17,16 @@ import re
 import zlib
 
 from w2s_jax import errors
+from w2s_jax.tasks import cells
+
+# As long a text as from the other formats; it is a setting of the process.
+csv.field_size_limit(cells.MAX_CHARACTERS)
 
 Rows = Iterator[tuple[str, dict]]
 
 
 def split_names(name: str) -> tuple[str, ...] | None:
-  """Splits that a folder or a path with `{split}` has; None for one file."""
+  """Returns the splits of a folder or `{split}` path; None for one file."""
   if not ('{split}' in name or _is_folder(name)):
     return None
   path = _pattern(name)
@@ -38,7 +42,7 @@ def _is_folder(name: str) -> bool:
 
 
 def _pattern(name: str) -> str:
-  """The path of a file with `{split}` in it, for a folder too.
+  """Returns a path with `{split}` in it, made up for a folder.
 
   All splits in a folder have the ending of its first data file.
   """
@@ -57,9 +61,9 @@ def read(name: str, split: str) -> Rows:
   """Yields (origin, row) for each row of a file; `{split}` in it is replaced.
 
   Raises:
-    ValueError: unknown ending, or a damaged file or row.
-    FileNotFoundError: no such file; names the files that look like it.
-    ImportError: the ending needs a package that is not installed.
+    UserError: unknown ending, or a damaged file or row.
+    MissingFileError: no such file; names files with similar names.
+    MissingPackageError: the ending needs a package that is not installed.
   """
   file = pathlib.Path(_pattern(name).replace('{split}', split))
   if not file.is_file():
@@ -94,7 +98,7 @@ def _open(file: pathlib.Path) -> io.BufferedIOBase:
 
 
 def _lines(file: pathlib.Path) -> Iterator[tuple[int, str]]:
-  """Yields numbered lines; damage is a ValueError with the line it hits."""
+  """Yields numbered lines; raises UserError with the line that is damaged."""
   number = 0
   try:
     with _open(file) as stream:
@@ -112,27 +116,43 @@ def _read_jsonl(file: pathlib.Path) -> Rows:
   for number, line in _lines(file):
     if not line.strip():
       continue
-    try:
-      row = json.loads(line)
-    except json.JSONDecodeError as error:
-      raise errors.UserError(f'{file}:{number}: not JSON: {error}.') from error
+    row = _parse_json(line, file, number)
     if not isinstance(row, dict):
       raise errors.UserError(
-        f'{file}:{number}: not a JSON object: {line[:40]!r}.'
+        f'{file}:{number}: not a JSON object: {cells.short(line)}.'
       )
     yield f'{file}:{number}', row
 
 
+def _parse_json(text: str, file: pathlib.Path, first_line: int):
+  """Parses a text that begins at a line; raises UserError with the bad line."""
+  try:
+    return json.loads(text)
+  except json.JSONDecodeError as error:
+    line = error.lineno
+    what = f'not JSON: {error.msg} at column {error.colno}'
+  except RecursionError:
+    line, what = _deepest_line(text), 'JSON is nested too deeply'
+  except ValueError as error:  # a number of more than 4300 digits
+    line, what = 1, f'not JSON: {error}'
+  raise errors.UserError(f'{file}:{first_line + line - 1}: {what}.')
+
+
+def _deepest_line(text: str) -> int:
+  """Returns the line in which the brackets of a JSON text nest deepest."""
+  depth = deepest = position = 0
+  for match in re.finditer(r'"(?:[^"\\]|\\.)*"|[][{}]', text):
+    depth += {'[': 1, '{': 1, ']': -1, '}': -1}.get(match[0], 0)
+    if depth > deepest:
+      deepest, position = depth, match.start()
+  return 1 + text.count('\n', 0, position)
+
+
 def read_json(file: pathlib.Path) -> list:
-  """A list; some files of this ending are one object a line."""
+  """Returns a list; some files of this ending have one object per line."""
   lines = list(_lines(file))
   if any(line.strip().startswith('[') for _, line in lines[:1]):
-    try:
-      return json.loads(''.join(line for _, line in lines))
-    except json.JSONDecodeError as error:
-      raise errors.UserError(
-        f'{file}:{error.lineno}: not JSON: {error}.'
-      ) from error
+    return _parse_json(''.join(line for _, line in lines), file, 1)
   return [row for _, row in _read_jsonl(file)]
 
 
@@ -147,7 +167,7 @@ def _read_csv(file: pathlib.Path) -> Rows:
   reader = csv.reader((line for _, line in _lines(file)), strict=True)
   header = None
   while True:
-    # A quoted field may span lines: a row is known by the first of them.
+    # A quoted field may span lines: the first one identifies the row.
     origin = f'{file}:{reader.line_num + 1}'
     try:
       values = next(reader)
@@ -156,6 +176,7 @@ def _read_csv(file: pathlib.Path) -> Rows:
     except csv.Error as error:
       raise errors.UserError(f'{origin}: {error}.') from error
     if header is None:
+      _check_columns(values, origin)
       header = values
     elif values and len(values) != len(header):
       raise errors.UserError(
@@ -165,23 +186,54 @@ def _read_csv(file: pathlib.Path) -> Rows:
       yield origin, dict(zip(header, values, strict=True))
 
 
+def _check_columns(names: list[str], origin: str) -> None:
+  """Raises UserError for columns without a name or with the same name."""
+  for position, name in enumerate(names, 1):
+    if not name.strip():
+      raise errors.UserError(
+        f'{origin}: column {position} has no name; name or remove it.'
+      )
+    if name in names[: position - 1]:
+      raise errors.UserError(
+        f'{origin}: two columns are named {cells.short(name)}; rename or '
+        'remove one.'
+      )
+
+
 def _read_parquet(file: pathlib.Path) -> Rows:
+  arrow = require('pyarrow', needed_for=file)
   parquet = require('pyarrow.parquet', needed_for=file)
+  number = 0
   try:
     with _open(file) as stream:
       table = parquet.ParquetFile(io.BytesIO(stream.read()))
-    number = itertools.count(1)
+    _check_columns(table.schema_arrow.names, f'{file}')
     for batch in table.iter_batches():
       for row in batch.to_pylist():
-        yield f'{file}:{next(number)}', row
-  except (EOFError, OSError, ValueError, zlib.error) as error:
-    # Arrow's errors are of these kinds; the index of a parquet file is at its
-    # end, so a cut one has no readable rows at all.
-    raise errors.UserError(f'{file}: damaged or truncated: {error}.') from error
+        number += 1
+        yield f'{file}:{number}', row
+  except errors.UserError:
+    raise
+  except (
+    arrow.ArrowException,
+    EOFError,
+    OSError,
+    ValueError,
+    zlib.error,
+  ) as error:
+    # The index of a parquet file is at its end, so a truncated one has no
+    # readable rows at all.
+    raise errors.UserError(
+      f'{file}:{number + 1}: damaged or truncated: {_first_line(error)}.'
+    ) from error
+
+
+def _first_line(error: Exception) -> str:
+  return cells.cut(str(error).strip().split('\n')[0].rstrip('.'))
 
 
 def _read_pgn(file: pathlib.Path) -> Rows:
-  """Games: their headers, and `moves` in UCI."""
+  """Yields games: their headers, and `moves` in UCI."""
   pgn = require('chess.pgn', needed_for=file)
   text = io.StringIO(''.join(line for _, line in _lines(file)))
   for number in itertools.count(1):
@@ -190,7 +242,7 @@ def _read_pgn(file: pathlib.Path) -> Rows:
       return
     origin = f'{file}: game {number}'
     if game.errors:
-      raise errors.UserError(f'{origin}: {game.errors[0]}.')
+      raise errors.UserError(f'{origin}: {_first_line(game.errors[0])}.')
     moves = ' '.join(move.uci() for move in game.mainline_moves())
     yield origin, {**game.headers, 'moves': moves}
 
@@ -205,7 +257,11 @@ _READERS = {
 
 
 def require(module: str, *, needed_for: str | pathlib.Path):
-  """An optional module; raises ImportError with the command to install it."""
+  """Imports an optional module.
+
+  Raises:
+    MissingPackageError: it is not installed; has the command to install it.
+  """
   try:
     return importlib.import_module(module)
   except ModuleNotFoundError as error:

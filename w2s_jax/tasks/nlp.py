@@ -1,7 +1,7 @@
 """The text classification tasks: the paper's 22 (its table 1), and others.
 
-Every one is binary. A task tells where its rows are by default and how one of
-them becomes examples; how it is balanced is up to splits.py.
+All are binary. A task defines its default source and how a row becomes
+examples; splits.py balances the classes.
 """
 
 from w2s_jax.tasks import multiple_choice
@@ -26,15 +26,16 @@ def _task(
 
 
 def _hidden(source: str, convert: Convert, **fields) -> task.Task:
-  """The labels of the test set are hidden, so the validation set is the test.
+  """Defines a task that is tested on the validation split.
 
-  GLUE and SuperGLUE are so, and whatever has a leaderboard.
+  The labels of the test split are hidden in GLUE, SuperGLUE and other data sets
+  with a leaderboard.
   """
   return _task(source, convert, test=('validation',), **fields)
 
 
 def _choice(source: str, convert: Convert, **fields) -> task.Task:
-  """Questions and answers, in the words of multiple_choice.ask."""
+  """Defines a task of candidate answers, as multiple_choice.ask shows them."""
   question = multiple_choice.without_answer
   return _task(source, convert, question=question, **fields)
 
@@ -44,7 +45,10 @@ def _hidden_choice(source: str, convert: Convert, **fields) -> task.Task:
 
 
 def _ethics(name: str, convert: Convert, **fields) -> task.Task:
-  """The test set is not the hard one, which Hugging Face calls 'test'."""
+  """Defines a task of ETHICS, tested on its easier test set.
+
+  Hugging Face calls that one 'validation' and the hard one 'test'.
+  """
   test = ('validation|test',)
   return _task(f'tfds:w2s/ethics_{name}', convert, test=test, **fields)
 
@@ -95,7 +99,7 @@ PAPER = {
   ),
   'multirc': _hidden_choice('tfds:super_glue/multirc', multiple_choice.multirc),
   'wic': _hidden('tfds:super_glue/wic', texts.wic),
-  # Labels are by emoticons. Upstream's own test set, labelled by hand, has but
+  # Labels are by emoticons. Upstream's own test set, labelled by hand, has only
   # 359 tweets that are not neutral.
   'twitter_sentiment': _task(
     'tfds:sentiment140',

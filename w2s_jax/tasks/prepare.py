@@ -2,7 +2,7 @@
 
   python -m w2s_jax.tasks.prepare NAME ... FOLDER
 
-Without arguments it lists what there is, and where its files are from. The
+Without arguments it lists the data sets and where to get their files. The
 result goes to $TFDS_DATA_DIR, else to ~/tensorflow_datasets.
 """
 

@@ -1,17 +1,23 @@
-"""Tasks: what is learned. `load` turns the rows of a source into examples.
+"""All tasks by name (`TASKS`), and `load`, which makes examples of their rows.
 
-Shape suffixes here and below: N examples, C classes.
+`how_to_get` returns where the rows of a task are from, and `check_select`
+validates `data.select`.
+
+Shape suffixes: N examples, C classes.
 """
 
 import collections
 import difflib
 import hashlib
+import inspect
 import json
 import logging
+import numbers
 
 import numpy as np
 
 from w2s_jax import errors
+from w2s_jax.tasks import cells
 from w2s_jax.tasks import chess
 from w2s_jax.tasks import examples as examples_lib
 from w2s_jax.tasks import nlp
@@ -24,7 +30,7 @@ TASKS = {**nlp.TASKS, **chess.TASKS, **reward.TASKS}
 
 
 def find(name: str) -> task_lib.Task:
-  """The task of a name; UserError with the nearest one if there is none."""
+  """Returns the task of a name; UserError names the nearest one if none."""
   if name not in TASKS:
     close = difflib.get_close_matches(name, TASKS, n=1, cutoff=0)[0]
     raise errors.UserError(
@@ -37,7 +43,10 @@ def find(name: str) -> task_lib.Task:
 def load(
   name: str, *, source: str = '', select: dict | None = None
 ) -> tuple[examples_lib.Examples, examples_lib.Examples | None, dict]:
-  """Reads a task.
+  """Reads the examples of a task.
+
+  Every call reads the rows again: examples can be large and sources can change,
+  so it is up to callers to keep what they use twice.
 
   Args:
     name: a key of `TASKS`.
@@ -48,18 +57,21 @@ def load(
   Returns:
     The training pool; the upstream test set, or None where it is to be held out
     of the pool (the source is a single pool or has the test split only, or the
-    task has no labelled test split); and counts of rows read, examples made
-    from them, and bad rows, duplicates, contradicting duplicates, candidates in
-    excess of their question's balance and rows of a test set's inputs in other
-    groups dropped, for 'train' and 'test'.
+    task has no labelled test split); and counts for 'train' and 'test': of rows
+    read, of examples made from them, and of what was dropped, which are bad
+    rows, duplicates, contradicting duplicates, candidates in excess of their
+    question's balance, and inputs that the test set has in other groups.
 
   Raises:
-    ValueError: unknown task; a row without a needed column, a text or a valid
-      label, with its file and line; hidden labels; no rows.
-    FileNotFoundError, ImportError: see sources.read.
+    UserError: unknown task; arguments in `select` that select nothing; a row
+      without a needed column, a text or a valid label, with its file and line;
+      hidden labels; no rows.
+    MissingFileError, MissingPackageError: see sources.read.
   """
+  select = select or {}
+  check_select(name, select)
   task = find(name)
-  source, select = source or task.source, select or {}
+  source = source or task.source
   if not source:
     raise errors.UserError(
       f'data.source is empty, and task {name!r} has no source of its own: give '
@@ -71,7 +83,7 @@ def load(
   if not test:
     return pool, None, {'train': counts}
   test_pool, test_counts = _load_splits(name, source, test, select)
-  # What shares a group with a test row is left to whoever picks the test rows.
+  # Callers remove the groups of the test rows that they choose.
   in_test = np.isin(pool.ids, test_pool.ids)
   in_test &= ~np.isin(pool.groups, test_pool.groups)
   if in_test.any():
@@ -79,8 +91,27 @@ def load(
   return pool, test_pool, {'train': counts, 'test': test_counts}
 
 
+def check_select(name: str, select: dict) -> None:
+  """Validates a task's name and `data.select`, without reading any row.
+
+  Raises:
+    UserError: unknown task; or `select` has an argument that the task's
+      conversion does not have, or values that select no row.
+  """
+  task = find(name)
+  _, *known = inspect.signature(task.convert).parameters
+  for field in select:
+    if field not in known:
+      raise errors.UserError(
+        f'data.select.{field} is unknown: the fields of task {name!r} are '
+        f'{", ".join(known) or "(none)"}.'
+      )
+  if task.check_select:
+    task.check_select(**select)
+
+
 def how_to_get(name: str) -> str:
-  """In one line: the command or the files that the rows of a task want."""
+  """Returns one line with the command or the files that a task needs."""
   source = TASKS[name].source
   kind, _, where = source.partition(':')
   ways = {
@@ -102,19 +133,22 @@ def how_to_get(name: str) -> str:
 
 
 def _choose_splits(name: str, source: str) -> tuple[list[str], list[str]]:
-  """Names of the splits for training and, where they are apart, testing."""
+  """Returns the names of the splits for training, and of those for testing.
+
+  There are none for testing where the test set is held out of the others.
+  """
   task = TASKS[name]
   try:
-    there = sources.split_names(source)
+    available = sources.split_names(source)
   except (FileNotFoundError, ValueError) as error:
     if not source.startswith(('file:', 'tfds:w2s/')):
       raise
     raise type(error)(f'{error} {how_to_get(name)}') from error
-  if there is None:  # One pool; a name means nothing to it.
+  if available is None:  # One pool, whatever the name of the split.
     return list(task.train[:1]), []
 
   def find(names):
-    known = [[n for n in each.split('|') if n in there] for each in names]
+    known = [[n for n in each.split('|') if n in available] for each in names]
     return [each[0] for each in known if each]
 
   train, test = find(task.train), find(task.test)
@@ -129,15 +163,15 @@ def _choose_splits(name: str, source: str) -> tuple[list[str], list[str]]:
     )
     return test, []
   raise errors.MissingFileError(
-    f'{source} has the splits {", ".join(there) or "(none)"}; task {name!r} '
-    f'needs {", ".join((*task.train, *task.test))}.'
+    f'{source} has the splits {", ".join(available) or "(none)"}; '
+    f'task {name!r} needs {", ".join((*task.train, *task.test))}.'
   )
 
 
 def _load_splits(
   name: str, source: str, splits: tuple[str, ...], select: dict
 ) -> tuple[examples_lib.Examples, dict]:
-  """Examples of all rows of `splits`, without duplicates, and counts."""
+  """Returns distinct examples of the rows of `splits`, and counts."""
   found = {}  # From id to (inputs, group, set of labels).
   counts = collections.Counter(
     rows=0, bad=0, examples=0, duplicates=0, conflicting=0
@@ -167,6 +201,8 @@ def _load_splits(
     )
   if not kept:
     why = f'; all are bad, the first at {first_bad}' if first_bad else '.'
+    if select and not first_bad:
+      why = f': data.select = {select} takes none of {counts["rows"]} rows.'
     raise errors.UserError(
       f'data.source = {source!r} has no rows for task {name!r}{why}'
     )
@@ -183,9 +219,9 @@ def _load_splits(
       counts['conflicting'],
     )
   if TASKS[name].question:
-    even = _even(kept, TASKS[name].question)
-    counts['uneven'] = len(kept) - len(even)
-    kept = even
+    balanced = _balance_questions(kept, TASKS[name].question)
+    counts['uneven'] = len(kept) - len(balanced)
+    kept = balanced
   inputs, groups, labels = zip(*kept.values(), strict=True)
   one_hot = np.eye(TASKS[name].num_classes)
   probs = [
@@ -201,8 +237,8 @@ def _load_splits(
   return examples, dict(counts)
 
 
-def _even(kept: dict, question) -> dict:
-  """As many right as wrong answers of each question, by their hashes."""
+def _balance_questions(kept: dict, question) -> dict:
+  """Keeps as many right as wrong answers of each question, by their hashes."""
   answers = collections.defaultdict(lambda: ([], []))
   for id_ in sorted(kept):
     inputs, _, (label,) = kept[id_]
@@ -214,27 +250,39 @@ def _even(kept: dict, question) -> dict:
   return {id_: row for id_, row in kept.items() if id_ in chosen}
 
 
+class _Row(dict):
+  """Tells a missing column from a missing key of a nested field."""
+
+  def __missing__(self, column):
+    found = ', '.join(cells.short(name) for name in list(self)[:30])
+    raise errors.UserError(
+      f'the task needs the column {column!r}; there are {found}'
+    )
+
+
 def _convert(name: str, row: dict, origin: str, select: dict) -> list[tuple]:
-  """The task's own conversion; what is wrong with a row names its origin."""
+  """Converts a row; raises UserError or BadRow with its origin."""
   task = TASKS[name]
   try:
-    converted = task.convert(row, **select)
+    converted = task.convert(_Row(row), **select)
+  except task_lib.BadRow as error:
+    raise task_lib.BadRow(f'{origin}: {error}.') from error
+  except errors.UserError as error:
+    raise errors.UserError(f'{origin}: {error}.') from error
   except KeyError as error:
     raise errors.UserError(
-      f'{origin}: task {name!r} needs the column {error.args[0]!r}; there are '
-      f'{", ".join(map(repr, row))}.'
+      f'{origin}: task {name!r} finds no {cells.short(error.args[0])} in a '
+      'nested field.'
     ) from error
-  except (TypeError, ValueError) as error:
-    bad = isinstance(error, task_lib.BadRow)
-    kind = task_lib.BadRow if bad else errors.UserError
-    raise kind(f'{origin}: {error}.') from error
+  except (TypeError, ValueError) as error:  # Libraries quote values uncut.
+    raise errors.UserError(f'{origin}: {cells.cut(str(error))}.') from error
   for *_, label in converted:
     _check_label(label, task.num_classes, origin)
   return converted
 
 
-def _check_label(label, num_classes: int, origin: str):
-  """Raises ValueError for what is neither a class nor their probabilities."""
+def _check_label(label, num_classes: int, origin: str) -> None:
+  """Raises UserError unless it is a class or the probabilities of all."""
   if isinstance(label, tuple):
     if (
       len(label) != num_classes
@@ -242,16 +290,16 @@ def _check_label(label, num_classes: int, origin: str):
       or abs(sum(label) - 1) > 1e-5
     ):
       raise errors.UserError(
-        f'{origin}: label {label} is not {num_classes} probabilities that sum '
-        'to 1.'
+        f'{origin}: label {cells.short(label)} is not {num_classes} '
+        'probabilities that sum to 1.'
       )
   elif label == -1:
     raise errors.UserError(
       f'{origin}: label -1 means that this split has hidden labels.'
     )
-  elif not 0 <= label < num_classes:
+  elif not isinstance(label, numbers.Integral) or not 0 <= label < num_classes:
     raise errors.UserError(
-      f'{origin}: label {label} is not in 0..{num_classes - 1}.'
+      f'{origin}: label {cells.short(label)} is not in 0..{num_classes - 1}.'
     )
 
 

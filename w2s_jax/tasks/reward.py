@@ -1,24 +1,25 @@
-"""Preference pairs: from a row of a data set to two answers to one prompt.
+"""Preference pairs: converts rows of a data set to two answers to one prompt.
 
 The question is which answer is better: class 0 the first, class 1 the second.
 So the softmax of two rewards is the paper's sigmoid(r2 - r1) (appendix A.3).
 
 Votes: the label of a pair is the share of votes for each side; a tie is half a
-vote for each. A pair whose votes are even says nothing and is left out. Where
-votes are rows of their own, `tasks.load` drops the pairs they disagree on.
+vote for each. A pair whose votes are even has no better side and is left out.
+Where votes are rows of their own, `registry.load` drops the pairs they disagree
+on.
 
-Sides: which answer comes first is a matter of hashes and not of the row, so
-"the first is better" carries nothing, and a pair is the same example whichever
-way round, and however often, a source has it.
+Sides: a hash decides which answer comes first, so the side tells nothing about
+the label, and a pair is the same example whichever way round, and however
+often, a source has it.
 """
 
 from collections.abc import Callable
 import hashlib
 import json
-import math
 from typing import NamedTuple
 
 from w2s_jax import errors
+from w2s_jax.tasks import cells
 from w2s_jax.tasks import task
 
 
@@ -36,27 +37,41 @@ class Pair(NamedTuple):
     return first.strip(), second.strip()
 
 
-Converted = list[tuple[Pair, str, tuple[float, float]]]
+Converted = list[tuple[Pair, str | int, tuple[float, float]]]
 _CUE = '\n\nAssistant:'
+# Below 0 the first response is better; -100 in HelpSteer2: neither is any good.
+_STRENGTHS = {-3: 0, -2: 0, -1: 0, 0: 0.5, 1: 1, 2: 1, 3: 1, -100: 0.5}
+
+
+def _text(row: dict, *path) -> str:
+  """Returns a prompt or an answer, as it is.
+
+  Answers of models were parsed upstream, so that of PandaLM some are True. Such
+  rows are left out and do not stop the run.
+
+  Raises:
+    task.BadRow: the value is not a text.
+  """
+  return cells.string(row, *path, not_text=task.BadRow)
 
 
 def _pair(
-  prompt: str, one, other, share: float, *, group: str = ''
+  prompt: str, one: str, other: str, share: float, *, group: str | int = ''
 ) -> Converted:
-  """The example of two answers, or nothing if the votes are even.
+  """Returns the example of two answers, or nothing if the votes are even.
 
   Args:
-    prompt: what both answer.
+    prompt: of both answers.
     one, other: the answers, in the order of the source.
-    share: of the votes, how many went to `other`.
+    share: of the votes that went to `other`.
     group: what related rows share; '' for the prompt.
 
   Raises:
     task.BadRow: an answer is empty, or both are the same.
   """
-  one, other = _text(one), _text(other)
+  one, other = cells.stripped(one), cells.stripped(other)
   if one == other:
-    raise task.BadRow(f'both answers are {one[:40]!r}')
+    raise task.BadRow(f'both answers are {cells.short(one)}')
   # Rounded, for 1 - 1/3 is not quite 2/3 but has to be the same label.
   shares = {one: round(1 - share, 6), other: round(share, 6)}
   if shares[one] == shares[other]:
@@ -69,50 +84,48 @@ def _pair(
   return [(Pair(prompt, first, second), group or prompt, label)]
 
 
-def _text(value) -> str:
-  if not isinstance(value, str) or not value.strip():
-    raise task.BadRow(f'{value!r} where there should be a text')
-  return value.strip()
-
-
-def _ask(question, extra='') -> str:
-  """A prompt of one question, and perhaps of what it is about."""
-  parts = [_text(question), (extra or '').strip()]
+def _question_prompt(question: str, context: str = '') -> str:
+  """Returns the prompt of a question, and of its context if there is one."""
+  parts = [cells.stripped(question), context.strip()]
   return 'Human: ' + '\n\n'.join(filter(None, parts)) + _CUE
 
 
-def _vote(row: dict, column: str, shares: dict[int, float]) -> float:
-  """The share of the second side by the meaning of a column's values."""
-  value = row[column]
+def _vote(row: dict, *path, shares: dict[int, float]) -> float:
+  """Returns the share of the second side, by the value at a path of the row."""
+  value = cells.field(row, *path)
   try:
-    return shares[int(value)]
-  except (KeyError, TypeError, ValueError):
+    return shares[cells.label(row, *path)]
+  except (KeyError, errors.UserError):
     raise errors.UserError(
-      f'{column} {value!r} is not one of {", ".join(map(str, shares))}'
+      f'{path[-1]} {cells.short(value)} is not one of '
+      f'{", ".join(map(str, shares))}'
     ) from None
 
 
 def _mean(votes: list[float]) -> float:
   if not votes:
-    raise task.BadRow('nobody has voted')
+    raise task.BadRow('there are no votes')
   return sum(votes) / len(votes)
 
 
 def dialogues(row: dict) -> tuple[str, str, str]:
-  """(start, better end, worse end) of two dialogues that part at their ends.
+  """Splits two dialogues that differ in their last answers only.
+
+  Returns:
+    Their common start, the better last answer and the worse one.
 
   Raises:
-    task.BadRow: they part before their last answers.
+    task.BadRow: they differ before their last answers.
   """
-  prompt, cue, better = _text(row['chosen']).rpartition(_CUE)
-  same, _, worse = _text(row['rejected']).rpartition(_CUE)
+  prompt, cue, better = cells.stripped(_text(row, 'chosen')).rpartition(_CUE)
+  same, _, worse = cells.stripped(_text(row, 'rejected')).rpartition(_CUE)
   if not cue or prompt != same:
-    raise task.BadRow('the dialogues part before their last answers')
-  return prompt, _text(better), _text(worse)
+    raise task.BadRow('the dialogues differ before their last answers')
+  return prompt, cells.stripped(better), cells.stripped(worse)
 
 
 def opening(prompt: str) -> str:
-  """Some dialogues are there at several of their turns, one row each."""
+  """Returns the first turn: some dialogues have a row for several turns."""
   return prompt.partition(_CUE)[0]
 
 
@@ -122,99 +135,125 @@ def _hh_rlhf(row: dict) -> Converted:
 
 
 def _shp(row: dict) -> Converted:
-  share = _vote(row, 'labels', {1: 0, 0: 1})  # 1: A is better
-  answers = row['human_ref_A'], row['human_ref_B']
-  return _pair(_ask(row['history']), *answers, share)
+  share = _vote(row, 'labels', shares={1: 0, 0: 1})  # 1: A is better
+  answers = _text(row, 'human_ref_A'), _text(row, 'human_ref_B')
+  prompt = _question_prompt(_text(row, 'history'))
+  return _pair(prompt, *answers, share)
 
 
-def _turns(turns) -> list[tuple[str, str]]:
-  """(role, content) of each; TFDS has a list of either."""
-  if isinstance(turns, dict):
-    return list(zip(turns['role'], turns['content'], strict=True))
-  return [(turn['role'], turn['content']) for turn in turns]
+def _paths(row: dict, column: str, key: str) -> list[tuple]:
+  """Returns the path of a key in each item of a column.
+
+  A column is a list of dicts, or in TFDS a dict of lists.
+  """
+  if isinstance(row[column], dict):
+    items = cells.items(row, column, key)
+    return [(column, key, i) for i, _ in enumerate(items)]
+  return [(column, i, key) for i, _ in enumerate(cells.items(row, column))]
 
 
-def _votes(votes, key: str) -> list[dict]:
-  """One dict a vote; TFDS has a list of each column instead."""
-  if isinstance(votes, dict):
-    return [{key: vote} for vote in votes[key]]
-  return votes
+def _last_answer(row: dict, column: str) -> str:
+  turns = _paths(row, column, 'content')
+  if not turns:
+    raise errors.UserError(f'{column}: expected turns, found none')
+  return _text(row, *turns[-1])
+
+
+def _strengths(row: dict, column: str, key: str) -> list[float]:
+  """Returns the share of the second side in each of several votes."""
+  paths = _paths(row, column, key)
+  return [_vote(row, *path, shares=_STRENGTHS) for path in paths]
 
 
 def _ultrafeedback(row: dict) -> Converted:
   """The chosen answer has the best score, which the other may share: a tie."""
-  better, worse = (_turns(row[name])[-1][1] for name in ('chosen', 'rejected'))
+  better, worse = _last_answer(row, 'chosen'), _last_answer(row, 'rejected')
   scores = row.get('score_chosen'), row.get('score_rejected')
   tie = scores[0] is not None and scores[0] == scores[1]
-  return _pair(_ask(row['prompt']), better, worse, 0.5 if tie else 0)
+  prompt = _question_prompt(_text(row, 'prompt'))
+  return _pair(prompt, better, worse, 0.5 if tie else 0)
 
 
 def _summarize(row: dict) -> Converted:
   """Summaries of posts, or of news articles in part of the validation split."""
-  info, (one, other) = row['info'], row['summaries']
-  if info['post']:
-    head = f'SUBREDDIT: r/{info["subreddit"]}\n\nTITLE: {info["title"]}'
-    prompt = f'{head}\n\nPOST: {info["post"].strip()}\n\nTL;DR:'
+  post = cells.optional_text(row, 'info', 'post')
+  if post:
+    subreddit = cells.string(row, 'info', 'subreddit')
+    title = cells.string(row, 'info', 'title')
+    head = f'SUBREDDIT: r/{subreddit}\n\nTITLE: {title}'
+    prompt = f'{head}\n\nPOST: {post.strip()}\n\nTL;DR:'
   else:
-    prompt = f'ARTICLE: {_text(info["article"])}\n\nTL;DR:'
-  share = _vote(row, 'choice', {0: 0, 1: 1})
-  return _pair(prompt, one['text'], other['text'], share)
-
-
-# Below 0 the first response is better; -100 in HelpSteer2: neither is any good.
-_STRENGTHS = {-3: 0, -2: 0, -1: 0, 0: 0.5, 1: 1, 2: 1, 3: 1, -100: 0.5}
+    article = cells.stripped(_text(row, 'info', 'article'))
+    prompt = f'ARTICLE: {article}\n\nTL;DR:'
+  share = _vote(row, 'choice', shares={0: 0, 1: 1})
+  if len(cells.items(row, 'summaries')) != 2:
+    raise errors.UserError(
+      f'summaries: expected two, found {cells.short(row["summaries"])}'
+    )
+  one, other = (_text(row, 'summaries', i, 'text') for i in (0, 1))
+  return _pair(prompt, one, other, share)
 
 
 def _helpsteer2(row: dict) -> Converted:
-  """The votes are those that upstream's overall preference is made of."""
-  votes = [
-    _vote(vote, 'strength', _STRENGTHS)
-    for vote in _votes(row['three_most_similar_preferences'], 'strength')
-  ]
-  answers = row['response_1'], row['response_2']
-  return _pair(_ask(row['prompt']), *answers, _mean(votes))
+  """Reads the votes that upstream's overall preference is made of."""
+  votes = _strengths(row, 'three_most_similar_preferences', 'strength')
+  answers = _text(row, 'response_1'), _text(row, 'response_2')
+  prompt = _question_prompt(_text(row, 'prompt'))
+  return _pair(prompt, *answers, _mean(votes))
 
 
 def _helpsteer3(row: dict) -> Converted:
-  turns = (
-    f'{role.replace("user", "human").title()}: {_text(content)}'
-    for role, content in _turns(row['context'])
+  roles = (
+    cells.string(row, *path).replace('user', 'human').title()
+    for path in _paths(row, 'context', 'role')
   )
-  prompt = '\n\n'.join(turns) + _CUE
-  votes = [
-    _vote(vote, 'score', _STRENGTHS)
-    for vote in _votes(row['individual_preference'], 'score')
-  ]
-  return _pair(prompt, row['response1'], row['response2'], _mean(votes))
+  contents = (
+    cells.stripped(_text(row, *path))
+    for path in _paths(row, 'context', 'content')
+  )
+  turns = zip(roles, contents, strict=True)
+  prompt = '\n\n'.join(f'{role}: {text}' for role, text in turns) + _CUE
+  votes = _strengths(row, 'individual_preference', 'score')
+  answers = _text(row, 'response1'), _text(row, 'response2')
+  return _pair(prompt, *answers, _mean(votes))
 
 
 def _alpaca_eval(row: dict) -> Converted:
-  """A preference is 1, 2, or between them where the judge gives odds.
+  """Reads a preference of 1, 2, or between them where the judge gives odds.
 
-  A tie is 1.5, or 0 in older files; where the judge has failed there is none.
+  A tie is 1.5, or 0 in older files. It is None, empty or NaN where the judge
+  failed, which is a bad row.
   """
-  preference = row['preference']
-  if preference in (None, '') or math.isnan(float(preference)):
+  if row['preference'] is None or str(row['preference']).lower() in ('', 'nan'):
     raise task.BadRow('there is no preference')
-  share = float(preference) - 1 if float(preference) else 0.5
+  preference = cells.number(row, 'preference')
+  share = preference - 1 if preference else 0.5
   if not 0 <= share <= 1:
-    raise errors.UserError(f'preference {preference!r} is not 0, nor in 1..2')
-  prompt = _ask(row['instruction'], row.get('input'))
-  return _pair(prompt, row['output_1'], row['output_2'], share)
+    raise errors.UserError(
+      f'preference {cells.short(row["preference"])} is not 0, nor in 1..2'
+    )
+  context = cells.optional_text(row, 'input') if 'input' in row else ''
+  answers = _text(row, 'output_1'), _text(row, 'output_2')
+  prompt = _question_prompt(_text(row, 'instruction'), context)
+  return _pair(prompt, *answers, share)
 
 
 def _pandalm(row: dict) -> Converted:
   names = (f'annotator{i}' for i in (1, 2, 3))
-  votes = [_vote(row, name, {1: 0, 2: 1, 0: 0.5}) for name in names]
-  prompt = _ask(row['instruction'], row['input'])
-  return _pair(prompt, row['response1'], row['response2'], _mean(votes))
+  votes = [_vote(row, name, shares={1: 0, 2: 1, 0: 0.5}) for name in names]
+  answers = _text(row, 'response1'), _text(row, 'response2')
+  prompt = _question_prompt(
+    _text(row, 'instruction'), cells.optional_text(row, 'input')
+  )
+  return _pair(prompt, *answers, _mean(votes))
 
 
 def _rated(row: dict) -> Converted:
-  """Snippets without a prompt; people find the better one more positive."""
-  one, other = float(row['rating_1']), float(row['rating_2'])
+  """Snippets without a prompt; the better one is rated more positive."""
+  one, other = cells.number(row, 'rating_1'), cells.number(row, 'rating_2')
   share = 0.5 if one == other else float(one < other)
-  return _pair('', row['text_1'], row['text_2'], share, group=row['cluster'])
+  answers = _text(row, 'text_1'), _text(row, 'text_2')
+  return _pair('', *answers, share, group=cells.group_key(row, 'cluster'))
 
 
 def _task(

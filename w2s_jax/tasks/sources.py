@@ -1,18 +1,18 @@
-"""Where the rows of a task come from.
+"""Reads the rows of a task from its source.
 
 A source is one string:
 
     file:PATH           .jsonl, .json, .csv, .parquet or .pgn; also .gz, .zst.
                         `{split}` in PATH becomes the name of the split; a
-                        FOLDER/ stands for all SPLIT.jsonl and the like in it.
+                        FOLDER/ stands for all its SPLIT.jsonl (or .csv, ...)
     asset:NAME/PATH     such a file inside a package of assets.py
     tfds:NAME/CONFIG    TensorFlow Datasets, read without TensorFlow; those of
                         tfds_builder.py are named tfds:w2s/NAME
     hf:ORG/NAME:CONFIG  the Hugging Face `datasets` library; FOLDER/ may stand
-                        for CONFIG, and @REVISION behind NAME
+                        for CONFIG, and @REVISION follow NAME
     synthetic:          made-up reviews, for debugging and tests
 
-Every row comes with its origin, such as 'train.jsonl.gz:17', for error texts.
+Every row has an origin for messages, such as 'train.jsonl.gz:17'.
 """
 
 from collections.abc import Iterator
@@ -31,9 +31,9 @@ def read(source: str, split: str) -> Rows:
   """Yields (origin, row) for each row of a split.
 
   Raises:
-    ValueError: unknown kind of source, or a damaged file or row.
-    FileNotFoundError: no such file; names the files that look like it.
-    ImportError: the source needs a package that is not installed.
+    UserError: unknown kind of source, or a damaged file or row.
+    MissingFileError: no such file; names files with similar names.
+    MissingPackageError: the source needs a package that is not installed.
   """
   kind, _, name = source.partition(':')
   if kind not in READERS:
@@ -46,10 +46,10 @@ def read(source: str, split: str) -> Rows:
 
 
 def split_names(source: str) -> tuple[str, ...] | None:
-  """Names of the splits of a source; None where it is one pool of rows.
+  """Returns the names of a source's splits; None where it is a single pool.
 
   Raises:
-    ValueError, FileNotFoundError, ImportError: as `read`.
+    UserError, MissingFileError, MissingPackageError: as `read`.
   """
   kind, _, name = source.partition(':')
   if kind in ('tfds', 'hf'):
@@ -65,11 +65,15 @@ def _read_asset(name: str, split: str) -> Rows:
 def _read_tfds(name: str, split: str) -> Rows:
   rows = _one_split(_open_tfds(name), f'tfds:{name}', split)
   for number, row in enumerate(rows, 1):
-    yield f'tfds:{name}[{split}]:{number}', _decode(row)
+    origin = f'tfds:{name}[{split}]:{number}'
+    try:
+      yield origin, _decode(row)
+    except UnicodeDecodeError as error:
+      raise errors.UserError(f'{origin}: not UTF-8: {error}.') from error
 
 
 def _open_tfds(name: str) -> dict:
-  """Rows that are already prepared, by split."""
+  """Returns rows that are already prepared, by split."""
   tfds = files.require('tensorflow_datasets', needed_for=f'tfds:{name}')
   try:
     return tfds.data_source(
@@ -77,9 +81,9 @@ def _open_tfds(name: str) -> dict:
       data_dir=os.environ.get('TFDS_DATA_DIR'),
       builder_kwargs={'file_format': 'array_record'},
     )
-  except Exception as error:  # Of a dozen types, with pages of text.
+  except Exception as error:  # A dozen types, with pages of text.
     reason = str(error).strip().split('\n')[0].rstrip('.')
-    how = '.'  # Those of tfds_builder.py have another.
+    how = '.'  # The caller adds how to prepare those of tfds_builder.py.
     if not name.startswith('w2s/'):
       how = (
         f'. Prepare it with `tfds build {name} --file_format=array_record`, '
@@ -87,7 +91,7 @@ def _open_tfds(name: str) -> dict:
         '~/tensorflow_datasets.'
       )
     raise errors.UserError(
-      f'tfds:{name} can not be read: {reason}{how}'
+      f'tfds:{name} cannot be read: {reason}{how}'
     ) from error
 
 
@@ -100,7 +104,7 @@ def _one_split(splits: dict, source: str, split: str):
 
 
 def _decode(value):
-  """Bytes to str, at any depth."""
+  """Decodes bytes to str, at any depth."""
   if isinstance(value, bytes):
     return value.decode()
   if isinstance(value, dict):
@@ -117,7 +121,7 @@ def _read_hf(name: str, split: str) -> Rows:
 
 
 def _open_hf(name: str) -> dict:
-  """Rows by split; those of the Hub are downloaded once."""
+  """Returns rows by split; those of the Hub are downloaded once."""
   datasets = files.require('datasets', needed_for=f'hf:{name}')
   path, _, part = name.partition(':')
   path, _, revision = path.partition('@')
@@ -126,11 +130,11 @@ def _open_hf(name: str) -> dict:
     return datasets.load_dataset(path, revision=revision or None, **which)
   except Exception as error:  # Hub, network, cache and file errors.
     reason = str(error).strip().split('\n')[0].rstrip('.')
-    raise errors.UserError(f'hf:{name} can not be read: {reason}.') from error
+    raise errors.UserError(f'hf:{name} cannot be read: {reason}.') from error
 
 
 def _read_synthetic(name: str, split: str) -> Rows:
-  del name, split  # One pool, always the same.
+  del name, split  # There is one pool.
   for number, row in enumerate(synthetic.reviews(), 1):
     yield f'synthetic:{number}', row
 

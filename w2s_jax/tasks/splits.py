@@ -1,7 +1,7 @@
-"""Splits by group: who learns from, labels and is tested on which rows.
+"""Splits examples by group, for training, weak labels and evaluation.
 
-Everything is decided by hashes of ids and groups, never by the order of rows,
-so the same data and seed give the same splits on every machine.
+Splits depend on hashes of ids and groups, never on the order of rows, so the
+same data and seed give the same splits on every machine.
 """
 
 import hashlib
@@ -16,29 +16,28 @@ from w2s_jax.tasks import examples as examples_lib
 def split(
   examples: examples_lib.Examples, sizes: dict[str, int], *, seed: int
 ) -> dict[str, np.ndarray]:
-  """Cuts examples into splits that share no group, class-balanced by default.
+  """Splits examples so that no group is shared, class-balanced by default.
 
-  Groups are taken in hash order, first by the first split of a fixed size until
-  it is full, then by the next. Splits of size -1 share what remains, group by
-  group in turn: two of them are the paper's two halves (appendix A.1). A group
-  goes to one split only; its rows beyond that split's quota of their class are
-  left out.
+  Groups go in hash order to the first split of a fixed size until it is full,
+  then to the next. Splits of size -1 share the rest, group by group in turn:
+  two of them are the paper's two halves (appendix A.1). A group goes to one
+  split only; its rows beyond that split's quota of their class are left out.
 
   Args:
     examples: rows with distinct ids.
-    sizes: rows for each split by name; -1 for an equal share of the rest.
+    sizes: number of rows of each split; -1 for an equal share of the rest.
     seed: of the hashes.
 
   Returns:
-    For each split its row numbers, in the hash order of ids.
+    The row numbers of each split, in the hash order of ids.
 
   Raises:
-    ValueError: too few rows of a class, or a size below -1; names the config
+    UserError: too few rows of a class, or a size below -1; names the config
       field.
   """
   labels = examples.label_probs_NxC.argmax(axis=1)
   num_classes = examples.label_probs_NxC.shape[1]
-  if not examples.balanced:  # one class, as far as the splits are concerned
+  if not examples.balanced:  # treated as a single class
     labels, num_classes = np.zeros_like(labels), 1
   groups = _groups_in_hash_order(examples, seed)
   rows = {}
@@ -78,7 +77,7 @@ def split(
 
 
 def check_disjoint(named: dict[str, examples_lib.Examples]) -> None:
-  """Raises ValueError where two splits share an id or a group."""
+  """Raises UserError if two splits share an id or a group."""
   for (name, left), (other, right) in itertools.combinations(named.items(), 2):
     for kind in ('ids', 'groups'):
       shared = np.intersect1d(getattr(left, kind), getattr(right, kind))
@@ -93,12 +92,12 @@ def check_disjoint(named: dict[str, examples_lib.Examples]) -> None:
 def exclude_groups(
   examples: examples_lib.Examples, groups
 ) -> examples_lib.Examples:
-  """The examples that are in none of `groups`."""
+  """Returns the examples that are in none of `groups`."""
   return examples.take(~np.isin(examples.groups, groups))
 
 
 def _groups_in_hash_order(examples, seed: int) -> list[list[int]]:
-  """Rows by group; groups, and rows within them, in hash order."""
+  """Returns row numbers by group; both in hash order."""
   ids, groups = examples.ids.tolist(), examples.groups.tolist()
   keys = [
     (_hash(seed, group), _hash(seed, id_))
@@ -111,10 +110,10 @@ def _groups_in_hash_order(examples, seed: int) -> list[list[int]]:
 
 
 def _fill(groups, labels, quota) -> tuple[list[int], list[list[int]]]:
-  """Takes from the groups until the quota of each class is met.
+  """Takes rows from the groups until the quota of each class is met.
 
   Returns:
-    The rows taken, and the groups from which none was.
+    The rows taken, and the groups that none was taken from.
   """
   wanted = quota.copy()
   rows, left = [], []

@@ -1,4 +1,4 @@
-"""Made-up reviews, for debugging and tests."""
+"""Generates synthetic reviews, for debugging and tests."""
 
 from collections.abc import Iterator
 
@@ -21,12 +21,12 @@ _FILLER = """
 
 
 def reviews(*, rows: int = 10_000) -> Iterator[dict]:
-  """Do the words of praise outnumber those of blame?
+  """Yields rows whose label is whether praise outnumbers blame.
 
-  'not' turns the next cue round, rare cues are learned from many rows only, and
-  4 % of the labels are noise, so capacity and data both count. RandomState is
-  the generator of NumPy whose stream never changes.
+  'not' negates the next cue, rare cues take many rows to learn, and 4 % of the
+  labels are noise, so capacity and data both matter.
   """
+  # The stream of RandomState is the same in all versions of NumPy.
   random = np.random.RandomState(0)
   frequency = 1 / np.arange(1, len(_PRAISE) + 1)
   frequency /= frequency.sum()

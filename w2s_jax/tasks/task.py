@@ -1,4 +1,4 @@
-"""What a task is: the one record that every setting fills in."""
+"""The record that defines a task."""
 
 from collections.abc import Callable
 import dataclasses
@@ -7,28 +7,31 @@ from w2s_jax import errors
 
 
 class BadRow(errors.UserError):
-  """A row that is counted, reported and left out, where a task allows it."""
+  """A row that is counted, reported and left out, such as an empty text."""
 
 
 @dataclasses.dataclass(frozen=True)
 class Task:
-  """How a data set becomes examples.
+  """Defines how rows of a data set become examples.
 
   Attributes:
     source: the default source, see sources.py; '' where there is none.
-    train: upstream splits behind the weak half, transfer half and validation;
-      'a|b' is the first of these names that the source knows.
-    test: upstream splits, with labels, behind the test set; () where there are
-      none, and the test set is held out of `train`.
+    train: upstream splits that the weak half, the transfer set and the
+      validation set are drawn from; 'a|b' is the first of these names that the
+      source has.
+    test: upstream splits, with labels, that the test set is drawn from; ()
+      where there are none, and the test set is held out of `train`.
     convert: from a row to (inputs, group key, label) triples; a label is a
       class, or a tuple of the probabilities of all classes. Raises KeyError for
-      a missing column and ValueError for a bad value.
-    question: from inputs to what they ask, less the answer that they hold: as
+      a missing column and UserError for a bad value. Its further arguments are
+      the fields of `data.select`.
+    check_select: raises UserError for values of these that select no row.
+    question: from inputs to their question without the candidate answer: as
       many right as wrong answers of each question are kept.
     num_classes: the classes are 0 .. num_classes - 1.
-    inputs: their kind, which decides what models can read them.
+    inputs: their kind, which decides which models can read them.
     balanced: whether splits hold equally many rows of each class.
-    measure: further metrics of predictions, (inputs, probs_NxC,
+    measure: returns further metrics of predictions, (inputs, probs_NxC,
       label_probs_NxC) -> {name: value}.
   """
 
@@ -36,6 +39,7 @@ class Task:
   train: tuple[str, ...]
   test: tuple[str, ...]
   convert: Callable[..., list[tuple]]
+  check_select: Callable[..., None] | None = None
   question: Callable[[str], str] | None = None
   num_classes: int = 2
   inputs: str = 'text'

@@ -1,57 +1,76 @@
-"""Data sets that TFDS lacks, from upstream files that you put in place.
+"""Builds data sets that TFDS lacks, from upstream files that the user provides.
 
   python -m w2s_jax.tasks.prepare dream FOLDER
 
-makes the files of DREAM that are anywhere in FOLDER into tfds:w2s/dream, in the
-array_record format and without TensorFlow, so that `tfds.data_source` serves it
-as any other. Rows have the columns of the data set's Hugging Face version, as
-far as a task reads them.
+finds the files of DREAM anywhere in FOLDER and makes tfds:w2s/dream, in the
+array_record format and without TensorFlow, so that `tfds.data_source` reads it
+like any other. Rows have the columns of the data set's Hugging Face version
+that a task reads.
 """
 
 from collections.abc import Callable
 from collections.abc import Iterator
 import csv
 import functools
+import math
 import os
 import pathlib
 from typing import NamedTuple
 
 from w2s_jax import errors
+from w2s_jax.tasks import cells
 from w2s_jax.tasks import files
 
-
-def _rows(file: pathlib.Path) -> Iterator[dict]:
-  for _, row in files.read(str(file), ''):
-    yield row
+Rows = Iterator[tuple[str, dict]]
 
 
-def _dream(file: pathlib.Path) -> Iterator[dict]:
-  """[[turns], [questions], id] of each dialogue."""
-  for dialogue, questions, _ in files.read_json(file):
-    for question in questions:
-      yield {'dialogue': dialogue, **question}
+def _rows(file: pathlib.Path) -> Rows:
+  yield from files.read(str(file), '')
 
 
-def _quartz(file: pathlib.Path) -> Iterator[dict]:
-  for row in _rows(file):
-    choices = row['question']['choices']
-    names = ('text', 'label')
-    columns = {name: [choice[name] for choice in choices] for name in names}
-    yield {**row, 'question': row['question']['stem'], 'choices': columns}
+def _dream(file: pathlib.Path) -> Rows:
+  """Yields a row per question, from [[turns], [questions], id] per dialogue."""
+  for number, parts in enumerate(files.read_json(file), 1):
+    origin = f'{file}: item {number}'
+    try:
+      dialogue, questions, _ = parts
+      rows = [{'dialogue': dialogue, **question} for question in questions]
+    except (TypeError, ValueError):
+      raise errors.UserError(
+        f'{origin}: expected [[turns], [questions], id], found '
+        f'{cells.short(parts)}.'
+      ) from None
+    for row in rows:
+      yield origin, row
 
 
-def _utilitarianism(file: pathlib.Path) -> Iterator[dict]:
-  """Two columns and no header."""
+def _quartz(file: pathlib.Path) -> Rows:
+  for origin, row in _rows(file):
+    choices = range(len(cells.items(row, 'question', 'choices')))
+    columns = {
+      name: [cells.field(row, 'question', 'choices', i, name) for i in choices]
+      for name in ('text', 'label')
+    }
+    stem = cells.field(row, 'question', 'stem')
+    yield origin, {**row, 'question': stem, 'choices': columns}
+
+
+def _utilitarianism(file: pathlib.Path) -> Rows:
+  """Yields rows of a file of two columns and no header."""
   with open(file, encoding='utf-8', newline='') as stream:
-    for better, worse in csv.reader(stream):
-      yield {'baseline': better, 'less_pleasant': worse}
+    reader = csv.reader(stream)
+    for values in reader:
+      origin = f'{file}:{reader.line_num}'
+      if len(values) != 2:
+        raise errors.UserError(f'{origin}: {len(values)} columns, expected 2.')
+      yield origin, dict(zip(('baseline', 'less_pleasant'), values))
 
 
 class DataSet(NamedTuple):
-  where: str  # upstream has the files
+  where: str  # upstream keeps the files
   files: dict[str, str]  # by split; '*' may stand for what differs
-  columns: dict  # types of what is kept
-  rows: Callable[[pathlib.Path], Iterator[dict]] = _rows
+  columns: dict  # types of the columns that are kept
+  rows: Callable[[pathlib.Path], Rows] = _rows
 
 
 def _ethics(name: str, columns: dict, rows=_rows) -> DataSet:
@@ -196,7 +215,7 @@ DATA_SETS = {
 
 
 def how_to_get(name: str) -> str:
-  """One line on the files of a data set and the command that prepares them."""
+  """Returns one line on the files of a data set and how to prepare them."""
   data_set = DATA_SETS[name]
   return (
     f'put {", ".join(data_set.files.values())} of {data_set.where} into a '
@@ -206,20 +225,21 @@ def how_to_get(name: str) -> str:
 
 
 def prepare(name: str, manual_dir: str):
-  """Makes tfds:w2s/NAME, in $TFDS_DATA_DIR, out of its files.
+  """Makes tfds:w2s/NAME, in $TFDS_DATA_DIR, from its files.
 
-  Returns the builder.
+  Returns:
+    The TFDS builder.
 
   Raises:
-    ValueError: unknown name, or a damaged file or row.
-    FileNotFoundError: a file is not in `manual_dir`.
+    UserError: unknown name, or a damaged file or row.
+    MissingFileError: a file is not in `manual_dir`.
   """
   if name not in DATA_SETS:
     raise errors.UserError(
       f'{name!r} is not one of the data sets {", ".join(DATA_SETS)}.'
     )
   folder = pathlib.Path(manual_dir).expanduser()
-  _find(name, folder)  # TFDS would say of a missing file only where it failed
+  _find(name, folder)  # TFDS does not name a missing file
   import tensorflow_datasets as tfds
 
   builder = _builder_class()(
@@ -233,7 +253,7 @@ def prepare(name: str, manual_dir: str):
 
 
 def _find(name: str, folder: pathlib.Path) -> dict[str, list[pathlib.Path]]:
-  """The files of each split, anywhere in the folder."""
+  """Returns the files of each split, from anywhere in the folder."""
   patterns = DATA_SETS[name].files
   found = {split: sorted(folder.rglob(p)) for split, p in patterns.items()}
   for split in found:
@@ -246,11 +266,11 @@ def _find(name: str, folder: pathlib.Path) -> dict[str, list[pathlib.Path]]:
 
 @functools.cache
 def _builder_class():
-  """Defined on demand, for TFDS takes seconds to import."""
+  """Defines the class on demand, as TFDS takes seconds to import."""
   import tensorflow_datasets as tfds
 
   class W2s(tfds.core.GeneratorBasedBuilder):
-    """What studies of weak-to-strong generalization use and TFDS lacks."""
+    """Data sets for weak-to-strong generalization that TFDS lacks."""
 
     VERSION = tfds.core.Version('1.0.0')
     BUILDER_CONFIGS = [
@@ -275,9 +295,8 @@ def _builder_class():
     def _generate_examples(self, found):
       data_set = DATA_SETS[self.builder_config.name]
       for file in found:
-        for number, row in enumerate(data_set.rows(file), 1):
-          origin = f'{file}: row {number}'
-          # Folders of one data set have files of one name.
+        for number, (origin, row) in enumerate(data_set.rows(file), 1):
+          # Files in different folders of a data set have the same name.
           key = f'{file.parent.name}/{file.name}/{number}'
           yield key, _fit(row, data_set.columns, origin)
 
@@ -285,7 +304,7 @@ def _builder_class():
 
 
 def _feature(kind):
-  """The TFDS feature of a type, a list of one, or a dict of them."""
+  """Returns the TFDS feature of a type, a list of one, or a dict of them."""
   import numpy as np
   import tensorflow_datasets as tfds
 
@@ -297,26 +316,36 @@ def _feature(kind):
   return scalars[kind]
 
 
-def _fit(value, kind, origin: str):
-  """A value as its feature takes it.
+def _fit(row: dict, columns: dict, origin: str) -> dict:
+  """Returns the columns of a row that are kept, in their types.
 
-  What is no text becomes an empty one, which a task counts as a bad row; a
-  missing score becomes NaN.
+  TFDS has no missing values: a missing score becomes NaN. What is not a text
+  becomes an empty one, which a task counts as a bad row: answers of models were
+  parsed upstream, so some are None or True.
 
   Raises:
-    ValueError: it is no number.
+    UserError: a value is not of its type.
   """
-  if isinstance(kind, list):
-    return [_fit(item, kind[0], origin) for item in value or ()]
-  if isinstance(kind, dict):
-    return {k: _fit(value.get(k), v, f'{origin}, {k}') for k, v in kind.items()}
-  if kind is str:
-    return value if isinstance(value, str) else ''
-  if value is None and kind is float:
-    return float('nan')
   try:
-    return kind(value)
-  except (TypeError, ValueError) as error:
-    raise errors.UserError(
-      f'{origin}: {value!r} is no {kind.__name__}.'
-    ) from error
+    return {
+      name: _value({name: row.get(name)}, kind, name)
+      for name, kind in columns.items()
+    }
+  except errors.UserError as error:
+    raise errors.UserError(f'{origin}: {error}.') from error
+
+
+def _value(row: dict, kind, *path):
+  """Returns the value at a path of a row in its type."""
+  value = cells.field(row, *path)
+  if isinstance(kind, list):
+    some = () if value is None else cells.items(row, *path)
+    return [_value(row, kind[0], *path, i) for i, _ in enumerate(some)]
+  if isinstance(kind, dict):
+    return {name: _value(row, kind[name], *path, name) for name in kind}
+  if kind is str:
+    return cells.string(row, *path) if isinstance(value, str) else ''
+  if kind is int:
+    return cells.label(row, *path)
+  missing = value is None or str(value).lower() == 'nan'
+  return math.nan if missing else cells.number(row, *path)
