@@ -1,10 +1,15 @@
+import shutil
+
 import jax
 import numpy as np
 import pytest
 
 from w2s_jax import checkpoint
+from w2s_jax import errors
 from w2s_jax import predict
 from w2s_jax import sharding
+from w2s_jax.runtime import files
+from w2s_jax.runtime import logger
 
 import tiny
 
@@ -55,6 +60,87 @@ def test_model_applies_to_tokens(texts):
   np.testing.assert_allclose(jax.nn.softmax(logits_BxC)[0], probs_C, atol=1e-5)
 
 
+def flipped(folder, tmp_path, places):
+  """Yields copies of a folder with one bit of one of its files flipped."""
+  files = sorted(path for path in folder.rglob('*') if path.is_file())
+  for number, path in enumerate(files):
+    for place in places:
+      copy = shutil.copytree(folder, tmp_path / f'{number}-{place}')
+      damaged = copy / path.relative_to(folder)
+      content = bytearray(damaged.read_bytes())
+      if not content:
+        continue
+      content[int(place * (len(content) - 1))] ^= 1
+      damaged.write_bytes(bytes(content))
+      yield copy
+
+
+def test_a_flipped_bit_of_parameters_never_changes_them(tmp_path):
+  params = tiny.random_params(tiny.network(), tiny.one_device(), head=1.0)
+  whole = tmp_path / 'whole'
+  checkpoint.save_params(whole / 'params', params, name='weak')
+  found = 0
+  for copy in flipped(whole, tmp_path, places=(0, 0.3, 0.6, 1)):
+    try:
+      loaded = checkpoint.load_params(copy / 'params')
+    except files.DamagedError as error:
+      found += 1
+      assert 'is damaged' in str(error)
+    else:  # nothing but the bits that matter is compared
+      jax.tree.map(np.testing.assert_array_equal, loaded, params)
+  assert found > 10
+
+
+def test_a_damaged_checkpoint_falls_back_to_the_one_before(tmp_path):
+  settings = dict(mesh=tiny.one_device(), epochs=4, checkpoint_every=2)
+  params, metrics = tiny.fit(tmp_path / 'theirs', **settings)
+  with pytest.raises(tiny.MachineLost):
+    stopping = tiny.stopping_logger(at_step=7)
+    tiny.fit(tmp_path / 'ours', logger_class=stopping, **settings)
+  newest = tmp_path / 'ours' / 'checkpoints' / '6'
+  (largest, *_) = sorted(
+    (path for path in newest.rglob('*') if path.is_file()),
+    key=lambda path: -path.stat().st_size,
+  )
+  content = bytearray(largest.read_bytes())
+  content[len(content) // 2] ^= 1
+  largest.write_bytes(bytes(content))
+  written = []
+
+  class Recording(logger.Logger):
+    def write(self, step, values):
+      written.append(step)
+      super().write(step, values)
+
+  resumed, log = tiny.fit(tmp_path / 'ours', logger_class=Recording, **settings)
+  assert written[0] == 4
+  assert log == metrics
+  jax.tree.map(np.testing.assert_array_equal, resumed, params)
+
+
+def test_digest_depends_on_values_and_places_not_on_the_mesh():
+  params = tiny.random_params(tiny.network(), tiny.one_device(), head=1.0)
+  mesh = sharding.make_mesh(data=2, fsdp=2, tensor=2)
+  digest = checkpoint.digest(params)
+  placed = tiny.random_params(tiny.network(), mesh, head=1.0)
+  placed = jax.tree.map(
+    lambda x, y: jax.device_put(x, y.sharding), params, placed
+  )
+  assert checkpoint.digest(placed) == digest
+  assert checkpoint.digest(jax.tree.map(np.asarray, params)) == digest
+  kernel = np.array(params['head']['kernel'])
+  for other in (kernel[::-1], kernel[:, ::-1], -kernel):
+    changed = {**params, 'head': {'kernel': np.ascontiguousarray(other)}}
+    assert checkpoint.digest(changed) != digest
+
+
+def test_parameters_that_are_not_finite_are_not_saved(tmp_path):
+  params = {'head': {'kernel': np.array([[1.0, np.inf]], np.float32)}}
+  with pytest.raises(errors.DivergedError, match='weak-bag: .*learning_rate'):
+    checkpoint.save_params(tmp_path / 'params', params, name='weak-bag')
+  assert not list(tmp_path.iterdir())
+
+
 def test_stage_names(tmp_path):
   workdir = tmp_path / 'study'
   for name in ('weak-a-1', 'weak-b-2', 'weak-b-23', 'labels-3', 'broken-4'):
@@ -82,7 +168,7 @@ def test_params_keep_every_bit_and_their_folder_is_whole_or_absent(tmp_path):
   mesh = sharding.make_mesh(data=2, fsdp=2, tensor=2)
   params = tiny.random_params(tiny.network(), mesh, head=1.0)
   folder = tmp_path / 'params'
-  checkpoint.save_params(folder, params)
+  checkpoint.save_params(folder, params, name='weak')
   for place in (None, mesh, sharding.make_mesh(data=8)):
     loaded = checkpoint.load_params(folder, mesh=place)
     jax.tree.map(np.testing.assert_array_equal, loaded, params)

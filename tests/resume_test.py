@@ -1,5 +1,6 @@
 """Killed at any moment, a study ends with the bits it would have had."""
 
+import io
 import json
 import os
 import pathlib
@@ -9,9 +10,12 @@ import signal
 import subprocess
 import time
 
+import numpy as np
 import pytest
+import rich.console
 
 from w2s_jax import checkpoint
+from w2s_jax import errors
 from w2s_jax.runtime import preemption
 
 import tiny
@@ -118,36 +122,83 @@ def empty(path):
 
 DAMAGES = [
   ('labels-*/weak_labels.npz', truncate),
-  ('labels-*/weak_labels.npz', flip),
-  ('student-*/predictions/test.npz', truncate),
+  ('labels-*/weak_labels.npz', pathlib.Path.unlink),
   ('student-*/predictions/test.npz', flip),
   ('ceiling-*/predictions/test.npz', empty),
+  ('ceiling-*/predictions/validation.npz', pathlib.Path.unlink),
   ('zero_shot-*/DONE', truncate),
   ('weak-*/DONE', empty),
 ]
 
 
-@pytest.mark.parametrize('file, damage', DAMAGES)
-def test_damage_is_found_and_named(file, damage, killed, tmp_path):
+def repaired(workdir):
+  """Runs the study again here; returns what it printed."""
+  console = rich.console.Console(file=io.StringIO(), width=200)
+  tiny.run(workdir, console=console)
+  return console.file.getvalue()
+
+
+def assert_close(left, right):
+  """Two workdirs hold the same predictions, from other compiled programs."""
+  for path in right.rglob('*.npz'):
+    ours = tiny.arrays(left / path.relative_to(right))
+    for name, theirs in tiny.arrays(path).items():
+      if theirs.dtype.kind == 'f':
+        np.testing.assert_allclose(ours[name], theirs, atol=1e-5)
+      else:
+        np.testing.assert_array_equal(ours[name], theirs)
+
+
+def test_damage_is_named_and_repaired(killed, tmp_path):
   workdir = shutil.copytree(killed, tmp_path / 'study')
-  (path,) = workdir.glob(f'stages/{file}')
-  damage(path)
-  with pytest.raises(ValueError, match=f'{re.escape(str(path))} is damaged'):
-    tiny.run(workdir)
+  paths = []
+  for file, damage in DAMAGES:
+    (path,) = workdir.glob(f'stages/{file}')
+    damage(path)
+    paths.append(path)
+  printed = repaired(workdir)
+  assert all(path.exists() for path in paths)
+  assert printed.count('is damaged and made again') == 6  # stages
+  assert_close(workdir, killed)
+
+
+def test_exchanged_predictions_are_found(killed, tmp_path):
+  """Each file is whole, but belongs to another stage."""
+  workdir = shutil.copytree(killed, tmp_path / 'study')
+  left, right = (
+    tiny.stage(workdir, role) / 'predictions' / 'test.npz'
+    for role in ('student', 'ceiling')
+  )
+  content = left.read_bytes()
+  left.write_bytes(right.read_bytes())
+  right.write_bytes(content)
+  assert f'{left} is damaged and made again' in repaired(workdir)
+  assert_close(workdir, killed)
 
 
 @pytest.mark.parametrize('damage', [truncate, flip, pathlib.Path.unlink])
-def test_damaged_parameters_are_found_and_named(damage, killed, tmp_path):
+def test_damaged_parameters_are_found_and_trained_again(
+  damage, killed, tmp_path
+):
   workdir = shutil.copytree(killed, tmp_path / 'study')
   weak, labels = tiny.stage(workdir, 'weak'), tiny.stage(workdir, 'labels')
   files = [path for path in weak.rglob('params/**/*') if path.is_file()]
   damage(max(files, key=lambda path: path.stat().st_size))
-  damaged = f'{re.escape(str(weak))}/params is damaged'
-  with pytest.raises(ValueError, match=damaged):
+  with pytest.raises(errors.UserError, match=f'{weak}/params is damaged'):
     checkpoint.load_model(workdir, 'weak')
   shutil.rmtree(labels)  # to be made again, from these parameters
-  with pytest.raises(ValueError, match=damaged):
-    tiny.run(workdir)
+  assert f'{weak}/params is damaged and made again' in repaired(workdir)
+  assert_close(workdir, killed)
+
+
+def test_damaged_parameters_before_done_are_trained_again(killed, tmp_path):
+  workdir = shutil.copytree(killed, tmp_path / 'study')
+  weak = tiny.stage(workdir, 'weak')
+  (weak / 'DONE').unlink()
+  files = [path for path in weak.rglob('params/**/*') if path.is_file()]
+  flip(max(files, key=lambda path: path.stat().st_size))
+  repaired(workdir)
+  assert_close(workdir, killed)
 
 
 def test_asked_to_stop_it_saves_and_goes_on_to_the_same_bits(tmp_path):

@@ -128,17 +128,15 @@ class Training:
 def digest(tree):
   """Hash of the bits of arrays, whatever mesh or files hold them.
 
-  Two sums of the words of each array, modulo 2^64: one flipped bit changes the
-  first, values that change places the second. All processes must call it.
+  Sums, modulo 2^64, of the words of each array and of its words times their
+  index in each dimension: they add up over shards, one flipped bit changes the
+  first, rows that change places another. All processes must call it.
   """
   sums = {}
   for path, x in jax.tree_util.tree_leaves_with_path(tree):
-    total = np.zeros(2, np.uint64)
-    for shard in _own_shards(x):
-      words = np.ascontiguousarray(shard).reshape(-1)
-      words = words.view(f'u{words.itemsize}').astype(np.uint64)
-      total += np.array([words.sum(), (words * words).sum()], np.uint64)
-    sums[sharding.path_string(path)] = total
+    each = [_sums(*shard) for shard in _own_shards(x)]
+    zero = np.zeros(1 + np.ndim(x), np.uint64)  # some processes hold none of it
+    sums[sharding.path_string(path)] = sum(each, zero)
   if jax.process_count() > 1:
     # In halves: without x64 JAX has no 64-bit numbers.
     halves = {k: v.view(np.uint32) for k, v in sums.items()}
@@ -151,10 +149,25 @@ def digest(tree):
 
 
 def _own_shards(x):
-  """Host arrays that together, over all processes, hold each element once."""
+  """[(array, start in each dimension)]: over all processes each element once."""
   if not isinstance(x, jax.Array):
-    return [np.asarray(x)]
-  return [np.asarray(s.data) for s in x.addressable_shards if s.replica_id == 0]
+    return [(np.asarray(x), (0,) * np.ndim(x))]
+  return [
+    (np.asarray(s.data), tuple(part.start or 0 for part in s.index))
+    for s in x.addressable_shards
+    if s.replica_id == 0
+  ]
+
+
+def _sums(array, starts):
+  words = np.ascontiguousarray(array).view(f'u{array.itemsize}')
+  words = words.reshape(array.shape).astype(np.uint64)
+  sums = [words.sum()]
+  for axis, start in enumerate(starts):
+    others = tuple(i for i in range(words.ndim) if i != axis)
+    index = np.arange(start, start + words.shape[axis], dtype=np.uint64)
+    sums.append((words.sum(axis=others) * index).sum())
+  return np.array(sums, np.uint64)
 
 
 def save_params(folder, params, *, name):
@@ -165,9 +178,9 @@ def save_params(folder, params, *, name):
   """
   if not workdir_lib.all_agree(
     all(
-      np.isfinite(y).all()
+      np.isfinite(array).all()
       for x in jax.tree.leaves(params)
-      for y in _own_shards(x)
+      for array, _ in _own_shards(x)
     )
   ):
     raise errors.DivergedError(
