@@ -11,6 +11,7 @@ import rich.console
 from w2s_jax import metrics
 from w2s_jax import results
 from w2s_jax.report import report
+from w2s_jax.runtime import files
 
 RATES = {'weak': 0.66, 'student': 0.74, 'ceiling': 0.82, 'zero_shot': 0.5}
 SIZES = {
@@ -39,10 +40,12 @@ def one_hot(labels_N):
 
 
 def save_stage(workdir, stage, probs_NxC, label_probs_NxC, ids=IDS):
-  folder = workdir / 'stages' / stage / 'predictions'
-  folder.mkdir(parents=True, exist_ok=True)
-  np.savez(
-    folder / 'test.npz', ids=ids, probs=probs_NxC, label_probs=label_probs_NxC
+  files.save_arrays(
+    workdir / 'stages' / stage / 'predictions' / 'test.npz',
+    ids=ids,
+    probs=probs_NxC,
+    label_probs=label_probs_NxC,
+    stage=np.array(stage.rpartition('-')[2]),
   )
 
 
@@ -62,7 +65,7 @@ def result(workdir, rates, **key):
   labels_N = np.random.default_rng(0).random(600) < 0.5
   labels_NxC = one_hot(labels_N)
   row, probs = dict(key, stages={}, n_test=600, seconds=12.5), {}
-  row.update(rows=1000, rows_cut=0)
+  row.update(rows=1000, rows_truncated=0, recipe='made-up')
   row['weak_parameters'] = SIZES[key['weak_model']]
   row['strong_parameters'] = SIZES[key['strong_model']]
   for i, (role, rate) in enumerate(rates.items()):
@@ -83,6 +86,9 @@ def result(workdir, rates, **key):
   row['agreement'] = same['all']
   row['agreement_supervisor_right'] = same['supervisor_right']
   row['agreement_supervisor_wrong'] = same['supervisor_wrong']
+  row['teacher_agreement'] = same['all']
+  row['teacher_agreement_right'] = same['supervisor_right']
+  row['teacher_agreement_wrong'] = same['supervisor_wrong']
   accuracies = (row[f'{r}_accuracy'] for r in ('weak', 'student', 'ceiling'))
   row['pgr'] = metrics.pgr(*accuracies)
   row['pgr_status'] = 'ok'
@@ -166,7 +172,7 @@ def make_tasks(workdir, tasks, *, undefined=(), losses=('xent',)):
 
 
 def write_rows(workdir, rows):
-  lines = [json.dumps(row) + '\n' for row in rows]
+  lines = [json.dumps(files.sealed(row)) + '\n' for row in rows]
   (workdir / 'results.jsonl').write_text(''.join(lines))
 
 

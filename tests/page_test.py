@@ -97,13 +97,13 @@ def test_generative_fine_tuning_is_told_apart(tmp_path):
   'task, lost', [('rotten_tomatoes', 'end'), ('hh_rlhf', 'beginning')]
 )
 def test_rows_that_were_cut_are_counted(tmp_path, task, lost):
-  rows = made_up.make(tmp_path, task=task, rows=1500, rows_cut=7)
-  rows[0]['rows_cut'] = 1207  # of four
+  rows = made_up.make(tmp_path, task=task, rows=1500, rows_truncated=7)
+  rows[0]['rows_truncated'] = 1207  # of four
   made_up.write_rows(tmp_path, rows)
   shown = made_up.console(report.write(tmp_path))
   sentence = (
-    f'{task}: 1,228 of 6,000 training rows of students were longer than '
-    f'data.max_length and lost their {lost}.'
+    f'{task}: 1,228 of 6,000 training rows of students were truncated to '
+    f'data.max_length at their {lost}.'
   )
   assert sentence in ' '.join(shown.split())
   assert max(map(len, shown.splitlines())) <= 100
@@ -111,10 +111,10 @@ def test_rows_that_were_cut_are_counted(tmp_path, task, lost):
     assert sentence in (tmp_path / name).read_text()
 
 
-def test_tasks_without_rows_cut_are_not_mentioned(tmp_path):
+def test_tasks_without_rows_truncated_are_not_mentioned(tmp_path):
   whole = made_up.make(tmp_path, losses=('xent',), seeds=(0,))
   cut = made_up.make(
-    tmp_path, losses=('xent',), seeds=(0,), task='shp', rows_cut=1
+    tmp_path, losses=('xent',), seeds=(0,), task='shp', rows_truncated=1
   )
   shown = made_up.console(report.aggregate(tmp_path, whole))
   assert 'max_length' not in shown
@@ -239,10 +239,10 @@ def test_one_task_has_no_medians(tmp_path):
   assert 'over tasks' not in (tmp_path / 'report.md').read_text().lower()
 
 
-def test_rows_cut_of_several_tasks_are_one_sentence(tmp_path):
+def test_rows_truncated_of_several_tasks_are_one_sentence(tmp_path):
   rows = made_up.make_tasks(tmp_path, ('boolq', 'cola', 'hh_rlhf', 'shp'))
   for row, cut in zip(rows, (7, 0, 5, 1)):
-    row['rows_cut'] = cut
-  of_texts, of_pairs = page.rows_cut(rows)
+    row['rows_truncated'] = cut
+  of_texts, of_pairs = page.rows_truncated(rows)
   assert of_texts.startswith('boolq: 7 of 1,000 training rows')
   assert of_pairs.startswith('hh_rlhf: 5 of 1,000, shp: 1 of 1,000 training')

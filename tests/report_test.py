@@ -1,15 +1,18 @@
 """A report on a made-up workdir: its numbers, its files, its errors."""
 
+import json
 import re
 
 from matplotlib import image
 import numpy as np
 import pytest
 
+from w2s_jax import errors
 from w2s_jax import metrics
 from w2s_jax import results
 from w2s_jax.report import groups as groups_lib
 from w2s_jax.report import report
+from w2s_jax.runtime import files
 
 import made_up
 
@@ -175,7 +178,7 @@ def test_damaged_predictions_name_the_file(tmp_path):
     with pytest.raises(ValueError, match=f'{stage}.*test.npz is damaged'):
       report.write(tmp_path)
   path.unlink()
-  with pytest.raises(FileNotFoundError, match=f'{stage}.*test.npz not found'):
+  with pytest.raises(errors.UserError, match=f'{stage}.*test.npz .*missing'):
     report.write(tmp_path)
 
 
@@ -184,7 +187,66 @@ def test_other_test_examples_are_refused(tmp_path):
   stage = rows[0]['stages']['ceiling']
   labels_NxC = made_up.one_hot(np.zeros(600))
   made_up.save_stage(
-    tmp_path, stage, labels_NxC, labels_NxC, ids=made_up.IDS[::-1]
+    tmp_path, stage, labels_NxC, labels_NxC, ids=np.char.add(made_up.IDS, 'x')
   )
   with pytest.raises(ValueError, match=f'{stage}.*different test examples'):
     report.write(tmp_path)
+
+
+def test_models_are_joined_by_id(tmp_path):
+  rows = made_up.make(tmp_path, losses=('xent',), seeds=(0,))
+  (before,) = report.aggregate(tmp_path, results.read(tmp_path))
+  stage = rows[0]['stages']['ceiling']
+  path = tmp_path / 'stages' / stage / 'predictions' / 'test.npz'
+  arrays = files.load_arrays(path)
+  order = np.random.default_rng(0).permutation(600)
+  made_up.save_stage(
+    tmp_path,
+    stage,
+    arrays['probs'][order],
+    arrays['label_probs'][order],
+    ids=arrays['ids'][order],
+  )
+  (after,) = report.aggregate(tmp_path, results.read(tmp_path))
+  for name in ('ceiling_accuracy', 'pgr', 'pgr_low', 'pgr_high'):
+    assert before[name] == after[name]
+
+
+def test_predictions_of_another_stage_are_refused(tmp_path):
+  rows = made_up.make(tmp_path, losses=('xent',), seeds=(0, 1))
+  folders = [tmp_path / 'stages' / row['stages']['student'] for row in rows]
+  content = (folders[1] / 'predictions' / 'test.npz').read_bytes()
+  (folders[0] / 'predictions' / 'test.npz').write_bytes(content)
+  with pytest.raises(errors.UserError, match='belongs to another stage'):
+    report.write(tmp_path)
+
+
+def test_recipes_are_never_averaged(tmp_path):
+  rows = made_up.make(tmp_path, losses=('xent',), seeds=(0, 1))
+  rows[1]['recipe'] = 'another'
+  made_up.write_rows(tmp_path, rows)
+  with pytest.raises(errors.UserError, match='2 recipes .another, made-up.'):
+    report.write(tmp_path)
+
+
+def test_the_report_begins_with_the_latest_run(tmp_path):
+  made_up.make(tmp_path, losses=('xent',), seeds=(0,), variant='[red]a|<b>')
+  record = {
+    'command': 'python experiments/main.py --config=<c>',
+    'configs': [{'task': 'x', 'models': {'weak': {'name': 'a'}}}],
+    'versions': {'jax': '1.2.3', 'numpy': None},
+    'git_commit': 'abcdef' * 7,
+    'git_dirty': True,
+    'devices': {'kind': 'cpu', 'count': 8},
+    'started': '2026-01-31T12:00:00+00:00',
+    'status': 'ok',
+  }
+  (tmp_path / 'run.json').write_text(json.dumps(record))
+  groups = report.write(tmp_path)
+  text = (tmp_path / 'report.md').read_text()
+  page = (tmp_path / 'report.html').read_text()
+  for words in ('2026-01-31', '8 cpu', 'abcdefabcdef and changes', 'jax 1.2.3'):
+    assert words in text and words in page
+  assert '--config=&lt;c&gt;' in page and '<summary>Config' in page
+  assert '[red]a\\|<b>' in text and '[red]a|&lt;b&gt;' in page
+  assert '[red]a|<b>' in made_up.console(groups)

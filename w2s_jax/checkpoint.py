@@ -149,7 +149,7 @@ def digest(tree):
 
 
 def _own_shards(x):
-  """[(array, start in each dimension)]: over all processes each element once."""
+  """[(array, its start in each dimension)]; each element in one process."""
   if not isinstance(x, jax.Array):
     return [(np.asarray(x), (0,) * np.ndim(x))]
   return [

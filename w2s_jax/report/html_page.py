@@ -1,4 +1,4 @@
-"""A report in Markdown -> one HTML page with its figures in it."""
+"""Converts a report in Markdown to one HTML page that holds its figures."""
 
 import base64
 import html
@@ -15,15 +15,17 @@ table { border-collapse: collapse; font-size: .9rem; white-space: nowrap;
 th { text-align: left; border-bottom: 2px solid #1c1c1c; }
 th, td { padding: .35rem 1rem .35rem 0; }
 td { border-bottom: 1px solid #ddd; }
+pre { overflow-x: auto; font-size: .8rem; }
 img { max-width: 100%; height: auto; margin-top: 1.5rem; }
 """
 
 
 def to_html(markdown, pngs):
-  """One page with everything in it, to open or to send."""
+  """Returns a self-contained page; `pngs` are the figures by file name."""
 
   def cells(tag, line):
-    texts = line.strip('| ').split(' | ')
+    texts = re.split(r'(?<!\\) \| ', line.strip()[2:-2])
+    texts = [text.replace('\\|', '|') for text in texts]
     return f'<tr>{"".join(f"<{tag}>{text}</{tag}>" for text in texts)}</tr>'
 
   def render(block):
@@ -37,6 +39,9 @@ def to_html(markdown, pngs):
       header, _, *rows = lines
       body = cells('th', header) + ''.join(cells('td', row) for row in rows)
       return f'<div class="scroll"><table>{body}</table></div>'
+    if mark.startswith('```'):
+      inner = '\n'.join(lines[1:-1])
+      return f'<details><summary>Config</summary><pre>{inner}</pre></details>'
     if image := re.fullmatch(r'!\[(.*)\]\(figures/.*\)', block):
       data = base64.b64encode(pngs[image[1]]).decode()
       return f'<img alt="{image[1]}" src="data:image/png;base64,{data}">'

@@ -1,4 +1,6 @@
-"""Results as text: a report in Markdown, and parts of it."""
+"""The report in Markdown, and parts of it for the console."""
+
+import json
 
 from w2s_jax import results
 from w2s_jax.report import groups as groups_lib
@@ -26,20 +28,21 @@ def accuracies(group):
   ]
 
 
-def rows_cut(groups):
-  """Of which tasks students saw rows in part only, a sentence or two."""
+def rows_truncated(groups):
+  """Sentences on tasks whose training rows were truncated."""
   lost = {'end': [], 'beginning': []}
   for (task,), students in groups_lib.by(groups, 'task').items():
     cut, rows = (
-      sum(group[name] for group in students) for name in ('rows_cut', 'rows')
+      sum(group[name] for group in students)
+      for name in ('rows_truncated', 'rows')
     )
     if cut:
-      # Pairs and prompts are cut at the other end than texts; see heads.py.
+      # Pairs and prompts lose their beginning, see models/heads.py.
       end = 'end' if registry.TASKS[task].inputs == 'text' else 'beginning'
       lost[end].append(f'{task}: {cut:,} of {rows:,}')
   return [
-    f'{", ".join(counts)} training rows of students were longer than '
-    f'data.max_length and lost their {end}.'
+    f'{", ".join(counts)} training rows of students were truncated to '
+    f'data.max_length at their {end}.'
     for end, counts in lost.items()
     if counts
   ]
@@ -50,7 +53,7 @@ def _number(value, scale=1, digits=3):
 
 
 def _reading(group):
-  """What a row does and does not say, in a sentence or two."""
+  """Reads a row in a sentence or two: its PGR, and whether it is noise."""
   gain = 100 * (group['student_accuracy'] - group['weak_accuracy'])
   gap, gap_se = 100 * group['gap'], 100 * group['gap_se']
   start = f'{group["task"]}, {pair(group)}, {groups_lib.method(group)}: '
@@ -94,7 +97,13 @@ def _reading_over_tasks(median):
 
 def _table(header, rows):
   lines = [header, ['---'] * len(header), *rows]
+  lines = [[_cell(text) for text in line] for line in lines]
   return '\n'.join(f'| {" | ".join(line)} |' for line in lines)
+
+
+def _cell(text):
+  """One line without column marks, whatever a model or variant is called."""
+  return ' '.join(text.split()).replace('|', '\\|')
 
 
 def _list(items):
@@ -184,25 +193,57 @@ def _beyond_accuracy_table(groups):
 def _seeds_table(rows):
   header = ['task', 'weak → strong', 'method', 'seed', 'weak', 'student']
   header += ['ceiling', 'zero-shot', 'PGR', 'agreement', 'where right']
+  header += ['where wrong']
+  agreement = list(results.AGREEMENT)
+  if any(row['via'] for row in rows):
+    header += ['with teacher', 'teacher right', 'teacher wrong']
+    agreement += results.TEACHER_AGREEMENT
   lines = []
   for row in rows:
     percents = [row[f'{role}_accuracy'] for role in results.ROLES]
-    percents += [row[name] for name in results.AGREEMENT]
+    percents += [row[name] for name in agreement]
     percents = [_number(x, scale=100, digits=1) for x in percents]
     percents.insert(4, _number(row['pgr'], digits=2))
     seconds = _number(row['seconds'], digits=0)
     names = row['task'], pair(row), groups_lib.method(row), str(row['seed'])
     lines.append([*names, *percents, seconds])
-  return _table([*header, 'where wrong', 'seconds'], lines)
+  return _table([*header, 'seconds'], lines)
 
 
-def to_markdown(rows, groups, captions):
-  """The whole report; html_page.py knows just the kinds of blocks used here."""
+def _run(run):
+  """The latest run as a list and its config; '' without its record."""
+  if run is None:
+    return ''
+  versions = (f'{name} {x}' for name, x in run['versions'].items() if x)
+  code = 'no git checkout'
+  if run['git_commit']:
+    code = run['git_commit'][:12] + (' and changes' if run['git_dirty'] else '')
+  config = json.dumps(run['configs'], indent=1)
+  return f"""- Command: {run['command']}
+- Started: {run['started']}, {run['status']}
+- Devices: {run['devices']['count']} {run['devices']['kind']}
+- Code: {code}; {', '.join(versions)}
+
+```
+{config}
+```
+
+"""
+
+
+def to_markdown(rows, groups, captions, run=None):
+  """Returns the report; html_page.py knows the kinds of blocks used here.
+
+  Args:
+    rows: of results.read. groups: of report.aggregate.
+    captions: {file name: caption} of the figures.
+    run: the record of the latest run, or None.
+  """
   tests = (f'{g["task"]} {g["n_test"]:,}' for g in groups)
   models = (f'{m} ({n:,})' for m, n in groups_lib.sizes(groups).items())
   seeds = sorted({seed for g in groups for seed in g['seeds']})
   others = [name for name in captions if name not in _OVER_TASKS]
-  cut = ''.join(f'{sentence}\n\n' for sentence in rows_cut(groups))
+  cut = ''.join(f'{sentence}\n\n' for sentence in rows_truncated(groups))
   readings = f'{_list(map(_reading, groups))}\n\n'
   if groups_lib.many_tasks(groups):
     readings = ''  # the table must do
@@ -211,7 +252,7 @@ def to_markdown(rows, groups, captions):
   accepted = any(g['student_accepted_accuracy'] is not None for g in groups)
   return f"""# Weak-to-strong generalization
 
-- Test examples: {', '.join(dict.fromkeys(tests))}
+{_run(run)}- Test examples: {', '.join(dict.fromkeys(tests))}
 - Models and their parameters: {', '.join(models)}
 - Methods: {'; '.join(dict.fromkeys(map(groups_lib.method, groups)))}
 - Seeds: {', '.join(map(str, seeds))}
@@ -222,8 +263,8 @@ def to_markdown(rows, groups, captions):
 
 {cut}Test accuracy in % ± its standard error over examples and seeds. The
 student is the strong model trained on labels of the weak one, the ceiling is
-the same model trained on the truth, zero-shot the same model untrained; labels
-is the share, in %, of the labels of the student which are right.
+the same model trained on the truth, zero-shot is the model before any
+fine-tuning; labels is the accuracy, in %, of the student's training labels.
 PGR = (student - weak) / (ceiling - weak): 0 is no better than the supervisor,
 1 is the ceiling. In brackets is its 95 % interval, from resampling seeds and
 examples.
@@ -240,7 +281,9 @@ examples.
 
 Agreement: share of test examples, in %, on which the student predicts what the
 weak model does; then only those where the weak model is right, and where it is
-wrong. A PGR of – is undefined. Seconds: training and evaluating the student.
+wrong. With teacher: the same for the model that labelled the student's rows,
+the last but one of a chain. A PGR of – is undefined. Seconds: training and
+evaluating the student.
 """
 
 

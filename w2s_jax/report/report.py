@@ -1,65 +1,71 @@
-"""results.jsonl and the stored predictions -> numbers, and a report of them.
+"""Aggregates results over seeds and writes the report of a workdir.
 
 Shapes: S seeds, N test examples, C classes.
 """
 
 import functools
 import io
-import zipfile
-import zlib
+import json
 
 from etils import epath
 import numpy as np
 from rich import box
 from rich import padding
 from rich import table as rich_table
+from rich import text as rich_text
 
 from w2s_jax import errors
 from w2s_jax import metrics
 from w2s_jax import results
+from w2s_jax import weak_labels
 from w2s_jax.report import figures
 from w2s_jax.report import groups as groups_lib
 from w2s_jax.report import html_page
 from w2s_jax.report import page
+from w2s_jax.runtime import files
 from w2s_jax.runtime import lock
+from w2s_jax.runtime import workdir as workdir_lib
 
 
 def aggregate(workdir, rows) -> list[dict]:
-  """One dict for each pair of models and method, over seeds.
+  """Returns one dict for each pair of models and method, over seeds.
 
   `{role}_accuracy` and `_accuracy_se` (over examples and seeds) and the PGR
   come from the stored predictions, other numbers are means over the rows.
   `reliability` holds (confidence, accuracy, count) of all seeds by role, `rows`
-  and `rows_cut` count the training rows of the students of all seeds.
+  and `rows_truncated` count the training rows of the students of all seeds.
 
   Raises:
-    FileNotFoundError, ValueError: predictions are missing or damaged, or the
-      stages of one group were not tested on the same examples.
+    errors.UserError: predictions are missing or damaged, the stages of one
+      group were not tested on the same examples, or rows of one name have
+      different recipes.
   """
   load = functools.cache(functools.partial(_load_predictions, workdir))
-  groups = {}
+  by_name = {}
   for row in rows:
-    groups.setdefault(
-      tuple(row[field] for field in results.STUDENT), []
-    ).append(row)
-  return [_aggregate_seeds(rows, load) for rows in groups.values()]
+    name = tuple(row[field] for field in results.STUDENT)
+    by_name.setdefault(name, []).append(row)
+  for rows in by_name.values():
+    recipes = sorted({row['recipe'] for row in rows})
+    if len(recipes) > 1:  # results.write refuses this; the file was edited
+      raise errors.UserError(
+        f'{workdir}/results.jsonl: {results.describe(rows[0])} has rows of '
+        f'{len(recipes)} recipes ({", ".join(recipes)}), which must not be '
+        'averaged; delete the file and run again.'
+      )
+  return [_aggregate_seeds(rows, load) for rows in by_name.values()]
 
 
 def _load_predictions(workdir, stage):
-  path = epath.Path(workdir) / 'stages' / stage / 'predictions' / 'test.npz'
-  try:
-    with np.load(io.BytesIO(path.read_bytes())) as file:
-      return path, file['ids'], file['probs'], file['label_probs']
-  except FileNotFoundError as error:
-    raise errors.MissingFileError(
-      f'{path} not found, but results.jsonl needs it. Run the experiment again '
-      'to make it.'
-    ) from error
-  except (ValueError, KeyError, EOFError, zipfile.BadZipFile, zlib.error) as e:
-    raise errors.UserError(
-      f'{path} is damaged ({e}). Delete the folder stages/{stage} and run the '
-      'experiment again.'
-    ) from e
+  """(file, predictions on the test set as Labels, ground truth as Labels)."""
+  folder = epath.Path(workdir) / 'stages' / stage
+  name, _, key = stage.rpartition('-')
+  arrays = workdir_lib.Finished(name, key, folder).predictions('test')
+  return (
+    folder / 'predictions' / 'test.npz',
+    weak_labels.Labels(arrays['ids'], arrays['probs']),
+    weak_labels.Labels(arrays['ids'], arrays['label_probs']),
+  )
 
 
 def _aggregate_seeds(rows, load):
@@ -67,22 +73,22 @@ def _aggregate_seeds(rows, load):
     field: rows[0][field] for field in (*results.STUDENT, *results.SIZES)
   }
   group.update(seeds=[row['seed'] for row in rows], n_seeds=len(rows))
-  first_path, first_ids, _, _ = load(rows[0]['stages']['weak'])
-  group['n_test'] = len(first_ids)
-  for name in ('rows', 'rows_cut'):
+  first_path, first, _ = load(rows[0]['stages']['weak'])
+  group['n_test'] = len(first.ids_N)
+  for name in ('rows', 'rows_truncated'):
     group[name] = sum(row[name] for row in rows)
   correct, group['reliability'] = {}, {}
   for role in results.ROLES:
     probs_SxNxC, labels_SxNxC = [], []
     for row in rows:
-      path, ids, probs_NxC, labels_NxC = load(row['stages'][role])
-      if not np.array_equal(ids, first_ids):
+      path, probs, truth = load(row['stages'][role])
+      if set(probs.ids_N.tolist()) != set(first.ids_N.tolist()):
         raise errors.UserError(
           f'{path} and {first_path} are of different test examples, so they '
           'cannot be compared; use one workdir for each split.'
         )
-      probs_SxNxC.append(probs_NxC)
-      labels_SxNxC.append(labels_NxC)
+      for labels, found in ((probs, probs_SxNxC), (truth, labels_SxNxC)):
+        found.append(weak_labels.join(first.ids_N, labels).probs_NxC)
     probs_SxNxC, labels_SxNxC = np.stack(probs_SxNxC), np.stack(labels_SxNxC)
     correct[role] = metrics.correct(probs_SxNxC, labels_SxNxC)
     group[f'{role}_accuracy'], group[f'{role}_accuracy_se'] = (
@@ -107,7 +113,7 @@ def write(workdir) -> list[dict]:
   """Writes report.md, report.html and figures/*.png; returns `aggregate`'s.
 
   Raises:
-    FileNotFoundError, ValueError: as `results.read` and `aggregate`.
+    errors.UserError: as `results.read` and `aggregate`.
   """
   workdir = epath.Path(workdir)
   rows = results.read(workdir)
@@ -119,25 +125,34 @@ def write(workdir) -> list[dict]:
     figure.savefig(buffer, format='png', dpi=160, metadata={'Software': None})
     pngs[name] = buffer.getvalue()
   captions = {name: caption for name, (_, caption) in drawn.items()}
-  markdown = page.to_markdown(rows, groups, captions)
+  run = _latest_run(workdir)
+  markdown = page.to_markdown(rows, groups, captions, run)
   page_html = html_page.to_html(markdown, pngs)
-  (workdir / 'figures').mkdir(parents=True, exist_ok=True)
   with lock.hold(workdir / 'report.LOCK'):  # jobs may end at the same time
     for name, png in pngs.items():
-      _write(workdir / 'figures' / name, png)
-    _write(workdir / 'report.md', markdown.encode())
-    _write(workdir / 'report.html', page_html.encode())
+      files.write_atomically(workdir / 'figures' / name, png)
+    files.write_atomically(workdir / 'report.md', markdown)
+    files.write_atomically(workdir / 'report.html', page_html)
   return groups
 
 
-def _write(path, data):
-  temporary = path.with_name(path.name + '.tmp')
-  temporary.write_bytes(data)
-  temporary.replace(path)
+def _latest_run(workdir):
+  """The record in run.json, see runtime/run_record.py; None without one."""
+  path = workdir / 'run.json'
+  if not path.exists():
+    return None
+  try:
+    return json.loads(path.read_text())
+  except ValueError:  # of no consequence for the results
+    return None
 
 
 def console_table(groups) -> rich_table.Table:
-  """The table a study ends with, at most 100 columns wide."""
+  """Returns the table that ends a study, at most 100 columns wide.
+
+  Names are text, whatever rich markup is in them.
+  """
+  plain = rich_text.Text
   captions = ['accuracy in % ± standard error; PGR with its 95 % interval']
   medians = groups_lib.over_tasks(groups)
   if medians:
@@ -145,21 +160,22 @@ def console_table(groups) -> rich_table.Table:
   table = rich_table.Table(
     box=box.SIMPLE_HEAD,
     padding=(0, 1, 0, 0),
-    caption='\n'.join([*captions, *page.rows_cut(groups)]),
+    caption=plain('\n'.join([*captions, *page.rows_truncated(groups)])),
   )
   table.add_column('weak → strong\n  method', overflow='fold')
-  for name in ('weak', 'student', 'ceiling', 'zero-shot\nuntrained', 'PGR'):
+  for name in ('weak', 'student', 'ceiling', 'zero-shot', 'PGR'):
     table.add_column(name, justify='right', no_wrap=True)
   for (task,), of_task in groups_lib.by([*groups, *medians], 'task').items():
-    table.add_row(task)
+    table.add_row(plain(task))
     for students in groups_lib.by(of_task, *results.PANEL).values():
-      table.add_row(page.pair(students[0]))
+      table.add_row(plain(page.pair(students[0])))
       for group in students:
         pgr = groups_lib.pgr_text(group)
         if 'n_defined' in group:
           pgr += f'\non {group["n_defined"]} of {group["n_tasks"]} tasks'
         numbers = *page.accuracies(group), pgr
-        method = padding.Padding(groups_lib.method(group), (0, 0, 0, 2))
+        method = plain(groups_lib.method(group))
+        method = padding.Padding(method, (0, 0, 0, 2))
         table.add_row(method, *numbers)
       table.add_section()
   return table
