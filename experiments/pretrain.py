@@ -33,6 +33,7 @@ from w2s_jax import weak_labels
 from w2s_jax.models import chess_heads
 from w2s_jax.models import model as model_lib
 from w2s_jax.models import pretrained
+from w2s_jax.runtime import files
 from w2s_jax.runtime import logger as logger_lib
 from w2s_jax.tasks import chess as chess_task
 from w2s_jax.tasks import registry
@@ -62,17 +63,14 @@ def main():
   logger = logger_lib.Logger(
     folder, console=console, is_primary=True, tensorboard=config.tensorboard
   )
-  member = train.Member(
+  params = train.fit(
+    model=model.network,
     trainable=model.init(mesh, config.seed),
     frozen={},
+    **prepared,
+    mesh=mesh,
     folder=folder,
     logger=logger,
-    **prepared,
-  )
-  (params,) = train.fit(
-    model=model.network,
-    members=[member],
-    mesh=mesh,
     checkpoint_every=config.checkpoint_every,
     name=model.name,
   )
@@ -98,7 +96,8 @@ def main():
   }
   if config.data.puzzles:
     result['puzzle_accuracy'] = accuracy(puzzle_rows(config.data, model))
-  (folder / 'result.json').write_text(json.dumps(result, indent=2) + '\n')
+  text = json.dumps(result, indent=2) + '\n'
+  files.write_atomically(folder / 'result.json', text)
   console.print(result)
 
 
@@ -123,9 +122,8 @@ def load_positions(data, workdir, console):
   if not path.exists():
     console.print('Encoding positions ...')
     arrays = pack(draw_positions(data))
-    weak_labels.save_arrays(path, **arrays)
-  with path.open('rb') as f, np.load(f) as arrays:
-    return unpack(dict(arrays), data.validation)
+    files.save_arrays(path, **arrays)
+  return unpack(files.load_arrays(path), data.validation)
 
 
 def draw_positions(data):

@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 
 from w2s_jax import adapt
-from w2s_jax import check_config
 from w2s_jax import checkpoint
+from w2s_jax import graph
 from w2s_jax import predict
 from w2s_jax import weak_labels
 from w2s_jax.models import transformer
@@ -196,17 +196,17 @@ def test_a_prompt_shows_weak_labels_to_the_student_alone(workdir):
   truth = dict(zip(transfer.inputs, transfer.label_probs_NxC.argmax(1)))
   (labels,) = {
     folder
-    for folder in workdir.glob('stages/labels-by-weak-*')
+    for folder in workdir.glob('stages/labels-of-weak-*')
     if json.loads((folder / 'config.json').read_text())['evaluation'][
       'max_length'
     ]
     == 96
   }
-  said = tiny.arrays(labels / 'weak_labels.npz')
-  said = weak_labels.join(
-    transfer.ids, weak_labels.Labels(said['ids'], said['probs'], {})
+  predicted = tiny.arrays(labels / 'weak_labels.npz')
+  predicted = weak_labels.join(
+    transfer.ids, weak_labels.Labels(predicted['ids'], predicted['probs'])
   )
-  weak = dict(zip(transfer.inputs, said.probs_NxC.argmax(1)))
+  weak = dict(zip(transfer.inputs, predicted.probs_NxC.argmax(1)))
   for role, known in (('student-xent', weak), ('ceiling', truth)):
     folder = stage(workdir, f'{role}-tiny-decoder-l1-prompt')
     prompt = json.loads((folder / 'prompt.json').read_text())
@@ -222,13 +222,10 @@ def test_a_prompt_shows_weak_labels_to_the_student_alone(workdir):
 def test_all_stages_are_counted(workdir, method, tmp_path):
   fields = DECODER | {'models.strong.adapt.method': method}
   c = tiny.config(**fields)
-  chains = check_config.parse_chains(c.students, c.models)
+  described = [x for each in tiny.study.outline(c).values() for x in each]
+  stages = graph.in_order([stage for x in described for stage in x.stages])
   # zero_shot, weak, labels, features, student and ceiling.
-  expected = {'probe': 6, 'lp_ft': 8}[method]
-  count = tiny.study.count_stages(
-    chains, c.models, c.losses, c.seeds, c.generative
-  )
-  assert count == expected
+  assert len(stages) == {'probe': 6, 'lp_ft': 8}[method]
 
 
 def test_a_verbalizer_can_be_fine_tuned(tmp_path):

@@ -38,7 +38,8 @@ def test_tiny_decoder_learns_puzzles_by_heart(tmp_path):
   plan = batching.EpochPlan(
     rows.lengths_N, batch_size=32, buckets=(72,), epochs=80, seed=0
   )
-  member = train.Member(
+  params = train.fit(
+    model=model,
     trainable=heads_test.initial_params(model),
     frozen={},
     folder=tmp_path,
@@ -49,10 +50,6 @@ def test_tiny_decoder_learns_puzzles_by_heart(tmp_path):
     plan=plan,
     recipe=tiny.RECIPE._replace(total_steps=len(plan), learning_rate=1e-2),
     seed=0,
-  )
-  (params,) = train.fit(
-    model=model,
-    members=[member],
     mesh=mesh,
     checkpoint_every=1000,
     name='student',
@@ -76,13 +73,16 @@ def test_text_and_board_models_teach_each_other(tmp_path):
   tiny_chess.write(tmp_path / 'puzzles.csv', 48)
   config = chess_config(tmp_path / 'puzzles.csv')
   workdir = tmp_path / 'study'
-  study.run(config, workdir, console=rich.console.Console(quiet=True))
+  study.run(
+    config,
+    workdir,
+    console=rich.console.Console(quiet=True),
+    devices=jax.devices()[:1],
+  )
   lines = (workdir / 'results.jsonl').read_text().splitlines()
   assert len(lines) == 3
 
-  evaluated, slices = study.load_splits(
-    config.task, config.data, seeds=(0,), num_transfer=1
-  )
+  evaluated, slices = study.load_splits(config)
   positions = evaluated['test'].inputs
   (folder,) = workdir.glob('stages/weak-writer-*')
   test = tiny.arrays(folder / 'predictions' / 'test.npz')
@@ -96,7 +96,7 @@ def test_text_and_board_models_teach_each_other(tmp_path):
   (labels,) = workdir.glob('stages/labels*-writer-*/weak_labels.npz')
   weak = tiny.arrays(labels)
   assert weak['texts'].shape == (16,)
-  assert set(weak['ids']) == set(slices[0][1].ids)
+  assert set(weak['ids']) == set(slices[0].transfer[0].ids)
   (labels,) = workdir.glob('stages/labels*-board-*/weak_labels.npz')
   assert 'texts' not in tiny.arrays(labels)
 

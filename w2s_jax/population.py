@@ -91,7 +91,7 @@ def _fit_group(model, members, started):
   total_steps, name = recipe.total_steps, first['name']
   frozen = [member['frozen'] for member in members]
   share_frozen = all(_are_same(frozen[0], other) for other in frozen)
-  train_step = _make_step(model, recipe.program(), mesh, share_frozen)
+  train_step = make_step(model, recipe.program(), mesh, share_frozen)
   singles = functools.partial(unstack, first['mesh'], size=size)
   snapshot_steps = train.steps_of_snapshots(total_steps, first['snapshots'])
   plans = [member['plan'] for member in members]
@@ -138,7 +138,7 @@ def _fit_group(model, members, started):
 
 
 @functools.lru_cache(maxsize=8)
-def _make_step(model, program, mesh, share_frozen):
+def make_step(model, program, mesh, share_frozen):
   """Jitted step of train.make_step, with an axis of members on each array.
 
   But for frozen parameters that all members share.

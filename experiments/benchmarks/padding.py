@@ -42,27 +42,25 @@ def measure(*, config):
 
   from w2s_jax import batching
   from w2s_jax import check_config
+  from w2s_jax import evaluate
   from w2s_jax import sharding
-  from w2s_jax import stages
   from w2s_jax import study
 
   mesh = sharding.make_mesh()
   (weak, strong), *_ = check_config.parse_chains(config.students, config.models)
-  evaluated, slices = study.load_splits(
-    config.task, config.data, seeds=(0,), num_transfer=1
-  )
-  evaluation = stages.Evaluation(
-    splits=evaluated,
+  evaluated, slices = study.load_splits(config)
+  evaluation = evaluate.Evaluation(
+    **evaluated,
     max_length=config.data.max_length,
     num_buckets=config.data.num_buckets,
-    measure=None,
   )
+  first = slices[config.seeds[0]]
   total = collections.Counter()
-  for key, examples in zip((weak, strong), slices[0]):
+  for key, examples in ((weak, first.weak), (strong, first.transfer[0])):
     model = check_config.build_model(
       config.models[key], key, config.task, config.data, mesh
     )
-    rows, _ = stages.tokenize(model, examples, config.data.max_length)
+    rows, _ = evaluate.tokenize(model, examples, config.data.max_length)
     buckets = evaluation.buckets(model)
     fields = config.models[key].train
     plan = batching.EpochPlan(

@@ -67,16 +67,26 @@ def measure(*, preset, dtype, batch, length, sizes):
   )
 
   def step_of(size):
-    mesh = population.mesh_of(one_device, size)
-    init_state, train_step = train.make_step(network, recipe, mesh, size=size)
-    with jax.set_mesh(mesh):
-      state = init_state(population.stack(mesh, [params] * size))
-    arguments = (
-      {},
-      population.place_batch(mesh, [arrays] * size),
-      population.stack_numbers(list(range(size))),
-      population.stack_numbers([recipe.numbers()] * size),
+    """Returns a function that runs a step, of train.fit for a single model."""
+    init_state, train_step = train.make_step(network, recipe, one_device)
+    mesh = one_device
+    with jax.set_mesh(one_device):
+      state = init_state(params)
+    placed, seeds, numbers = (
+      sharding.place_batch(mesh, arrays),
+      0,
+      recipe.numbers(),
     )
+    if size > 1:
+      mesh = population.mesh_of(one_device, size)
+      train_step = population.make_step(
+        network, recipe.program(), mesh, share_frozen=True
+      )
+      state = population.stack(mesh, [state] * size)
+      placed = population.place_batch(mesh, [arrays] * size)
+      seeds = np.arange(size)
+      numbers = jax.tree.map(lambda x: np.stack([x] * size), recipe.numbers())
+    arguments = {}, placed, seeds, numbers
 
     def step():
       nonlocal state

@@ -49,44 +49,33 @@ def learn_all(*, config, folder, sources):
   Trains a probe of the strong model per label source, on features that all
   share ('once') or that are computed for each ('anew').
   """
-  import numpy as np
   import rich.console
 
   from experiments import command_line
   from w2s_jax import check_config
   from w2s_jax import checkpoint
+  from w2s_jax import graph
   from w2s_jax import sharding
-  from w2s_jax import stages
-  from w2s_jax import starting_points
   from w2s_jax import study as study_lib
-  from w2s_jax import weak_labels
   from w2s_jax.runtime import workdir
 
   command_line.keep_memory()
   command_line.keep_compiled_programs()
+  config.models.strong.adapt.method = 'probe'
   mesh = sharding.make_mesh()
-  evaluated, slices = study_lib.load_splits(
-    config.task, config.data, seeds=(0,), num_transfer=1
-  )
-  rows = slices[0][1]
-  evaluation = stages.Evaluation(
-    splits=evaluated,
-    max_length=config.data.max_length,
-    num_buckets=config.data.num_buckets,
-    measure=None,
-  )
-  spec = config.models.strong
-  model = check_config.build_model(
-    spec, 'strong', config.task, config.data, mesh
-  )
-  everything = study_lib.union([*evaluated.values(), rows])
+  evaluated, slices = study_lib.load_splits(config)
+  models = check_config.build_models(config, mesh)
+  rows = slices[0].transfer[0]
 
-  def labels_of(source):
-    """Returns ground truth with 30 % of the labels flipped."""
-    turned_N = np.random.default_rng(source).random(len(rows)) < 0.3
-    probs_NxC = rows.label_probs_NxC.copy()
-    probs_NxC[turned_N] = probs_NxC[turned_N, ::-1]
-    return weak_labels.Labels(rows.ids, probs_NxC, {'source': source})
+  def describe(study):
+    """Yields the stage of a probe for each label source."""
+    for source in range(sources):
+      labels = graph.Call(with_noise, (study_lib.truth(rows), source))
+      yield study_lib.train(study, f'probe{source}', 'strong', rows, labels)
+
+  (probes,) = study_lib.describe_seeds(
+    config, models, evaluated, slices, describe
+  ).values()
 
   def learn(source, folder):
     runtime = workdir.Runtime(
@@ -95,24 +84,8 @@ def learn_all(*, config, folder, sources):
       console=rich.console.Console(quiet=True),
       eval_batch_size=config.eval_batch_size,
       checkpoint_every=config.checkpoint_every,
-      tensorboard=False,
-      num_stages=0,
     )
-    lesson = stages.Lesson(
-      name='probe',
-      model=starting_points.features_stage(
-        runtime, model=model, inputs=everything, evaluation=evaluation, seed=0
-      ),
-      fine_tuning=spec.adapt.probe.to_dict(),
-      lora=None,
-      loss='xent',
-      loss_args={},
-      seed=0,
-      inputs=study_lib.without_truth(rows),
-      labels=labels_of(source),
-      judge=None,
-    )
-    stages.train_stages(runtime, [lesson], evaluation)
+    graph.Runner(runtime).make(probes[source])
 
   folder = checkpoint.absolute(folder)
   learn(0, folder / 'compiles')
@@ -124,3 +97,11 @@ def learn_all(*, config, folder, sources):
     for source in range(sources):
       learn(source, folder / f'{turn}-anew-{source}')
     yield 'anew'
+
+
+def with_noise(labels, source):
+  """Flips 30 % of binary labels, chosen by the source."""
+  flipped_N = np.random.default_rng(source).random(len(labels.ids_N)) < 0.3
+  probs_NxC = labels.probs_NxC.copy()
+  probs_NxC[flipped_N] = probs_NxC[flipped_N, ::-1]
+  return labels._replace(probs_NxC=probs_NxC)

@@ -49,10 +49,8 @@ def texts(*, config):
   """Yields {'weak': (texts, classes), ...} of the rows of a study."""
   from w2s_jax import study as study_lib
 
-  evaluated, slices = study_lib.load_splits(
-    config.task, config.data, seeds=config.seeds, num_transfer=1
-  )
-  weak, transfer = slices[config.seeds[0]]
+  evaluated, slices = study_lib.load_splits(config)
+  weak, (transfer,) = slices[config.seeds[0]]
   parts = {'weak': weak, 'transfer': transfer, **evaluated}
   yield {
     name: (list(x.inputs), x.label_probs_NxC.argmax(1).tolist())

@@ -258,6 +258,7 @@ def model_of(preset, dtype, batch, length, mesh):
 
   from configs import base
   from w2s_jax import check_config
+  from w2s_jax import losses
   from w2s_jax import train
 
   spec = base.model(preset, weights=f'random:{preset}', batch_size=batch)
@@ -285,6 +286,6 @@ def model_of(preset, dtype, batch, length, mesh):
     if k not in ('epochs', 'batch_size', 'freeze')
   }
   recipe = train.Recipe(
-    loss='xent', loss_args=(), total_steps=1_000_000, **recipe
+    loss=losses.xent, loss_args=(), total_steps=1_000_000, **recipe
   )
   return model.network, params, arrays, recipe

@@ -2,6 +2,7 @@
 
 import collections
 import contextlib
+import functools
 import itertools
 import os
 import pathlib
@@ -93,6 +94,7 @@ def start_up(*, command, started):
   def watch(module, name, what):
     function = getattr(module, name)
 
+    @functools.wraps(function)  # stages have the name of their function
     def watched(*args, **kwargs):
       begun = time.time()
       try:
@@ -105,7 +107,7 @@ def start_up(*, command, started):
   watch(study_lib, 'load_splits', 'rows')
   watch(check_config, 'build_model', 'models')
   watch(model_lib, 'initial', 'weights')
-  watch(stages, 'zero_shot_stage', 'zero-shot answers')
+  watch(stages, 'zero_shot', 'zero-shot predictions')
 
   def compiled(event, seconds, **_):
     if event in _COMPILING:
