@@ -181,7 +181,7 @@ def test_fine_tuning_goes_on_from_the_probe(workdir):
   fine_tuned = stage(workdir, 'ceiling-tiny-decoder-l1-lp_ft')
   probe = stage(workdir, 'ceiling-tiny-decoder-l1-probe')
   config = json.loads((fine_tuned / 'config.json').read_text())
-  assert probe.name.endswith(config['model']['probe'])
+  assert probe.name.endswith(config['start'][-1])
   head, start = (
     checkpoint.load_params(folder / 'params')['head']['kernel']
     for folder in (fine_tuned, probe)

@@ -1,4 +1,4 @@
-"""The Colab notebook on a study trained here; predictions on typed text."""
+"""The Colab notebook on what a command left; predictions on typed text."""
 
 import pathlib
 import re
@@ -7,61 +7,51 @@ import nbclient
 import nbformat
 import numpy as np
 import pytest
-from rich import console
 
-from configs import nlp
 from w2s_jax import checkpoint
 from w2s_jax import predict
+from w2s_jax import results
 from w2s_jax import sharding
-from w2s_jax import study
-from w2s_jax import weak_labels
+from w2s_jax.runtime import files
+
+import tiny
 
 ROOT = pathlib.Path(__file__).parents[1]
 NOTEBOOK = ROOT / 'experiments' / 'colab' / 'load_checkpoint.ipynb'
-STAGE = 'student-xent'
 
 
 @pytest.fixture(scope='module')
-def trained(tmp_path_factory):
-  """(workdir of a study on eight devices, its test texts, what STAGE said)."""
-  config = nlp.get_config('debug,loss=xent')
-  config.seeds = (0,)
-  config.data.num_buckets = 1
-  config.data.splits.update(weak=128, transfer=128, validation=16, test=64)
-  for model in config.models.values():
-    model.train.epochs = 12
-  workdir = tmp_path_factory.mktemp('study')
-  study.run(config, workdir, console=console.Console(quiet=True))
-  evaluated, _ = study.load_splits(
-    config.task, config.data, seeds=(0,), num_transfer=1
-  )
-  stage = checkpoint.find_stage(workdir, STAGE)
-  said = weak_labels.load_arrays(stage / 'predictions' / 'test.npz')
-  assert list(said['ids']) == list(evaluated['test'].ids)
-  return workdir, evaluated['test'].inputs, said['probs']
+def trained():
+  """(workdir that a command left, its student, test texts, predictions)."""
+  workdir = tiny.process_workdir()
+  stage = results.read(workdir)[0]['stages']['student']
+  evaluated, _ = tiny.splits()
+  path = workdir / 'stages' / stage / 'predictions' / 'test.npz'
+  stored = files.load_arrays(path)
+  assert list(stored['ids']) == list(evaluated['test'].ids)
+  return workdir, stage, evaluated['test'].inputs, stored['probs']
 
 
 @pytest.mark.parametrize('mesh', [None, (2, 2, 2)])
 def test_texts_get_the_probabilities_of_the_stage(trained, mesh):
-  workdir, texts, said_NxC = trained
+  workdir, stage, texts, stored_NxC = trained
   if mesh:
     mesh = sharding.make_mesh(**dict(zip(sharding.AXES, mesh)))
-  loaded = checkpoint.load_model(workdir, STAGE, mesh=mesh)
+  loaded = checkpoint.load_model(workdir, stage, mesh=mesh)
 
   probs_NxC = predict.predict_inputs(loaded, texts, batch_size=50)
 
-  np.testing.assert_allclose(probs_NxC, said_NxC, atol=1e-5)
+  np.testing.assert_allclose(probs_NxC, stored_NxC, atol=1e-5)
   one_1xC = predict.predict_inputs(loaded, texts[:1])
-  np.testing.assert_allclose(one_1xC, said_NxC[:1], atol=1e-5)
+  np.testing.assert_allclose(one_1xC, stored_NxC[:1], atol=1e-5)
 
 
 def test_notebook_predicts_as_the_stage_did(trained, monkeypatch):
-  workdir, texts, said_NxC = trained
+  workdir, stage, texts, stored_NxC = trained
   monkeypatch.setenv('JAX_PLATFORMS', 'cpu')
-  chosen = np.argsort(said_NxC[:, 0])[[0, len(texts) // 2, -1]]  # all apart
+  chosen = np.argsort(stored_NxC[:, 0])[[0, len(texts) // 2, -1]]  # all apart
   notebook = nbformat.read(NOTEBOOK, as_version=4)
   fill_in(notebook, 'WORKDIR', str(workdir))
-  fill_in(notebook, 'STAGE', STAGE)
   fill_in(notebook, 'TEXTS', [texts[i] for i in chosen])
 
   nbclient.NotebookClient(
@@ -74,11 +64,11 @@ def test_notebook_predicts_as_the_stage_did(trained, monkeypatch):
 
   printed = texts_of(notebook, 'predict').splitlines()[1:]
   probs_NxC = [[float(p) for p in line.split()[:2]] for line in printed]
-  np.testing.assert_allclose(probs_NxC, said_NxC[chosen], atol=6e-5)
-  stage = checkpoint.find_stage(workdir, STAGE)
-  assert stage.name in texts_of(notebook, 'stages')
+  np.testing.assert_allclose(probs_NxC, stored_NxC[chosen], atol=6e-5)
+  assert f'* {stage}' in texts_of(notebook, 'stages')
   assert 'parameters on cpu' in texts_of(notebook, 'load')
   assert 'synthetic' in texts_of(notebook, 'results')
+  assert len(texts_of(notebook, 'labels').splitlines()) == 9
   for plot in ('bars', 'compare', 'loss'):
     outputs = cell(notebook, plot).outputs
     assert any('image/png' in o.get('data', {}) for o in outputs), outputs
