@@ -17,18 +17,17 @@ def get_config():
   # 'weak>middle>strong', where each labels fresh rows for the next.
   c.models = config_dict.ConfigDict()
   c.students = ('weak>strong',)
-  c.weak_labels = (
-    'soft'  # probabilities, or 'hard': the supervisor's best class
-  )
-  # The best of ten moments of a student's training, on validation rows: 'none'
-  # is its end; 'weak_labels' asks its supervisor; 'ground_truth' is cheating.
+  # 'soft', the supervisor's probabilities, or 'hard', its most probable class.
+  c.weak_labels = 'soft'
+  # Of ten checkpoints of a student the one kept: 'none' is the last;
+  # 'weak_labels' agrees best with the supervisor on validation rows;
+  # 'ground_truth' is best on the truth, which is cheating.
   c.early_stopping = 'none'
-  # What a point of a sweep changes that results would not show otherwise, in
-  # your words: 'lr 1e-4'.
+  # A name for a recipe that results would not tell from another: 'lr 1e-4'.
   c.variant = ''
   c.losses = ('xent', 'logconf')  # one student each; see w2s_jax/losses.py
-  # Whether a student and its ceiling first learn to write the texts of the
-  # transfer set, labels unseen (paper section 5.2.2); (False, True) compares.
+  # Whether generative fine-tuning on the texts of the transfer set, labels
+  # unseen, comes first (paper section 5.2.2); (False, True) compares.
   c.generative = (False,)
   c.generative_train = fine_tuning(learning_rate=1e-4, epochs=1, batch_size=8)
   c.loss_args = config_dict.ConfigDict(
@@ -44,7 +43,7 @@ def get_config():
     {
       'source': '',  # '' is the task's own; tfds:, file:, hf:, asset:
       'seed': 0,  # of the test and validation sets, shared by all seeds
-      'max_length': 128,  # tokens; longer texts are cut
+      'max_length': 128,  # tokens; longer texts are truncated
       'num_buckets': 8,  # padded lengths, so compiled shapes
       'select': {},  # which rows, where a task leaves a choice
       # Rows of each split; -1 shares what is left. Each step of a chain has a
@@ -77,7 +76,7 @@ def model(
       'name': name,
       'weights': weights,  # asset:NAME, a Hugging Face folder, random:PRESET
       'num_layers': num_layers,  # keeps the first so many; -1 keeps all
-      # 'verbalize' asks a decoder for the next token after `prompt`, one of
+      # 'verbalize' scores the next token of a decoder after `prompt`: one of
       # head_tokens for each class.
       'head': 'classify',
       'head_init': 'zero',  # or 'token_rows' of head_tokens
@@ -115,11 +114,11 @@ def fine_tuning(*, learning_rate, epochs, batch_size, freeze=''):
 
 
 def adaptation():
-  """How a pretrained model comes to its task.
+  """How a pretrained model is adapted to a task.
 
-  full: all of `train`. lora: the same of a change of low rank. probe: a linear
-  map of frozen features. lp_ft: first probe, then full. prompt: no training at
-  all, but `shots` labelled examples before the question.
+  full: fine-tunes by `train`. lora: the same for a change of low rank. probe: a
+  linear map of frozen features. lp_ft: probe, then full. prompt: no training,
+  but `shots` labelled examples before the question.
   """
   return config_dict.ConfigDict(
     {

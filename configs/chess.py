@@ -74,6 +74,6 @@ def debug(c):
 
 
 def sweep():
-  """The supervisor's best move or all it says; with the confidence loss too."""
+  """Hard and soft weak labels, each with the confidence loss, too."""
   for weak_labels in ('hard', 'soft'):
     yield {'weak_labels': weak_labels, 'losses': ('xent', 'logconf')}

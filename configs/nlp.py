@@ -10,10 +10,10 @@ debug. Other tasks, and your own rows: --config.data.source
 (w2s_jax/tasks/sources.py). With `bootstrap`, one layer supervises two, three
 and six, naively and through the sizes in between (paper section 4.3.1).
 
-`all` is every task whose data is there, `paper` those of the paper's 22: what
-is not there is named, with the way to get it. For a folder of folders, such as
+`all` is every task with data at hand, `paper` those of the paper's 22: missing
+ones are named, with the way to get them. For a folder of folders, such as
 data/sst2/train.jsonl.gz, add '--config.data.source=file:data/{task}/'. Then
-data.max_length and data.splits are upper bounds of what TASKS says.
+data.max_length and data.splits are upper bounds of the sizes in TASKS.
 
 How the recipe was fixed, before PGR was looked at: by accuracy on 1,000 rows of
 validation data (standard error 1.4 points), seed 0, batch 32, linear decay.

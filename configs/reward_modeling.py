@@ -13,9 +13,9 @@ debug. For your own pairs set --config.data.source (w2s_jax/tasks/sources.py):
   --config=configs/reward_modeling.py:task=hh_rlhf \
       --config.data.source=hf:Anthropic/hh-rlhf:helpful-base/
 
-With `generative` students and ceilings are compared with those that have first
-learned to write the texts of the transfer set (paper section 5.2.2); they have
-to be decoders, so set --config.models.strong.weights too.
+With `generative` students and ceilings are compared with and without generative
+fine-tuning on the texts of the transfer set (paper section 5.2.2); they have to
+be decoders, so set --config.models.strong.weights too.
 
 Halves are equal, as in the paper; the recipe of each model is that of
 configs/nlp.py, but nothing is frozen, and no field was searched.
@@ -69,7 +69,7 @@ def get_config(arg=None):
 
 
 def model(name, *, field):
-  """As for texts, but the token tables learn too."""
+  """As in configs/nlp.py, but the token embeddings train, too."""
   fields = nlp.model(name, field=field)
   fields.train.freeze = ''
   return fields

@@ -1,8 +1,8 @@
-"""Which parameters train, and how they join those that do not.
+"""Splits parameters into trainable and frozen ones, and merges them.
 
 Full fine-tuning trains all but what `freeze` matches. LoRA (Hu et al. 2021,
 arXiv 2106.09685) trains a change of low rank beside each matrix of the trunk
-that `targets` matches, and whatever stands on the trunk:
+that `targets` matches, and the head:
 
   W + alpha / rank * A @ B,  A [D, rank] random, B [rank, E] zero at first
 
@@ -19,12 +19,12 @@ import numpy as np
 
 from w2s_jax import errors
 
-# Beside 'path/kernel' stand 'path/kernel_lora_a', ..._b and ..._scale.
+# 'path/kernel' gets siblings 'path/kernel_lora_a', ..._b and ..._scale.
 _A, _B, _SCALE = '_lora_a', '_lora_b', '_lora_scale'
 
 
 def split(params, *, freeze='', lora=None, seed=0):
-  """Nested params to (trainable, frozen).
+  """Splits nested params into (trainable, frozen).
 
   Args:
     params: nested, of arrays or of their shapes alone.
@@ -33,8 +33,8 @@ def split(params, *, freeze='', lora=None, seed=0):
     seed: of the factors A, which are float32 whatever the matrix is.
 
   Raises:
-    ValueError: a regex matches nothing, or `freeze` everything; a target is no
-      matrix; the rank is not positive.
+    errors.UserError: a regex is none, matches nothing, or `freeze` matches
+      everything; a target is not a matrix; the rank is not positive.
   """
   flat = traverse_util.flatten_dict(params, sep='/')
   for regex in [freeze, *([lora['targets']] if lora else [])]:
@@ -93,7 +93,7 @@ def _lora(flat, trunk, seed, *, rank, alpha, targets):
 
 
 def _beside(array, place):
-  """Whole on each device of the mesh on which a matrix lies."""
+  """Replicates an array over the mesh of the matrix that it adapts."""
   if not isinstance(place, jax.NamedSharding):
     return jnp.asarray(array)
   everywhere = jax.NamedSharding(place.mesh, jax.sharding.PartitionSpec())
@@ -103,7 +103,7 @@ def _beside(array, place):
 
 
 def merge(trainable, frozen):
-  """The parameters of the model: inverse of `split`, changes added."""
+  """Returns the parameters of the model: inverse of `split`, changes added."""
   flat = traverse_util.flatten_dict(frozen, sep='/')
   flat |= traverse_util.flatten_dict(trainable, sep='/')
   for path in [path for path in flat if path.endswith(_A)]:
@@ -119,6 +119,6 @@ def merge(trainable, frozen):
 
 
 def is_lora(params):
-  """Whether they are a change of other parameters."""
+  """Whether params are a LoRA change of other parameters."""
   flat = traverse_util.flatten_dict(params, sep='/')
   return any(path.endswith(_A) for path in flat)

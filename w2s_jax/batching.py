@@ -1,4 +1,4 @@
-"""Token rows to batches of few shapes, reshuffled each epoch, resumable.
+"""Batches token rows into few shapes, reshuffled each epoch, resumable.
 
 Rows are grouped by length into a few buckets, so that little is padding and
 little is compiled. A batch is a dict of host arrays, the same on every
@@ -10,9 +10,9 @@ process:
   label_probs_BxC  float32, where there are labels
   weight_B      float32, 0 in padding rows
 
-and what else the head of the model reads, such as movers_BxM. The two texts of
-a pair stand one behind the other, with their lengths in length_Bx2: padded to
-one length side by side, the shorter would be padding in large part.
+and further inputs of the model's head, such as movers_BxM. The two texts of a
+pair are concatenated in one row, with their lengths in length_Bx2: side by
+side, each padded to the longer, much of the shorter would be padding.
 """
 
 import dataclasses
@@ -25,7 +25,7 @@ import numpy as np
 
 @dataclasses.dataclass(frozen=True)
 class Rows:
-  """N tokenized rows and what they are trained towards."""
+  """N tokenized rows and their labels."""
 
   tokens: list  # N int32 arrays [length], or N pairs of them
   label_probs_NxC: Any = None
@@ -36,7 +36,7 @@ class Rows:
 
   @functools.cached_property
   def lengths(self):
-    """Tokens of each row, int32 [N], or of each text of a pair, [N, 2]."""
+    """Tokens of each row, int32 [N], or of each text of its pair, [N, 2]."""
     lengths = [
       [len(text) for text in row] if isinstance(row, tuple) else len(row)
       for row in self.tokens
@@ -55,7 +55,7 @@ class Rows:
 
 
 class Padded:
-  """N short int arrays as [N, width]; rows are padded with -1 when taken."""
+  """N short int arrays as [N, width], padded with -1 when they are indexed."""
 
   dtype = np.int32
 
@@ -71,7 +71,7 @@ class Padded:
 
 
 class OneHot:
-  """N classes as label_probs [N, C]; rows are written out when taken."""
+  """N classes as label_probs [N, C], expanded when they are indexed."""
 
   dtype = np.float32
 
@@ -84,7 +84,7 @@ class OneHot:
 
 
 def choose_buckets(lengths_N, *, count, multiple=4):
-  """At most `count` padded lengths that waste the fewest tokens on these rows.
+  """Returns at most `count` padded lengths with the fewest padding tokens.
 
   Exact, by dynamic programming over multiples of `multiple`.
   """
@@ -112,13 +112,13 @@ def bucket_of(lengths, buckets):
 
 
 class EpochPlan:
-  """Which rows make batch `step`: a pure function of the seed and the step.
+  """Decides the rows of batch `step`: a pure function of the seed and the step.
 
-  Within an epoch every row comes once. Rows stand by bucket, shuffled within
-  each, and are cut into full batches; one that begins in a bucket and ends in
-  the next has the length of the longer. What is left over is of the shortest
-  bucket, where padding rows cost least. The order of batches is shuffled last,
-  in one way for all seeds: models that train side by side need like lengths.
+  Within an epoch every row comes once. Rows are sorted by bucket, shuffled
+  within each, and cut into full batches; one that spans two buckets is padded
+  to the longer. The short batch is of the shortest bucket, where padding rows
+  cost least. The order of batches is shuffled last, in one way for all seeds:
+  models that train side by side need batches of equal lengths.
   """
 
   def __init__(self, lengths_N, *, batch_size, buckets, epochs, seed):
@@ -158,7 +158,7 @@ class EpochPlan:
 
 
 def assemble(rows, index, length, *, batch_size):
-  """One batch from rows `index` (at most batch_size), padded to `length`."""
+  """Returns a batch of rows `index`, at most batch_size, padded to `length`."""
   batch = {
     'id': np.full(batch_size, -1, np.int32),
     'tokens': np.zeros((batch_size, length), np.int32),
@@ -203,6 +203,6 @@ def sorted_plan(lengths_N, *, batch_size, buckets):
 
 
 def padding_ratio(rows, plan):
-  """Token slots over real tokens in the batches of a plan; 1 is perfect."""
+  """Token slots over real tokens in the batches of a plan; 1 is no padding."""
   slots = sum(plan.batch_size * length for _, length in plan)
   return slots / sum(int(rows.lengths_N[index].sum()) for index, _ in plan)

@@ -19,7 +19,7 @@ from w2s_jax import sharding
 def xent(logits_BxC, labels_BxC, *, weight_B, step_fraction):
   """Cross-entropy with soft labels: naive fine-tuning (paper section 4.1).
 
-  Those of a language model may be class indices: labels_B.
+  The labels of a language model may be class indices: labels_B.
   """
   del weight_B, step_fraction
   logits_BxC = logits_BxC.astype(jnp.float32)

@@ -1,4 +1,4 @@
-"""What is measured on predictions, in plain NumPy.
+"""Metrics of predictions, PGR and intervals, in plain NumPy.
 
 Predictions and labels are probabilities over C classes; a prediction is right
 where its most probable class is the most probable class of the label.
@@ -15,7 +15,7 @@ from w2s_jax import errors
 
 
 def correct(probs_NxC, label_probs_NxC):
-  """Where the prediction is right: bool [N]."""
+  """Whether each prediction is right: bool [N]."""
   return np.argmax(probs_NxC, -1) == np.argmax(label_probs_NxC, -1)
 
 
@@ -77,7 +77,7 @@ def ece(probs_NxC, label_probs_NxC, *, bins=15) -> float:
 
 
 def summary(probs_NxC, label_probs_NxC) -> dict:
-  """All of the above; `auroc` is None unless there are two classes, both seen.
+  """Returns all of the above; `auroc` is None unless two classes occur.
 
   Raises:
     ValueError: the two are not of one shape [N, C] with N >= 1.
@@ -105,7 +105,7 @@ def summary(probs_NxC, label_probs_NxC) -> dict:
 
 
 def agreement(student_NxC, supervisor_NxC, label_probs_NxC) -> dict:
-  """Share of examples on which student and supervisor predict the same class.
+  """Returns the share of examples with equal predictions of two models.
 
   Over `all` examples, and over those where the supervisor is right or wrong
   (paper section 5.1.3, figure 8); None where there are no such examples.
@@ -141,7 +141,10 @@ def mean_and_se(values_SxN) -> tuple[float, float]:
 
 
 def pgr(weak: float, student: float, ceiling: float) -> float | None:
-  """Performance gap recovered (paper section 3); None where there is no gap."""
+  """Returns the performance gap recovered; None where there is no gap.
+
+  PGR = (student - weak) / (ceiling - weak), paper section 3.
+  """
   if ceiling <= weak:
     return None
   return (student - weak) / (ceiling - weak)
@@ -173,7 +176,7 @@ def pgr_interval(
   """PGR of the seed means, with a bootstrap interval over seeds and examples.
 
   Row s of the three holds where the models of seed s are right on the same N
-  test examples. The ratio says nothing where the gap is noise: it is undefined
+  test examples. The ratio is meaningless where the gap is noise: undefined
   unless ceiling - weak is above 2 of its standard errors. Those are taken from
   the paired differences by `mean_and_se`, so they hold examples and seeds.
 
@@ -206,7 +209,7 @@ def pgr_interval(
   np.divide(gain_R, gap_R, out=ratio_R, where=gap_R > 0)
   tail = (1 - confidence) / 2
   low, high = np.quantile(ratio_R, [tail, 1 - tail], method='inverted_cdf')
-  value = float((student - weak) / (ceiling - weak))
+  value = float(pgr(weak, student, ceiling))
   return PGR(value, float(low), float(high), 'ok', gap, gap_se)
 
 

@@ -7,7 +7,7 @@ from w2s_jax import errors
 
 
 def make_schedule(*, peak, total_steps, warmup, decay):
-  """Linear warm-up (a share of all steps), then the named decay to 0."""
+  """Returns a schedule: linear warm-up, a share of all steps, then decay."""
   warmup_steps = round(warmup * total_steps)
   decay_steps = max(1, total_steps - warmup_steps)
   tails = {
@@ -17,7 +17,7 @@ def make_schedule(*, peak, total_steps, warmup, decay):
   }
   if decay not in tails:
     raise errors.UserError(f'decay={decay!r} must be one of {sorted(tails)}.')
-  # The first step already moves: the ramp starts at peak / warmup_steps.
+  # The ramp starts at peak / warmup_steps, so that the first step moves, too.
   ramp = optax.linear_schedule(
     peak / max(1, warmup_steps), peak, max(1, warmup_steps - 1)
   )
@@ -25,7 +25,7 @@ def make_schedule(*, peak, total_steps, warmup, decay):
 
 
 def make_optimizer(schedule, *, weight_decay, clip_norm):
-  """AdamW; decay acts on matrices only, gradients are clipped globally."""
+  """Returns AdamW; decay acts on matrices only, clipping is by global norm."""
   return optax.chain(
     optax.clip_by_global_norm(clip_norm),
     optax.adamw(

@@ -1,4 +1,4 @@
-"""Where arrays live: one mesh, one table of rules, no sharding in the models.
+"""Places arrays: one mesh, one table of rules, no sharding in the models.
 
 The mesh has three named axes. `data` replicates parameters, `fsdp` splits
 parameters and batch, `tensor` splits heads and the hidden layer of the MLP.
@@ -35,8 +35,8 @@ def make_mesh(*, data=-1, fsdp=1, tensor=1, devices=None):
   """Mesh over all devices; one axis may be -1 and takes what is left.
 
   Raises:
-    ValueError: the axes do not multiply to the number of devices, or fit no
-      sides of a slice of TPUs.
+    errors.UserError: the axes do not multiply to the number of devices, or
+      do not map onto the TPU topology.
   """
   devices = jax.devices() if devices is None else devices
   sizes = dict(data=data, fsdp=fsdp, tensor=tensor)
@@ -61,8 +61,8 @@ def make_mesh(*, data=-1, fsdp=1, tensor=1, devices=None):
     )
   except NotImplementedError as e:
     raise errors.UserError(
-      f'{wanted} can not be laid over the slice: each axis has to be a product '
-      f'of some of its sides ({str(e).partition(". ")[0]}).'
+      f'{wanted} does not map onto the TPU topology: each axis has to be a '
+      f'product of some of its sides ({str(e).partition(". ")[0]}).'
     ) from e
 
 
@@ -72,7 +72,7 @@ def path_string(path):
 
 
 def parameter_sharding(mesh, path, shape):
-  """NamedSharding of the parameter at `path`; replicated unless a rule says.
+  """Returns the NamedSharding of a parameter; replicated without a rule.
 
   Raises:
     ValueError: a split axis does not divide the parameter.
@@ -93,7 +93,7 @@ def parameter_sharding(mesh, path, shape):
 
 
 def tree_sharding(mesh, tree):
-  """Shardings for a whole state (parameters, optimizer moments, step)."""
+  """Returns shardings of a whole state: parameters, moments, step."""
   return jax.tree_util.tree_map_with_path(
     lambda path, x: parameter_sharding(mesh, path_string(path), x.shape), tree
   )
@@ -108,7 +108,7 @@ def batch_sharding(mesh):
 
 
 def check_divides(mesh, *, batch_size, accumulate, num_heads, name):
-  """Raises ValueError where batch or heads do not divide over the mesh.
+  """Raises UserError if batch or heads do not divide over the mesh.
 
   `num_heads` are those of queries, and those of keys and values.
   """
@@ -127,7 +127,7 @@ def check_divides(mesh, *, batch_size, accumulate, num_heads, name):
 
 
 def place_batch(mesh, batch):
-  """Host arrays, equal on every process, to global arrays split by row."""
+  """Places host arrays, equal on every process, split by row."""
   rows = batch_sharding(mesh)
   return jax.tree.map(
     lambda x: jax.make_array_from_callback(x.shape, rows, lambda i: x[i]),
@@ -136,7 +136,7 @@ def place_batch(mesh, batch):
 
 
 def place_parameter(mesh, path, array):
-  """A host tensor straight to its devices; never whole on one of them."""
+  """Places a host tensor on its devices; never whole on one of them."""
   array = np.asarray(array)
   return jax.make_array_from_callback(
     array.shape,

@@ -1,6 +1,6 @@
 """Runs generator functions in their own processes, on one core each, by turns.
 
-A process computes the next value when it is asked to, and reports its time.
+A process computes the next value on request, and reports its time.
 """
 
 import multiprocessing

@@ -8,7 +8,7 @@ through the model in one of two ways:
     public weak-to-strong code with its minibatch of one
   padded: all rows at once, padded to the longest of this random batch
 
-In both what a model is asked comes in padded batches, as in the public code.
+Both predict in padded batches, as the public code does.
 """
 
 import functools

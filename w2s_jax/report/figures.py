@@ -1,4 +1,4 @@
-"""Figures of a report: aggregated results -> matplotlib figures."""
+"""Draws the figures of a report from aggregated results."""
 
 from matplotlib import figure as mpl_figure
 
@@ -58,7 +58,7 @@ def draw(groups):
 
 
 def _draw_tasks(groups, medians):
-  """As `draw`, of what several tasks tell together."""
+  """As `draw`: figures over several tasks."""
   median_caption = (
     'Median PGR over those tasks where it is defined, with its 95 % interval '
     'from resampling tasks (of fewer than six there is none)'
@@ -87,8 +87,8 @@ def _draw_tasks(groups, medians):
       figures_by_task.plot_tasks(groups, widest),
       f'Every task, the widest gap between weak and ceiling on top.{only} Left '
       'test accuracy: a line goes from the weak supervisor to the ceiling. '
-      'Right PGR, where it is defined, with its 95 % interval; what lies '
-      'beyond the frame is an arrow head at its edge.',
+      'Right PGR, where it is defined, with its 95 % interval; values beyond '
+      'the frame are arrow heads at its edge.',
     ),
   }
 
@@ -108,7 +108,7 @@ def _plot_median_pgr_by_size(medians):
 
 
 def _draw_ladders(groups, over):
-  """As `draw`, of what tells how students grow better with their size."""
+  """As `draw`: accuracy and PGR against the size of the student."""
   taught = [group | {'taught': panels.taught_as(group)} for group in groups]
   shown = groups_lib.by(taught, 'task', 'taught')
   supervisors = panels.assign_colours(group['weak_model'] for group in groups)
@@ -130,7 +130,7 @@ def _draw_ladders(groups, over):
 
 
 def _plot(shown, draw, colours):
-  """One figure with a panel, `draw(axes, groups, colours)`, for each item."""
+  """Returns a figure with a panel, draw(axes, groups, colours), an item."""
   columns = min(2, len(shown))  # with more, a page is too small to read them
   rows = -(-len(shown) // columns)
   figure = mpl_figure.Figure((5.6 * columns, 3.9 * rows), layout='constrained')
@@ -148,6 +148,6 @@ def _plot(shown, draw, colours):
 
 
 def _legend_height(legend):
-  """In inches: 0.145 a line, and some space between entries."""
+  """Estimates the height in inches: 0.145 a line, and space between entries."""
   texts = legend.texts if legend else []
   return sum(0.145 * (text.get_text().count('\n') + 1.4) for text in texts)

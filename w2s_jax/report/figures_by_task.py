@@ -18,7 +18,7 @@ def gap(group):
 
 
 def plot_tasks(groups, shown):
-  """A row for each task, its accuracies and PGR; the widest gap is on top.
+  """Plots accuracies and PGR in a row for each task, the widest gap on top.
 
   The `shown` (weak model, strong model) are side by side, the first one is in
   order.
@@ -69,7 +69,7 @@ def _looks(groups):
 
 
 def _legend_above(figure, grid):
-  """What is in the panels of the grid, each name once."""
+  """Adds a legend with each name once."""
   marks = {}
   for axes in grid:
     for mark, name in zip(*axes.get_legend_handles_labels()):
@@ -85,7 +85,7 @@ def _legend_above(figure, grid):
 
 
 def _rows(groups, tasks):
-  """(method, y of its students, students), one above the other in a row."""
+  """Yields (method, y of its students, students) within a row."""
   methods = {}
   for group in groups:
     methods.setdefault(groups_lib.method(group), []).append(group)
@@ -96,7 +96,7 @@ def _rows(groups, tasks):
 
 
 def _draw_task_accuracy(axes, groups, tasks, looks):
-  """From the weak model to the ceiling a line, and students around it."""
+  """Draws a line from the weak model to the ceiling, and the students."""
   look = dict(linestyle='none', markersize=5)
   ceilings = []
   for variants in groups_lib.by(groups, 'generative').values():
@@ -128,7 +128,7 @@ def _draw_task_pgr(axes, groups, tasks, looks):
 
 
 def _draw_pgr(axes, group, y, *, linewidth, color, **look):
-  """Interval and value; what is beyond the frame is an arrow head there."""
+  """Draws interval and value; an arrow head marks those beyond the frame."""
   if group['pgr_low'] is not None:
     ends = np.clip([group['pgr_low'], group['pgr_high']], *_FRAME)
     axes.plot(ends, [y, y], color=color, alpha=0.6, linewidth=linewidth)
@@ -150,7 +150,7 @@ def _pgr_axis(axes):
 
 
 def plot_median_pgr(groups, medians):
-  """A row for each pair and method: PGR over tasks, and below it of each."""
+  """Plots a row for each pair and method: median PGR, then each task's."""
   looks = _looks(sorted(groups, key=lambda group: len(group['via'])))
   figure = mpl_figure.Figure(
     (9, 0.55 * len(medians) + 1.1), layout='constrained'
@@ -199,7 +199,7 @@ def generative_pairs(groups):
 
 
 def plot_generative(pairs):
-  """PGR and beside it the accuracies; a row of axes for each task."""
+  """Plots PGR and the accuracies beside it, a row of axes for each task."""
   heights = [0.62 * len(of_task) + 1.2 for of_task in pairs.values()]
   figure = mpl_figure.Figure((11.2, sum(heights)), layout='constrained')
   figure.get_layout_engine().set(w_pad=0.12, h_pad=0.12)
@@ -230,7 +230,7 @@ def plot_generative(pairs):
 
 
 def _variants(of_task):
-  """(y of students, students, hollow or full), without above with."""
+  """Yields (y of students, students, hollow or full); without comes above."""
   looks = (-0.18, 'none'), (0.18, 'full')
   for students, (step, fill) in zip(zip(*of_task), looks):
     yield np.arange(len(students)) + step, students, fill

@@ -1,6 +1,6 @@
-"""Groups of results: how they are called, sorted out and put together.
+"""Groups of results: their names, order and medians over tasks.
 
-A group is a dict of what one pair of models reached on one task, taught by one
+A group is a dict of the results of one pair of models on one task with one
 method, over all seeds; `report.aggregate` makes them.
 
 Shapes: K bins, 3 = (confidence, accuracy, count).
@@ -21,7 +21,7 @@ def pgr_text(group):
 
 
 def method(group):
-  """How a student was taught: 'xent', or 'xent hard via board-s, board-m'."""
+  """The method of a student: 'xent', or 'xent hard via board-s, board-m'."""
   words = [group['loss']]
   if group['weak_labels'] != 'soft':
     words.append(group['weak_labels'])
@@ -39,7 +39,7 @@ def method(group):
 
 
 def marked(name, group):
-  """The name of a student or ceiling, and whether it first learned to write."""
+  """The name, marked if generative fine-tuning came first."""
   return f'{name} + generative' if group['generative'] else name
 
 
@@ -62,7 +62,7 @@ def by(groups, *fields):
 
 
 def many_tasks(groups):
-  """Whether each pair of models on each task is too much to look at."""
+  """Whether there are too many tasks for a figure of each."""
   return len(by(groups, *results.PANEL)) > 12 and bool(
     _on_several_tasks(groups)
   )

@@ -1,4 +1,4 @@
-"""What is drawn on one pair of axes of a figure.
+"""Draws single panels of the figures.
 
 Shapes: K bins, 3 = (confidence, accuracy, count), G groups.
 """
@@ -25,21 +25,21 @@ def assign_colours(names):
 
 
 def legend(axes):
-  """Beside the panel, where it covers nothing."""
+  """Puts the legend beside the panel, where it covers nothing."""
   axes.legend(
     frameon=False, fontsize=8.5, loc='upper left', bbox_to_anchor=(1, 1)
   )
 
 
 def _on_lines(name):
-  """A narrower name."""
+  """Breaks a name into lines."""
   for start in ('via', '+'):
     name = name.replace(f' {start}', f'\n{start}')
   return name.replace(', ', ',\n')
 
 
 def without_generative(group):
-  """`method`, of students with a colour in common."""
+  """`method` without the generative mark: it shares its colour."""
   return groups_lib.method(group | {'generative': False})
 
 
@@ -51,7 +51,7 @@ def _hatch(group):
 
 
 def _trained(groups, colours):
-  """(name, role, colour, group) of one pair's students, then its ceilings."""
+  """Yields (name, role, colour, group) of a pair's students, then ceilings."""
   for group in groups:
     colour = colours[without_generative(group)]
     yield groups_lib.method(group), 'student', colour, group
@@ -60,7 +60,7 @@ def _trained(groups, colours):
 
 
 def accuracy(axes, groups, colours):
-  other = groups[0] | {'generative': False}  # they never learn to write
+  other = groups[0] | {'generative': False}  # without fine-tuning of any kind
   bars = [
     ('zero-shot', 'zero_shot', ZERO_SHOT, other),
     ('weak supervisor', 'weak', WEAK, other),
@@ -165,7 +165,7 @@ def median_pgr_by_size(axes, groups, colours):
 
 
 def taught_as(group):
-  """`method`, of naive and bootstrapped students alike."""
+  """`method` without the models in between: they share a line style."""
   return groups_lib.method(group | {'via': ()})
 
 
@@ -194,7 +194,7 @@ def pgr_frame(groups):
 
 
 def _draw_lines(axes, lines, interval):
-  """Of {(label, colour, style, fill): groups}; interval: (low, value, high)."""
+  """Draws {(label, colour, style, fill): groups} with intervals."""
   every = itertools.chain.from_iterable(lines.values())
   parameters = list(groups_lib.sizes(every).values())
   reach = parameters[-1] / parameters[0]
@@ -220,7 +220,7 @@ def _draw_lines(axes, lines, interval):
 
 
 def _label_ends(axes):
-  """Names lines where they end, at least a line of text apart."""
+  """Labels lines at their ends, at least a line of text apart."""
   apart = 14 / (0.7 * 72 * axes.figure.get_figheight())
   low, high = axes.get_ylim()
   lines = [x for x in axes.get_lines() if not x.get_label().startswith('_')]
@@ -249,7 +249,7 @@ def _label_ends(axes):
 
 
 def _size_axis(axes, groups):
-  """From the smallest to the largest model, with some room at both ends."""
+  """Scales the size axis from the smallest to the largest model."""
   models = groups_lib.sizes(groups)
   smallest, largest = min(models.values()), max(models.values())
   room = max(largest / smallest, 2) ** 0.08
@@ -283,7 +283,7 @@ def agreement(axes, groups, colours):
 def calibration(axes, groups, colours):
   chance = 1 / groups[0]['n_classes']
   axes.plot([chance, 1], [chance, 1], color='#cccccc', linewidth=1, zorder=0)
-  other = groups[0] | {'generative': False}  # it never learns to write
+  other = groups[0] | {'generative': False}  # without fine-tuning of any kind
   curves = [('weak supervisor', 'weak', WEAK, other)]
   curves += _trained(groups, colours)
   for name, role, colour, group in curves:
