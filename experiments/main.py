@@ -55,8 +55,8 @@ def run():
     record = run_record.keep(workdir, fields)
   try:
     with record:
-      for config in points.with_data(configs, console):
-        study.run(config, workdir, console=console)
+      for config, splits in points.with_data(configs, console):
+        study.run(config, workdir, console=console, splits=splits)
       if primary and POINT.value is None:
         write_report(workdir, console)
   except preemption.Preempted as e:

@@ -1,5 +1,7 @@
 """The studies that a command line stands for: sweeps, suites, or one config."""
 
+import json
+
 from absl import flags
 from ml_collections import config_flags
 
@@ -106,38 +108,39 @@ def _field(config, path):
 
 
 def with_data(configs, console):
-  """Returns the configs of those tasks that have enough data.
+  """Returns [(config, its splits)] of those tasks that have enough data.
 
   Prints why the others are left out and how to get their data. A single task is
-  not checked: it is the study that fails then.
+  not read here, and its splits are None: it is the study that fails then.
 
   Raises:
     errors.UserError: no task has enough data.
   """
   if len({c.task for c in configs}) == 1:
-    return configs
-  reasons = {}
+    return [(config, None) for config in configs]
+
+  from w2s_jax import study
+
+  splits, reasons = {}, {}  # each task is read once for all points of a sweep
   for config in configs:
-    if config.task not in reasons:
-      reasons[config.task] = missing_data(config)
+    key = _data_of(config)
+    if key in splits or config.task in reasons:
+      continue
+    try:
+      splits[key] = study.load_splits(config)
+    except errors.UserError as error:
+      reasons[config.task] = str(error)
   for task, reason in reasons.items():
-    if reason:
-      console.print(
-        f'Left out {task}: {reason}', highlight=False, soft_wrap=True
-      )
-  configs = [c for c in configs if not reasons[c.task]]
+    console.print(f'Left out {task}: {reason}', highlight=False, soft_wrap=True)
+  configs = [c for c in configs if c.task not in reasons]
   if not configs:
     raise errors.UserError('data.source has the data of none of the tasks.')
   console.print(f'{len(configs)} studies to run.')
-  return configs
+  return [(config, splits[_data_of(config)]) for config in configs]
 
 
-def missing_data(config):
-  """Returns why the rows of a config cannot be split, or ''."""
-  from w2s_jax import study
-
-  try:
-    study.load_splits(config)
-  except errors.UserError as e:
-    return str(e)
-  return ''
+def _data_of(config):
+  """Fields that decide the splits of a study."""
+  longest = max(chain.count('>') for chain in config.students)
+  fields = config.task, config.data.to_dict(), config.seeds, longest
+  return json.dumps(fields, sort_keys=True, default=list)

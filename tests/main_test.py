@@ -175,7 +175,7 @@ def test_a_suite_says_what_is_not_there_and_runs_the_rest(tmp_path):
 import rich.console
 console = rich.console.Console(width=100)
 configs = points.expand(sweep=False)
-for c in points.with_data(configs, console):
+for c, _ in points.with_data(configs, console):
   print('runs', c.task)
 """
   lines = run_code(

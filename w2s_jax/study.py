@@ -249,11 +249,14 @@ def frozen_features(study, model, start):
   )
 
 
-def run(config, workdir, *, console, describe=students, devices=None):
+def run(
+  config, workdir, *, console, describe=students, splits=None, devices=None
+):
   """Runs the study of a config and adds its rows to WORKDIR/results.jsonl.
 
   Args:
     describe: (Study) -> results.Result of one seed.
+    splits: of `load_splits`, if they are loaded already.
     devices: of the mesh; all by default.
 
   Raises:
@@ -262,7 +265,7 @@ def run(config, workdir, *, console, describe=students, devices=None):
   """
   check_config.check(config)
   mesh = sharding.make_mesh(**config.mesh, devices=devices)
-  evaluated, slices = load_splits(config)
+  evaluated, slices = splits or load_splits(config)
   models = check_config.build_models(config, mesh)
   described = describe_seeds(config, models, evaluated, slices, describe)
   workdir = checkpoint.absolute(workdir)

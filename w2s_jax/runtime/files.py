@@ -35,7 +35,11 @@ def write_atomically(path, content):
   if isinstance(content, str):
     content = content.encode()
   partial = path.with_name(f'{path.name}.partial')
-  partial.write_bytes(content)
+  try:
+    partial.write_bytes(content)
+  except OSError:  # a full disk needs the room
+    partial.unlink(missing_ok=True)
+    raise
   partial.replace(path)
 
 

@@ -18,6 +18,7 @@ from etils import epath
 from rich import progress
 
 from w2s_jax import errors
+from w2s_jax.runtime import files
 
 _MARKS = {
   'start': ('•', ''),
@@ -142,10 +143,7 @@ class Logger:
     """Saves all lines written so far."""
     if self._lines is None:
       return
-    self._path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = self._path.with_name('metrics.jsonl.tmp')
-    temporary.write_text(''.join(self._lines))
-    temporary.replace(self._path)
+    files.write_atomically(self._path, ''.join(self._lines))
     self._flushed = self._clock()
 
   def close(self):

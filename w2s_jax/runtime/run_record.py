@@ -40,6 +40,7 @@ import jax
 
 import w2s_jax
 from w2s_jax import errors
+from w2s_jax.runtime import files
 from w2s_jax.runtime import preemption
 
 _PACKAGES = ('jax', 'jaxlib', 'flax', 'optax', 'orbax-checkpoint', 'numpy')
@@ -117,15 +118,8 @@ def keep(workdir, record):
 def write(path, record):
   """Writes WORKDIR/runs/NAME.json, then WORKDIR/run.json, each atomically."""
   text = json.dumps(record, indent=2, default=str) + '\n'
-  path.parent.mkdir(parents=True, exist_ok=True)
   for target in (path, path.parent.with_name('run.json')):
-    partial = path.with_name(f'{path.name}.partial')
-    try:
-      partial.write_text(text)
-    except OSError:
-      partial.unlink(missing_ok=True)
-      raise
-    partial.replace(target)
+    files.write_atomically(target, text)
 
 
 def versions():
