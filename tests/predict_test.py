@@ -1,9 +1,13 @@
+import itertools
+
 import jax
 import numpy as np
 import pytest
 
 from w2s_jax import predict
 from w2s_jax import sharding
+from w2s_jax.runtime import files
+from w2s_jax.runtime import preemption
 
 import tiny
 
@@ -64,3 +68,44 @@ def test_more_batches_than_are_in_flight(one_by_one):
     model, params, ROWS, batch_size=1, buckets=BUCKETS, mesh=mesh
   )
   np.testing.assert_allclose(probs_NxC, one_by_one, atol=1e-5)
+
+
+def test_stopped_again_and_again_it_gets_on(tmp_path, monkeypatch):
+  """Outputs before a stop are kept in shards and not computed again."""
+  mesh, model = tiny.one_device(), tiny.network()
+  params = tiny.random_params(model, mesh, head=1.0)
+  rows = tiny.rows(40)
+  settings = dict(batch_size=8, buckets=(8, 16), mesh=mesh)
+  whole = predict.predict(model, params, rows, **settings)
+  shards = tmp_path / 'shards'
+  calls, batches = itertools.count(1), []
+  place_batch = sharding.place_batch
+
+  def counted(mesh, batch):
+    batches.append(batch)
+    return place_batch(mesh, batch)
+
+  monkeypatch.setattr(predict.sharding, 'place_batch', counted)
+  monkeypatch.setattr(  # at each third call
+    predict.preemption, 'stop_requested', lambda: next(calls) % 3 == 0
+  )
+  for stops in (1, 2):
+    with pytest.raises(preemption.Preempted, match=f'{16 * stops} of 40'):
+      predict.predict(model, params, rows, shards=shards, **settings)
+  found = predict.predict(model, params, rows, shards=shards, **settings)
+  assert len(batches) == 5  # each once
+  np.testing.assert_array_equal(found, whole)
+
+
+def test_a_damaged_shard_is_computed_again(tmp_path):
+  mesh, model = tiny.one_device(), tiny.network()
+  params = tiny.random_params(model, mesh, head=1.0)
+  rows = tiny.rows(16)
+  settings = dict(batch_size=8, buckets=(16,), mesh=mesh)
+  whole = predict.predict(model, params, rows, **settings)
+  files.save_arrays(tmp_path / '00000.npz', rows=np.arange(16), outputs=whole)
+  content = bytearray((tmp_path / '00000.npz').read_bytes())
+  content[60] ^= 1
+  (tmp_path / '00000.npz').write_bytes(bytes(content))
+  found = predict.predict(model, params, rows, shards=tmp_path, **settings)
+  np.testing.assert_array_equal(found, whole)

@@ -15,6 +15,7 @@ from w2s_jax import graph
 from w2s_jax import losses
 from w2s_jax import study
 from w2s_jax import weak_labels
+from w2s_jax.report import report
 
 import tiny
 
@@ -337,3 +338,37 @@ def test_unknown_loss_argument_is_named(tmp_path):
   with pytest.raises(ValueError, match="loss_args.logconf: .*'alfa'"):
     study.run(config, tmp_path, console=None)
   assert not list(tmp_path.iterdir())
+
+
+def test_an_update_that_diverges_is_named(tmp_path):
+  """The loss of the only step is finite; predictions after it are not."""
+  with pytest.raises(
+    errors.DivergedError, match='^weak-tiny.*not finite; lower .* learning rate'
+  ) as raised:
+    tiny.run(
+      tmp_path,
+      losses=('xent',),
+      **{
+        'models.weak.train.learning_rate': 1e30,
+        'models.weak.train.epochs': 1,
+        'models.weak.train.batch_size': 32,
+        'models.weak.train.warmup': 0.0,
+      },
+    )
+  assert '\n' not in str(raised.value)
+  assert not list(tmp_path.glob('stages/*/DONE'))
+
+
+def test_names_of_models_cannot_leave_the_workdir(tmp_path):
+  workdir = tmp_path / 'in' / 'study'
+  names = {
+    'models.weak.name': '../../../evil',
+    'models.strong.name': 'EleutherAI/pythia-70m' + 'x' * 240,
+  }
+  tiny.run(workdir, **FIELDS | {'models.strong.num_layers': 1} | names)
+  assert [path.name for path in tmp_path.iterdir()] == ['in']
+  assert len(list(workdir.glob('stages/*/DONE'))) == 5
+  (row,) = rows(workdir)
+  assert row['weak_model'] == '../../../evil'
+  (group,) = report.write(workdir)
+  assert group['strong_model'] == names['models.strong.name']
