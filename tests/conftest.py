@@ -18,3 +18,17 @@ sys.path.insert(0, str(ROOT))
 jax.config.update('jax_platforms', 'cpu')
 jax.config.update('jax_num_cpu_devices', 8)
 jax.config.update('jax_numpy_rank_promotion', 'raise')
+
+
+def pytest_configure(config):
+  config.addinivalue_line(
+    'markers', 'slow: left out unless -m selects it, as in pytest -m slow'
+  )
+
+
+def pytest_collection_modifyitems(config, items):
+  if config.getoption('-m'):
+    return
+  slow = [item for item in items if item.get_closest_marker('slow')]
+  config.hook.pytest_deselected(items=slow)
+  items[:] = [item for item in items if item not in slow]

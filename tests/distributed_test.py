@@ -35,7 +35,9 @@ def processes(workdir, count, **fields):
       process.wait()
 
 
-@pytest.fixture(scope='module', params=MESHES)
+@pytest.fixture(
+  scope='module', params=[2, pytest.param(4, marks=pytest.mark.slow)]
+)
 def shared(request, tmp_path_factory):
   """(number of processes, workdir of the study that they ran)."""
   workdir = tmp_path_factory.mktemp('shared')
@@ -123,6 +125,7 @@ def killed(workdir, count, *, victim):
     assert 'another' in error, error  # process or task was lost
 
 
+@pytest.mark.slow
 def test_stopped_and_killed_it_goes_on_with_fewer_processes(tmp_path):
   alone = tiny.process_workdir()
   fewer = shutil.copytree(alone, tmp_path / 'fewer')

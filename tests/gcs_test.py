@@ -69,6 +69,7 @@ def printed(killed):
   return [stdout for stdout, _ in printed]
 
 
+@pytest.mark.slow
 def test_two_jobs_make_each_stage_once(printed):
   lines = [line for text in printed for line in text.splitlines()]
   ended = [line for line in lines if '✓' in line]
@@ -77,6 +78,7 @@ def test_two_jobs_make_each_stage_once(printed):
   assert len(set(made)) == len(made)
 
 
+@pytest.mark.slow
 def test_the_study_is_that_of_a_disk(printed, bucket, tmp_path):
   for name, (content, _) in bucket.objects.items():
     (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
@@ -93,6 +95,7 @@ def test_the_study_is_that_of_a_disk(printed, bucket, tmp_path):
     tiny.assert_same_results(ours, theirs)
 
 
+@pytest.mark.slow
 def test_a_model_is_loaded_from_there(printed, tmp_path):
   loaded = checkpoint.load_model(str(WORKDIR), 'ceiling')
   splits, _ = tiny.splits()

@@ -129,6 +129,7 @@ def test_all_stages_are_counted(compared):
   assert len(stages) == len(list(compared.glob('stages/*/DONE')))
 
 
+@pytest.mark.slow
 def test_decoders_can_be_fine_tuned_on_games_first(tmp_path):
   c = chess.get_config('debug')
   c.students, c.seeds, c.generative = ('xs>writer',), (0,), (True,)

@@ -113,7 +113,10 @@ def singles(tmp_path_factory):
   return alone(tmp_path_factory.mktemp('alone'), tiny.one_device())
 
 
-@pytest.mark.parametrize('sizes', [(1, 1, 1), (8, 1, 1), (2, 2, 2)])
+@pytest.mark.parametrize(
+  'sizes',
+  [(1, 1, 1), pytest.param((8, 1, 1), marks=pytest.mark.slow), (2, 2, 2)],
+)
 def test_members_are_what_they_are_alone(sizes, singles, tmp_path):
   devices = jax.devices()[: np.prod(sizes)]
   names = ('data', 'fsdp', 'tensor')

@@ -38,20 +38,12 @@ def resumed(pattern, step):
 
 # What is awaited, and a stage that can not be done by then.
 KILLS = {
-  'the first checkpoint of the weak model': (
-    resumed('weak-*', 3),
-    'weak-*',
-  ),
   'weak labels are written': (
     exists('stages/labels-*/weak_labels.npz'),
     'student-*',
   ),
   'the middle of a student': (
     resumed('student-*', 6),
-    'student-*',
-  ),
-  'between params and DONE': (
-    exists('stages/student-*/params'),
     'student-*',
   ),
   'parameters appear, whole or not': (
