@@ -312,7 +312,10 @@ def test_ground_truth_of_the_transfer_half_cannot_reach_the_student(
     ({'models.weak.train.clip_norm': 0.0}, r'clip_norm=0.0 .* above 0'),
     ({'models.weak.train.warmup': 1.5}, r'train.warmup=1.5 .*\[0, 1\]'),
     ({'models.weak.dropout': 1.0}, r'weak.dropout=1.0 .*\[0, 1\)'),
-    ({'models.weak.train.freeze': '['}, r"'\[' is not a regular expression"),
+    (
+      {'models.weak.train.freeze': '['},
+      r"train: freeze='\[' is not a regular expr",
+    ),
     ({'models.strong.train.epochs': 0}, 'models.strong.train.epochs=0'),
     ({'models.weak.train.decay': 'fast'}, "weak.train: decay='fast'"),
     ({'models.strong.train.freeze': 'x'}, "strong.train: freeze='x' matches 0"),

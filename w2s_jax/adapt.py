@@ -37,12 +37,15 @@ def split(params, *, freeze='', lora=None, seed=0):
       everything; a target is not a matrix; the rank is not positive.
   """
   flat = traverse_util.flatten_dict(params, sep='/')
-  for regex in [freeze, *([lora['targets']] if lora else [])]:
+  regexes = {'freeze': freeze}
+  if lora:
+    regexes['adapt.lora.targets'] = lora['targets']
+  for field, regex in regexes.items():
     try:
       re.compile(regex)
     except re.error as error:
       raise errors.UserError(
-        f'{regex!r} is not a regular expression on parameter paths ({error}).'
+        f'{field}={regex!r} is not a regular expression ({error}).'
       ) from None
   if lora is None:
     chosen = [path for path in flat if freeze and re.search(freeze, path)]
