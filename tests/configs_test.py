@@ -7,6 +7,8 @@ import pytest
 from configs import base
 from w2s_jax import assets
 from w2s_jax import check_config
+from w2s_jax import results
+from w2s_jax import study
 from w2s_jax.models import model as model_lib
 from w2s_jax.tasks import nlp
 from w2s_jax.tasks import registry
@@ -145,7 +147,16 @@ def test_sweep_points_fit_the_config(path):
     assert config.to_json() not in seen
     seen[config.to_json()] = config
   assert len(seen) > 1
-  check_config.check_points(seen.values())
+  check_points(seen.values())
+
+
+def check_points(configs):
+  results.check_names(
+    result
+    for config in configs
+    for of_seed in study.outline(config).values()
+    for result in of_seed
+  )
 
 
 def test_points_that_would_replace_each_other_need_names():
@@ -158,29 +169,39 @@ def test_points_that_would_replace_each_other_need_names():
     return configs
 
   changes = {
-    'models.strong.train.learning_rate': lambda n: 0.1**n,
-    'loss_args.logconf.alpha_max': lambda n: n / 4,
-    'data.max_length': lambda n: 64 if n < 2 else 128,
+    'models.strong.train.learning_rate': (
+      lambda n: 0.1**n,
+      'train.learning_rate: 1.0 and 0.1',
+    ),
+    'loss_args.logconf.alpha_max': (
+      lambda n: n / 4,
+      'loss_args.alpha_max: 0.0 and 0.25',
+    ),
+    'data.max_length': (
+      lambda n: 64 if n < 2 else 128,
+      'evaluation.max_length: 64 and 128',
+    ),
   }
-  for field, value in changes.items():
-    numbers = '0 and 2' if field == 'data.max_length' else '0 and 1'
-    with pytest.raises(ValueError, match=f'points {numbers} .* in {field}, '):
-      check_config.check_points(points(**{field: value}))
+  for field, (value, differing) in changes.items():
+    with pytest.raises(
+      ValueError, match=f'logconf would .*{differing}.*variant'
+    ):
+      check_points(points(**{field: value}))
     named = {field: value, 'variant': lambda n: f'number {n}'}
-    check_config.check_points(points(**named))
+    check_points(points(**named))
   # What decides no row, or can be seen in it.
-  check_config.check_points(points(seeds=lambda n: (n,)))
-  check_config.check_points(
-    points(weak_labels=lambda n: ['soft', 'hard'][n % 2])
-  )
-  check_config.check_points(
-    points(**{'models.strong.name': lambda n: f'm{n}', 'population': int})
+  check_points(points(seeds=lambda n: (n,)))
+  check_points(points(weak_labels=lambda n: ['soft', 'hard'][n % 2]))
+  check_points(
+    points(
+      **{'models.strong.name': lambda n: f'm{n}', 'population': lambda n: n + 1}
+    )
   )
   # The first loss does not read the arguments of the second.
   of_others = points(**{'loss_args.logconf.alpha_max': lambda n: n / 4})
   for config in of_others:
     config.losses = ('xent',)
-  check_config.check_points(of_others)
+  check_points(of_others)
 
 
 def test_every_field_of_base_is_read():

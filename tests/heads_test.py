@@ -229,7 +229,7 @@ def test_the_longest_move_fits_and_a_longer_text_is_said():
   position = chess_task.Position(fen, '')
   longest = position.completions.index('Qa1xb2+')
   probs_1xC = np.eye(chess_task.NUM_CLASSES, dtype=np.float32)[[longest]]
-  labels = weak_labels.Labels(np.array(['x']), probs_1xC, {})
+  labels = weak_labels.Labels(np.array(['x']), probs_1xC)
   rows, _ = model.rows(CHARACTERS, [position], labels, max_length=99)
   assert written(rows.extra['completion'][[0]][0]) == ' Qa1xb2+\n'
 

@@ -128,7 +128,7 @@ def test_padding_is_behind_both_texts():
 def test_votes_are_learned_as_they_were_cast():
   model = text_heads.RewardModel(CONFIGS['encoder'])
   probs_Nx2 = np.array([[1, 0], [1 / 3, 2 / 3], [0, 1]], np.float32)
-  labels = weak_labels.Labels(np.array(['a', 'b', 'c']), probs_Nx2, {})
+  labels = weak_labels.Labels(np.array(['a', 'b', 'c']), probs_Nx2)
   rows, _ = rows_of(model, PAIRS, labels=labels)
   batch = batching.assemble(rows, np.arange(3), 16, batch_size=4)
   labels_Bx2, weight_B = model.targets(batch)
