@@ -194,7 +194,10 @@ def test_points_that_would_replace_each_other_need_names():
   check_points(points(weak_labels=lambda n: ['soft', 'hard'][n % 2]))
   check_points(
     points(
-      **{'models.strong.name': lambda n: f'm{n}', 'population': lambda n: n + 1}
+      **{
+        'models.strong.name': lambda n: f'm{n}',
+        'population': lambda n: n + 1,
+      }
     )
   )
   # The first loss does not read the arguments of the second.
