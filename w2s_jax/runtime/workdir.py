@@ -146,7 +146,7 @@ class Job:
     return self.runtime.mesh
 
   def check_lock(self):
-    """Raises lock.LostError if another job has taken over this stage."""
+    """Raises lock.Lost if another job has taken over this stage."""
     if self.held:
       self.held.check()
 
