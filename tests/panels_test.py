@@ -120,7 +120,7 @@ def test_each_ceiling_has_a_bar_and_a_curve():
   styles = {x.get_label(): x.get_linestyle() for x in axes.get_lines()}
   assert styles['strong ceiling (ECE 0.100)'] == '-'
   assert styles['strong ceiling\n+ generative (ECE 0.100)'] == '--'
-  # Where all students learned to write, so did the only ceiling.
+  # With generative fine-tuning of all students, the only ceiling has it, too.
   (axes,) = figures.draw(groups[1:])['accuracy_and_pgr.png'][0].axes
   assert made_up.labels(axes)[2:] == [
     'xent + generative',

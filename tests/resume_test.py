@@ -36,7 +36,7 @@ def resumed(pattern, step):
   return saved
 
 
-# What is awaited, and a stage that can not be done by then.
+# What is awaited, and a stage that is not done by then.
 KILLS = {
   'weak labels are written': (
     exists('stages/labels-*/weak_labels.npz'),

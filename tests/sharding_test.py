@@ -66,7 +66,7 @@ def test_rematerialization_would_be_seen(capfd):
 
   jax.jit(reshard).lower(jnp.ones((64, 64))).compile()
   if 'nvoluntary full' not in capfd.readouterr().err:
-    pytest.skip('this XLA does not warn; the test above can not fail by it')
+    pytest.skip('this XLA does not warn; the test above cannot fail by it')
 
 
 def test_resumes_on_another_mesh(one_device_losses, tmp_path):
