@@ -1,4 +1,4 @@
-"""Bad rows in real files: one line with the file, the line and the value."""
+"""Tests that bad rows of files give one line with file, line and value."""
 
 import json
 import math
@@ -37,7 +37,7 @@ def _load(folder, name, rows, **select):
 
 
 def _error(folder, name, rows, **select) -> str:
-  """The error that a file gives, from the name of the file on."""
+  """Returns the one-line error of a file, from the name of the file on."""
   with pytest.raises(errors.UserError) as error:
     _load(folder, name, rows, **select)
   assert not isinstance(error.value, task_lib.BadRow)
@@ -78,7 +78,7 @@ def test_ratings_are_finite_numbers(
 ):
   row, bad = _rows(name, 1)[0], {**_rows(name, 1)[0], column: value}
   if column == 'preference' and str(value) in ('nan', 'None', ''):
-    # The judge has failed, which is counted and left out.
+    # The judge failed: the row is counted and left out.
     _, _, counts = _load(tmp_path, name, [row, bad])
     assert counts['train']['bad'] == 1
     return
@@ -167,10 +167,10 @@ def test_a_whole_float_is_not_a_label(tmp_path):
   assert 'answer 1.0 is not one of' in _error(tmp_path, 'openbookqa', [row])
 
 
-# Columns that are not texts, or that a task does not read.
-# None means that there is none.
+# Texts that may be None.
 OPTIONAL = {'title', 'input', 'post', 'cluster', 'FEN', 'Moves', 'Themes'}
 OPTIONAL |= {'GameMoves', 'GameUrl'}
+# Columns that are not texts, or that a task does not read.
 OTHER = re.compile(
   'label|polarity|answerKey|rating_|source|policy|note|preference|choice$|'
   'annotator|score|split|strength|clickbait|id$|key|reasoning|domain|role'
@@ -178,7 +178,7 @@ OTHER = re.compile(
 
 
 def _text_paths(value, path=()):
-  """Paths of the texts of a row, at any depth."""
+  """Returns the paths of the texts of a row, at any depth."""
   if isinstance(value, dict):
     parts = value.items()
   elif isinstance(value, list):
@@ -189,7 +189,7 @@ def _text_paths(value, path=()):
 
 
 def _with(value, path, new):
-  """A copy in which the value at a path is another."""
+  """Returns a copy with a new value at a path."""
   if not path:
     return new
   key, *rest = path
@@ -214,7 +214,8 @@ def _text_fields():
 
 
 FIELDS = list(_text_fields())
-# Others of the preference pairs are of models: such a row is left out.
+# Preference pairs with other values than texts in these stop the run; in the
+# rest, such as answers of models, they are bad rows.
 STOPS = {'cluster', 'input', 'post', 'subreddit', 'title', 'role'}
 
 
@@ -233,7 +234,7 @@ def test_texts_are_texts(tmp_path, caplog, name, path):
   if path[-1] not in OPTIONAL or path == ('info', 'title'):
     not_texts.append(None)
   if path == ('cluster',):
-    not_texts = not_texts[3:]  # A number is as good a key of a group.
+    not_texts = not_texts[3:]  # Numbers are valid group keys.
   left_out = name in (*reward.TASKS, 'anthropic_hh') and path[-1] not in STOPS
   for value in not_texts:
     rows = [row, _with(row, path, value)]
@@ -314,7 +315,7 @@ def test_a_missing_key_inside_any_conversion(tmp_path, monkeypatch):
 
   task = task_lib.Task(source='', train=('train',), test=(), convert=convert)
   monkeypatch.setitem(registry.TASKS, 'mine', task)
-  # A column of the same name does not hide what is missing.
+  # There is a column of the same name.
   message = _error(tmp_path, 'mine', [{'inner': {}, 'text': 'a', 'group': 'b'}])
   assert message == (
     "rows.jsonl:1: task 'mine' finds no 'text' in a nested field."
@@ -337,7 +338,7 @@ def test_answers_and_keys_match(tmp_path, row, message):
 
 def test_what_a_row_must_hold(tmp_path):
   for name, row, message in (
-    ('ethics_virtue', {'scenario': HUGE[:99]}, "has no ' [SEP] ' before"),
+    ('ethics_virtue', {'scenario': 'x' * 99}, "has no ' [SEP] ' before"),
     ('dream', {'choice': ['a', 'a'], 'answer': 'a'}, 'no wrong answer to '),
     ('ultrafeedback', {'chosen': []}, 'chosen: expected turns, found none'),
     ('summarize_from_feedback', {'summaries': []}, 'expected two, found []'),

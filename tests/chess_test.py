@@ -1,4 +1,4 @@
-"""Chess puzzles: what is asked, how a model reads it, what is refused."""
+"""Tests of chess puzzles: conversion, encoding, bad rows and metrics."""
 
 import csv
 import gzip
@@ -24,7 +24,7 @@ LICHESS = (
   / 'shared/data/lichess_puzzles/sample_1000.csv'
 )
 
-# 1. e4 f6 2. d4 g5 3. Qh5# and 1. f3 e5 2. g4 Qh4#: g5 and g4 are the slips.
+# 1. e4 f6 2. d4 g5 3. Qh5# and 1. f3 e5 2. g4 Qh4#: g5 and g4 are the mistakes.
 WHITE = {
   'FEN': 'rnbqkbnr/ppppp1pp/5p2/8/3PP3/8/PPP2PPP/RNBQKBNR b KQkq - 0 2',
   'Moves': 'g7g5 d1h5',
@@ -42,7 +42,7 @@ PROMOTIONS = '1n2k3/P1P5/8/8/8/8/8/4K3 w - - 0 1'
 
 
 def boards():
-  """Of random games, and with all that is special; both colours."""
+  """Returns boards of random games and of all special moves; both colours."""
   rng, found = random.Random(0), []
   for _ in range(4):
     board = chess.Board()
@@ -243,7 +243,7 @@ def test_every_compression_gives_the_same_examples(tmp_path):
   (tmp_path / 'a.csv').write_bytes(content)
   (tmp_path / 'a.csv.gz').write_bytes(gzip.compress(content))
   names = ['a.csv', 'a.csv.gz']
-  if importlib.util.find_spec('pyarrow'):  # it is optional
+  if importlib.util.find_spec('pyarrow'):  # optional
     import pyarrow
 
     compressed = pyarrow.compress(content, 'zstd', asbytes=True)

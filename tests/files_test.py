@@ -236,7 +236,7 @@ def test_a_number_of_too_many_digits(tmp_path):
 
 @pytest.mark.parametrize('seed', range(60))
 def test_damaged_parquet(tmp_path, seed):
-  """Whatever a few wrong bytes do, it is rows or one line with the file."""
+  """Damaged bytes give rows or one line that names the file."""
   pyarrow = pytest.importorskip('pyarrow')
   parquet = pytest.importorskip('pyarrow.parquet')
   random = np.random.RandomState(seed)

@@ -1,8 +1,8 @@
-"""Can a task be solved without reading? By lengths, signs and letter cases.
+"""Tests that the format of a text does not give its label away.
 
 The public loader of OpenBookQA names right answers by their letter and wrong
-ones by their text. Whatever is of that kind shows here: a linear classifier
-that sees the format of a text only, no word of it, must stay near chance.
+ones by their text. To find leaks of this kind, a linear classifier sees only
+lengths, punctuation and letter case of a text, and must stay near chance.
 """
 
 import dataclasses
@@ -23,11 +23,11 @@ import tiny_rows
 
 DATA = pathlib.Path(__file__).parents[2] / 'shared' / 'data'
 
-# On real rows: what a standard error of 1 point and small habits of writers may
-# add to 50 %.
+# Limit on real rows: chance, a standard error of 1 point and small habits of
+# writers.
 NEAR_CHANCE = 0.56
-# What people wrote differs in format with what they meant, in these data sets
-# as upstream has them; measured, plus two points.
+# Limits for data sets whose classes differ in format upstream, which are the
+# measured accuracy plus two points.
 ARTEFACTS = {
   'cosmos_qa': (0.59, 'fewer capitals and digits in right answers'),
   'ethics_justice': (0.58, 'reasonable claims are longer'),
@@ -77,7 +77,7 @@ def _format(line: str) -> list[float]:
 
 
 def _features(text: str) -> list[float]:
-  """Of the whole, and of its first three lines, less 'Q: ' and the like."""
+  """Returns features of a text and of its first three lines without 'Q: '."""
   lines = [line.partition(': ')[2] or line for line in text.split('\n')]
   lines += [''] * 3
   first, second = len(lines[0]), len(lines[1])
@@ -86,7 +86,7 @@ def _features(text: str) -> list[float]:
 
 
 def leak(pool: examples_lib.Examples, *, limit=800) -> tuple[float, int]:
-  """Accuracy on rows held out by group, and how many they are."""
+  """Returns the accuracy on rows held out by group, and their number."""
   sizes = {'fit': -1, 'held_out': -1}
   random = np.random.RandomState(0)
   pool = pool.take(random.permutation(len(pool))[: 5 * limit])
@@ -110,7 +110,7 @@ def leak(pool: examples_lib.Examples, *, limit=800) -> tuple[float, int]:
 
 
 def _place(name) -> pathlib.Path:
-  """Of the real rows of a task, if they are at hand."""
+  """Returns where the real rows of a task are, if they are available."""
   inner = {'anthropic_hh': 'hh_rlhf/helpful-base/test.jsonl.gz'}
   return DATA / inner.get(name, name)
 
@@ -123,7 +123,7 @@ def _load(folder, name, rows) -> examples_lib.Examples:
 
 @pytest.mark.parametrize('name', sorted(nlp.TASKS.keys() - {'synthetic'}))
 def test_a_conversion_gives_nothing_away(tmp_path, name):
-  """Where answers are all alike, as made up, no format tells them apart."""
+  """Synthetic answers have the same format in both classes."""
   pool = _load(tmp_path, name, tiny_rows.rows(name, 500))
   accuracy, rows = leak(pool)
   assert rows > 80
@@ -131,7 +131,7 @@ def test_a_conversion_gives_nothing_away(tmp_path, name):
 
 
 def _by_letter(row):
-  """The bug: a right answer is named by its letter, a wrong one by its text."""
+  """Repeats the bug: right answers are letters, wrong ones are texts."""
   wrong = row['choices']['text'][(ord(row['answerKey']) - ord('A') + 1) % 4]
   stem = row['question_stem']
   return [
@@ -141,7 +141,7 @@ def _by_letter(row):
 
 
 def _with_stop(row):
-  """A subtler one: right answers end with a full stop."""
+  """Adds a subtler leak: right answers end with a full stop."""
   return [
     (f'{text.rstrip(".")}.' if label else text.rstrip('.'), group, label)
     for text, group, label in multiple_choice.openbookqa(row)

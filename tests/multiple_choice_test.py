@@ -54,7 +54,7 @@ WINOGRANDE = {
 
 
 def _answers(converted):
-  """{label: answer} of the two examples of a question."""
+  """Returns {label: answer} of the two examples of a question."""
   return {label: text.split('\n')[1] for text, _, label in converted}
 
 
@@ -76,7 +76,7 @@ def test_texts_are_what_a_reader_would_ask():
 
 
 def _choices(name, row):
-  """The candidates of a row, and the right one."""
+  """Returns the candidates of a row, and the right one."""
   if name == 'dream':
     return row['choice'], row['answer']
   if name == 'quartz':

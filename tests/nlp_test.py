@@ -38,7 +38,7 @@ def _real(name) -> pathlib.Path:
   return DATA / name
 
 
-# Examples for training and for testing; without the latter there is one pool.
+# Numbers of examples for training and testing; None for a single pool.
 REAL = {
   'boolq': (3270, None),
   'cosmos_qa': (4770, None),
@@ -150,7 +150,7 @@ def test_no_input_is_for_training_and_in_another_group_for_testing(tmp_path):
   _write(tmp_path, [row('a', 'b'), row('c', 'd')])
   _write(tmp_path, [row('e', 'b'), row('c', 'd')], split='test')
   pool, test, counts = registry.load('comve', source=f'file:{tmp_path}')
-  # All of c and d is one group, which goes if that is chosen for the test.
+  # c and d are one group, which is excluded if the test set has any of it.
   assert sorted(pool.inputs) == ['a', 'c', 'd']
   assert len(test) == 4
   assert counts['train']['in_test'] == 1

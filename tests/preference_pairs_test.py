@@ -1,4 +1,4 @@
-"""The shipped preference pairs, and their maker."""
+"""Tests of the shipped preference pairs and of the program that makes them."""
 
 import csv
 import gzip
@@ -24,7 +24,7 @@ def _read(file) -> list[dict]:
 
 
 def _package(folder) -> pathlib.Path:
-  """A package with 42 snippets of each source, some of them unusable."""
+  """Writes a package of 42 snippets per source, some of them unusable."""
   inner = io.BytesIO()
   with tarfile.open(fileobj=inner, mode='w:gz') as archive:
     for source, name in make_preference_pairs.SOURCES.items():

@@ -21,10 +21,11 @@ def _messages(*texts):
 
 
 def _row(better, worse, *, second):
-  """Both answers in the order of a source; `second` puts the better one last.
+  """Returns a row for each task, with the columns that the task reads.
 
-  Returns:
-    For each task a row in its real form, as far as it is read.
+  Args:
+    better, worse: the two answers.
+    second: whether the source has the better one second.
   """
   one, two = (worse, better) if second else (better, worse)
   strength = 2 if second else -2
@@ -173,7 +174,7 @@ def test_a_dialogue_is_split_at_its_last_answer():
 
 
 def _votes(name, votes):
-  """The share of votes for 'Because.', by a row of votes; None if even."""
+  """Returns the share of votes for 'Because.'; None if they are even."""
   row = _row('Because.', 'No idea.', second=True)[name]
   column = {'helpsteer2': 'three_most_similar_preferences'}.get(
     name, 'individual_preference'
@@ -283,7 +284,7 @@ def test_what_is_not_prepared_says_how_to_get_it(tmp_path, monkeypatch):
 
 
 def test_turns_and_votes_in_columns_are_the_same():
-  """As TFDS has lists of several columns."""
+  """TFDS stores a list of dicts as a dict of lists."""
   rows = _row('Because.', 'No idea.', second=True)
 
   def in_columns(cells):
@@ -345,13 +346,13 @@ def test_what_is_no_distribution_is_refused(tmp_path, monkeypatch, label):
 
 
 def _check_position_is_at_chance(pool):
-  """No classifier that sees the sides only is better than a coin."""
+  """Checks that each side is the better one equally often."""
   second_N = pool.label_probs_NxC[:, 1] > 0.5
   assert abs(second_N.mean() - 0.5) < 3 * 0.5 / np.sqrt(len(pool))
 
 
 def test_position_is_at_chance_where_all_else_gives_the_better_one(tmp_path):
-  """The better answer is first in the source, and in the alphabet."""
+  """In this source the better answer is always first, also by alphabet."""
   rows = [
     _row(f'A {i}', f'B {i}', second=False)['helpsteer2'] for i in range(2000)
   ]

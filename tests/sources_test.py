@@ -38,7 +38,7 @@ def tfds_dir(tmp_path_factory):
   tfds = pytest.importorskip('tensorflow_datasets')
 
   class W2sTinyReviews(tfds.core.GeneratorBasedBuilder):
-    """Not known to anyone else."""
+    """A data set that TFDS does not have."""
 
     VERSION = tfds.core.Version('1.0.0')
 

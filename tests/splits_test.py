@@ -8,7 +8,7 @@ from w2s_jax.tasks import splits
 
 
 def _examples(*, n=600, groups=150, classes=2, seed=0, skew=0.5):
-  """Rows in groups of different sizes, with unequal classes."""
+  """Returns rows in groups of different sizes, with unequal classes."""
   random = np.random.RandomState(seed)
   rest = (1 - skew) / (classes - 1)
   labels = random.choice(classes, n, p=[skew] + [rest] * (classes - 1))
@@ -40,7 +40,7 @@ def test_sizes_balance_and_groups(classes, skew, seed):
   for split in named.values():
     counts = split.label_probs_NxC.sum(axis=0)
     assert counts.max() - counts.min() <= 1
-    assert (np.diff(counts) <= 0).all()  # What is over goes to the first.
+    assert (np.diff(counts) <= 0).all()  # The first classes get the remainder.
     assert len(set(split.ids.tolist())) == len(split)
   weak, transfer = (set(named[n].groups.tolist()) for n in ('weak', 'transfer'))
   assert len(weak) > 10 and abs(len(weak) - len(transfer)) < 25

@@ -61,7 +61,7 @@ def test_class_0_is_what_follows(name, classes):
   for label in range(classes):
     row = {'premise': 'a', 'hypothesis': 'b', 'label': label}
     assert _converted(name, row) == [('Claim: b\na', 'a', int(label == 0))]
-  assert _converted(name, {**row, 'label': -1})[0][2] == -1  # still hidden
+  assert _converted(name, {**row, 'label': -1})[0][2] == -1  # stays hidden
 
 
 def test_neutral_tweets_are_left_out():

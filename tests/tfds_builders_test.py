@@ -1,4 +1,4 @@
-"""Upstream files in, the same examples out of `tfds.data_source`."""
+"""Tests that upstream files give the same examples through TFDS."""
 
 import csv
 import gzip
@@ -24,7 +24,7 @@ pytest.importorskip('tensorflow_datasets')
 
 
 def _rows(name):
-  """A few rows in the columns of the Hugging Face version."""
+  """Returns a few rows in the columns of the Hugging Face version."""
   if name in tiny_rows.ROWS:
     return tiny_rows.rows(name, 6)
   return [
@@ -60,7 +60,7 @@ def _csv(rows, *, header=True):
 
 
 def _upstream(name, file, rows) -> bytes:
-  """The content of a file as upstream has it."""
+  """Returns the content of a file in the format of upstream."""
   if name == 'dream':
     text = _dream(rows)
   elif name == 'quartz':
@@ -73,7 +73,9 @@ def _upstream(name, file, rows) -> bytes:
     stream = io.BytesIO()
     parquet.write_table(pyarrow.Table.from_pylist(rows), stream)
     return stream.getvalue()
-  elif file.endswith('.json') and name != 'shp':  # whose .json is .jsonl
+  elif (
+    file.endswith('.json') and name != 'shp'
+  ):  # its .json files are JSON lines
     text = json.dumps(rows, indent=1)
   else:
     text = ''.join(json.dumps(row) + '\n' for row in rows)
@@ -81,17 +83,12 @@ def _upstream(name, file, rows) -> bytes:
 
 
 def _place(folder, name, rows):
-  """Files of each split in a folder below, the way an archive leaves them."""
+  """Writes the files of each split into a nested folder, as archives do."""
   inner = folder / 'v1' / 'data'
   inner.mkdir(parents=True)
   for pattern in tfds_builder.DATA_SETS[name].files.values():
     file = pattern.replace('*', '00000-of-00001')
     (inner / file).write_bytes(_upstream(name, file, rows))
-
-
-def _task(name):
-  """A task that reads a data set."""
-  return {'hh_rlhf': 'hh_rlhf'}.get(name, name)
 
 
 def _same_examples(one, other):

@@ -1,6 +1,6 @@
-"""Made-up rows of every text classification task, in their real columns.
+"""Synthetic rows of every text classification task, in their real columns.
 
-Texts are random, so nothing but chance tells a right answer from a wrong one.
+Texts are random, so right and wrong answers cannot be told apart.
 """
 
 import numpy as np
@@ -22,7 +22,7 @@ class Source:
     return int(self._random.randint(n))
 
   def choices(self, n=4):
-    """n different texts, and the place of the right one."""
+    """Returns n different texts, and the index of the right one."""
     texts = []
     while len(texts) < n:
       text = self.text()
@@ -99,7 +99,7 @@ def _social_i_qa(i, s):
 
 
 def _answered(question, passage):
-  """One row a candidate, four or so to each question."""
+  """Returns a maker of rows of one candidate each, four per question."""
 
   def row(i, s):
     named = {question: f'q {i // 4}', passage: f'p {i // 8}'}
@@ -121,7 +121,7 @@ def _winogrande(i, s):
 
 
 def _pair(first, second, **more):
-  """Two texts and a label of two classes, or of as many as said."""
+  """Returns a maker of rows of two texts and a label."""
 
   def row(i, s):
     texts = {first: f'{s.text()} {i}', second: s.text()}

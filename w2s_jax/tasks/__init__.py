@@ -1,1 +1,1 @@
-"""From the rows of a data set to examples, and their splits."""
+"""Tasks: reads rows of data sets, converts them to examples, splits them."""

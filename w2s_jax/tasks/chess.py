@@ -192,16 +192,16 @@ def check_select(
   }
   for name, bound in bounds.items():
     if cells.number(bounds, name) < 0:
-      raise errors.UserError(f'{name} = {bound} is negative: 0 is no limit')
+      raise errors.UserError(f'{name} = {bound} is negative: 0 is no limit.')
   if 0 < max_rating < min_rating:
     raise errors.UserError(
       f'data.select.max_rating = {max_rating} is below '
       f'data.select.min_rating = {min_rating}, so no puzzle is selected: raise '
-      'it, or set it to 0 for no limit'
+      'it, or set it to 0 for no limit.'
     )
   if isinstance(themes, str):
     raise errors.UserError(
-      f'data.select.themes = {cells.short(themes)} is a text: give a list'
+      f'data.select.themes = {cells.short(themes)} is a text: give a list.'
     )
 
 
