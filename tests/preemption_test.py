@@ -1,6 +1,5 @@
 """Signals to real processes: the first asks to stop, the second ends."""
 
-import os
 import signal
 import socket
 import subprocess
@@ -53,7 +52,7 @@ def slow(batch):
 mesh = sharding.make_mesh(devices=jax.devices()[:1])
 batch = sharding.place_batch(mesh, {'tokens': jnp.ones((32, 32), int)})
 with jax.set_mesh(mesh), compile_ahead.Programs(
-  jax.jit(slow), mesh, lengths=(32, 16), place=0
+  jax.jit(slow), mesh, lengths=(32,), place=0
 ) as run:
   run(batch)
 """
@@ -130,7 +129,7 @@ def test_second_signal_ends_at_once(number, last):
   assert second(process, last) == (128 + last, LINES[number])
 
 
-def test_signals_of_one_howcount_once():
+def test_signals_of_one_request_count_once():
   twice = """
 import os, signal
 for _ in range(2):
@@ -199,12 +198,16 @@ def test_several_processes_stop_at_the_same_call(how):
   if how == 'early':
     arguments[1].append('early')
   processes = [launch(TOGETHER, *own) for own in arguments]
-  for process in processes:
-    wait_until_ready(process)
-  if how != 'early':
-    time.sleep(0.5)
-    os.kill(processes[1].pid, getattr(signal, how))
-  printed = [process.communicate(timeout=60) for process in processes]
+  try:
+    for process in processes:
+      wait_until_ready(process)
+    if how != 'early':
+      time.sleep(0.5)
+      processes[1].send_signal(getattr(signal, how))
+    printed = [process.communicate(timeout=60) for process in processes]
+  finally:
+    for process in processes:
+      process.kill()
   calls = [int(stdout) for stdout, _ in printed]
   assert calls[0] == calls[1] > 0
   codes = [process.returncode for process in processes]
