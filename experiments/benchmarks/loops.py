@@ -80,7 +80,7 @@ def compared(seconds, whole, outcomes, work):
 
 
 def study(*, config, folder):
-  """Yields None after the imports, then the results of one study after another."""
+  """Yields None after the imports, then the results of studies endlessly."""
   import rich.console
 
   from experiments import command_line
