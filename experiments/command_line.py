@@ -34,7 +34,7 @@ def run(main, required=('config', 'workdir')):
     if TRACEBACK.value:
       main()
       return
-    from experiments import failures  # brings jax
+    from experiments import failures  # imports jax
 
     with failures.one_line(WORKDIR.value):
       main()
@@ -62,10 +62,10 @@ def config_value():
 
 
 def keep_memory():
-  """Memory that a training step frees stays with the process for the next one.
+  """Keeps freed memory in the process for the next training step.
 
-  By itself glibc gives large buffers back, and the kernel zeroes them anew page
-  by page: a seventh of the time of a step on a CPU. Must come before threads.
+  By default glibc returns large buffers and the kernel zeroes them again page
+  by page: a seventh of the time of a step on a CPU. Must precede any thread.
   """
   libc = ctypes.CDLL(None)
   if hasattr(libc, 'mallopt'):  # not on macOS
@@ -78,7 +78,7 @@ def keep_memory():
 
 
 def keep_compiled_programs():
-  """Steps that were compiled once are read from disk by later runs."""
+  """Caches compiled programs on disk for later runs."""
   import jax  # not before the flags are known to be right
 
   from w2s_jax import assets

@@ -28,7 +28,7 @@ from w2s_jax import errors
 
 JOBS = flags.DEFINE_integer('jobs', 2, 'Points that run here at a time.')
 EMIT = flags.DEFINE_enum(
-  'emit', None, list(jobs.KINDS), 'Print such jobs in place of running them.'
+  'emit', None, list(jobs.KINDS), 'Print such jobs instead of running them.'
 )
 IMAGE = flags.DEFINE_string(
   'image',

@@ -5,6 +5,7 @@ import dataclasses
 import json
 import subprocess
 import sys
+import time
 
 import jax
 import jax.numpy as jnp
@@ -143,6 +144,20 @@ def test_time_belongs_to_what_began_last():
     'inner': 1,
     'cut': 2,
   }
+
+
+def test_start_up_ends_at_the_first_training_step(tmp_path):
+  command = [
+    f'--config={tiny.ROOT}/configs/nlp.py:debug',
+    f'--workdir={tmp_path}',
+  ]
+  with ask(start.start_up, command=command, started=time.time()) as process:
+    taken = process.next().value
+  parts = taken['wall seconds of']
+  assert {'Python', 'imports', 'rows', 'models', 'compiling'} <= parts.keys()
+  np.testing.assert_allclose(sum(parts.values()), taken['wall'], rtol=1e-3)
+  assert not (tmp_path / 'errors').exists()
+  assert not list(tmp_path.glob('stages/*/DONE'))
 
 
 @pytest.mark.parametrize(

@@ -24,8 +24,8 @@ _COMPILING = {
 }
 
 
-class _Reached(Exception):
-  """Ends a program at the first training step."""
+class _Reached(BaseException):
+  """Ends a program at the first training step; not an error of it."""
 
 
 def rows(options, console):
