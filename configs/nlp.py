@@ -2,37 +2,38 @@
 
   python experiments/main.py --config=configs/nlp.py --workdir=runs/nlp
 
-Default: Rotten Tomatoes; a bag of MiniLM-L6's token embeddings, fine-tuned on
-1,000 true labels, supervises all six layers, fine-tuned on 1,000 weak labels.
+Default: Rotten Tomatoes. The weak supervisor is the mean of MiniLM-L6's token
+embeddings, fine-tuned on 1,000 rows of ground truth; the student has all six
+layers and is fine-tuned on 1,000 weak labels.
 
 Arguments, after a colon: task=, weak=, strong=, loss=, bootstrap, all, paper,
-debug. Other tasks, and your own rows: --config.data.source
-(w2s_jax/tasks/sources.py). With `bootstrap`, one layer supervises two, three
-and six, naively and through the sizes in between (paper section 4.3.1).
+debug. For other sources or your own rows set --config.data.source
+(w2s_jax/tasks/sources.py). With `bootstrap` one layer supervises two, three and
+six, naively and through the sizes in between (paper section 4.3.1).
 
-`all` is every task with data at hand, `paper` those of the paper's 22: missing
-ones are named, with the way to get them. For a folder of folders, such as
-data/sst2/train.jsonl.gz, add '--config.data.source=file:data/{task}/'. Then
-data.max_length and data.splits are upper bounds of the sizes in TASKS.
+`all` runs every task whose data is available, `paper` those among the 22 of the
+paper; the others are listed with how to get them. For one folder per task, such
+as data/sst2/train.jsonl.gz, add '--config.data.source=file:data/{task}/'.
+data.max_length and data.splits are then upper bounds of the sizes in TASKS.
 
-How the recipe was fixed, before PGR was looked at: by accuracy on 1,000 rows of
-validation data (standard error 1.4 points), seed 0, batch 32, linear decay.
-  minilm-l6 on 1,000 true labels, 2 epochs: learning rate 5e-5 77.1 %, 1e-4
+The recipe was chosen before any PGR was computed, by accuracy on 1,000
+validation rows (standard error 1.4 points), seed 0, batch 32, linear decay.
+  minilm-l6 on 1,000 rows, 2 epochs: learning rate 5e-5 77.1 %, 1e-4
     78.6 %, 2e-4 79.4 %; 3 epochs: 1e-4 78.8 %, 2e-4 78.4 %. Hence 2e-4 and 2.
   minilm-l0 on 800, 2 epochs: 3e-3 68.8 %, 1e-2 69.9 %, 3e-2 70.6 %; 4 epochs:
-    1e-2 70.0 %, 3e-2 70.6 %. All alike from 1e-2 on; hence 1e-2 and 2.
+    1e-2 70.0 %, 3e-2 70.6 %. No difference from 1e-2 on; hence 1e-2 and 2.
   minilm-l1 on 600, 2 epochs: 3e-4 65.5 %, 1e-3 72.3 %; hence 1e-3; on 800
     73.0 %. minilm-l2 and minilm-l3 on 600 at 3e-4: 72.1 and 73.2 %.
-The supervisor is the one that leaves the clearest gap under equal halves, as in
-the paper: minilm-l0, about 9 points below the ceiling. Each number is a run of
-this config with data.splits.validation=1000 and the fields in question;
-`validation_accuracy` stands in the DONE file of a stage.
+The supervisor is the one with the clearest gap under equal halves, as in the
+paper: minilm-l0, about 9 points below the ceiling. Each number is from a run of
+this config with data.splits.validation=1000 and the fields in question, where
+it is `validation_accuracy` in the DONE file of the stage.
 """
 
 from configs import base
 
-# One set of pretrained weights cut to its first layers: a ladder of sizes in
-# one family. Token, position and type tables stay as they are pretrained.
+# The first layers of one set of pretrained weights: a ladder of sizes in one
+# family. Embeddings stay frozen.
 MODELS = {
   'minilm-l0': dict(num_layers=0, learning_rate=1e-2),
   'minilm-l1': dict(num_layers=1, learning_rate=1e-3),
@@ -41,8 +42,8 @@ MODELS = {
   'minilm-l6': dict(num_layers=6, learning_rate=2e-4),
 }
 
-# Tokens kept of a row; rows of the test set and of each half (what upstream
-# has allows them).
+# {task: (max_length, rows of the test set, rows of each half)}; the published
+# data sets are large enough for these.
 PAPER = {
   'boolq': (256, 500, 1000),
   'cosmos_qa': (128, 1000, 1000),
@@ -105,7 +106,7 @@ def get_config(arg=None):
     task='rotten_tomatoes',
     weak='minilm-l0',
     strong='minilm-l6',
-    loss='',  # '' is every loss of base.py
+    loss='',  # '' is all losses of base.py
   )
   c = base.get_config()
   if args.all or args.paper:
@@ -133,12 +134,13 @@ def get_config(arg=None):
 
 
 def model(name, *, field):
+  """Returns the fields of a model of MODELS; `field` is for the message."""
   fields = base.choose(MODELS, name, field=field)
   return base.model(weights='asset:minilm-l6', freeze='_embed/', **fields)
 
 
 def bootstrap(c):
-  """Naive pairs and chains from minilm-l1 upwards."""
+  """Replaces the pair of `c` by naive pairs and chains from minilm-l1 on."""
   c.models = {
     key: model(f'minilm-{key}', field='models')
     for key in ('l1', 'l2', 'l3', 'l6')
@@ -147,7 +149,7 @@ def bootstrap(c):
 
 
 def tasks(c):
-  """A point for each task of a suite; the sizes of `c` are upper bounds."""
+  """Yields a point for each task of a suite; sizes of `c` are upper bounds."""
   if c.task not in SUITES:
     yield {}
   for name in SUITES.get(c.task, ()):
@@ -163,7 +165,7 @@ def tasks(c):
 
 
 def debug(c):
-  """Random tiny models on generated sentences: seconds, no download."""
+  """Makes `c` run in seconds: tiny models, synthetic rows, no download."""
   if c.task not in SUITES:
     c.task = 'synthetic'
   c.data.max_length = 48
@@ -173,7 +175,7 @@ def debug(c):
 
 
 def sweep():
-  """Every pair of the ladder, the supervisor smaller than the student."""
+  """Yields every pair of the ladder with a supervisor below the student."""
   names = list(MODELS)
   for i, weak in enumerate(names):
     for strong in names[i + 1 :]:

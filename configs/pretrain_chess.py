@@ -1,27 +1,30 @@
-"""Pretraining of the ladder of board models, on next moves of games.
+"""Pretraining of the ladder of board models: next-move prediction on games.
 
   python experiments/pretrain.py \
       --config=configs/pretrain_chess.py:model=board-s \
       --config.data.games="('file:games.jsonl.gz',)" --workdir=runs/pretrain
 
-Sources are rows with `moves` in UCI: jsonl, csv, or PGN. Of people's games the
-next move is what was played, if the player is strong enough; games that carry
-an engine's `choices`, as those of data_making/make_chess_puzzles.py do, teach
-these. In most positions several moves are about as good, and which of them was
-chosen teaches little: where the games tell these `gaps`, few such are taken.
+Sources are jsonl or csv rows with `moves` in UCI, or PGN. The target of a
+position is the move played, if the player is strong enough; in games with
+`choices` of an engine, as those of data_making/make_chess_puzzles.py, it is the
+engine's choice. In most positions several moves are about equally good, and
+which of them was chosen carries little signal: if games have `gaps`, the lead
+of the engine's first choice over its second, few positions with a small one are
+used.
 """
 
 from ml_collections import config_dict
 
 from configs import base
 
-# Positions in proportion to size, as compute-optimal training asks for. Larger
-# models want smaller learning rates.
+# Positions grow in proportion to parameters, as in compute-optimal training;
+# larger models need smaller learning rates.
 MODELS = {
   'board-xs': dict(positions=45_000, learning_rate=4e-3),
   'board-s': dict(positions=150_000, learning_rate=3e-3),
   'board-m': dict(positions=450_000, learning_rate=2e-3),
-  'board-l': dict(positions=2_000_000, learning_rate=1e-3),  # or all there are
+  # All positions, if the games have fewer.
+  'board-l': dict(positions=2_000_000, learning_rate=1e-3),
 }
 
 
@@ -31,14 +34,14 @@ def get_config(arg=None):
   c = config_dict.ConfigDict()
   c.data = config_dict.ConfigDict(
     {
-      'games': ('',),  # sources, as file:a.pgn.gz
-      'positions': (fields['positions'],),  # of each source, drawn by seed
-      'min_elo': 1800,  # of the player to move, as in the paper
-      'min_gap': 20,  # first choice over second, as win chance in percent
-      'quiet': 0.1,  # share taken of the positions with a smaller one
-      'validation': 4000,  # positions, of games that are not trained on
-      'exclude': '',  # source of puzzles: their positions are left out
-      'puzzles': '',  # source of puzzles to measure the model on
+      'games': ('',),  # sources, such as file:a.pgn.gz
+      'positions': (fields['positions'],),  # number per source, drawn by seed
+      'min_elo': 1800,  # of the player to move, as in the paper (appendix A.2)
+      'min_gap': 20,  # first over second choice, in points of win probability
+      'quiet': 0.1,  # share used of the positions with a smaller gap
+      'validation': 4000,  # positions, of games held out from training
+      'exclude': '',  # source of puzzles whose positions are not trained on
+      'puzzles': '',  # source of puzzles to evaluate the model on
       'num_puzzles': 5000,
       'seed': 0,
     }

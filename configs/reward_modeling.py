@@ -3,28 +3,29 @@
   python experiments/main.py --config=configs/reward_modeling.py \
       --workdir=runs/reward
 
-Default: which of two snippets of text did people rate as more positive. These
-pairs are shipped with the code; they are preference for positivity, not for
-helpfulness. A bag of MiniLM-L6's token embeddings supervises all six layers.
+Default: which of two short texts was rated as more positive. These pairs are
+shipped in w2s_jax/data; they are preferences for positivity, not helpfulness.
+The mean of MiniLM-L6's token embeddings supervises all six layers.
 
 Arguments, after a colon: task=, weak=, strong=, loss=, bootstrap, generative,
-debug. For your own pairs set --config.data.source (w2s_jax/tasks/sources.py):
+debug. For other pairs set --config.data.source (w2s_jax/tasks/sources.py):
 
   --config=configs/reward_modeling.py:task=hh_rlhf \
       --config.data.source=hf:Anthropic/hh-rlhf:helpful-base/
 
-With `generative` students and ceilings are compared with and without generative
-fine-tuning on the texts of the transfer set (paper section 5.2.2); they have to
-be decoders, so set --config.models.strong.weights too.
+With `generative` students and ceilings are trained with and without generative
+fine-tuning on the texts of the transfer set (paper section 5.2.2). That needs a
+decoder, so set --config.models.strong.weights too.
 
-Halves are equal, as in the paper; the recipe of each model is that of
-configs/nlp.py, but nothing is frozen, and no field was searched.
+Halves are equal, as in the paper. Recipes are those of configs/nlp.py, except
+that nothing is frozen; no field was searched.
 """
 
 from configs import base
 from configs import nlp
 
-# Tokens kept of each text; those of a long dialogue are its last.
+# {task: max_length}, for each text of a pair. Long texts are truncated at the
+# start, since the reply that is compared is at the end.
 TASKS = {
   'vader_pairs': 48,
   'hh_rlhf': 256,
@@ -47,7 +48,7 @@ def get_config(arg=None):
     task='vader_pairs',
     weak='minilm-l0',
     strong='minilm-l6',
-    loss='xent',  # or 'all' of base.py
+    loss='xent',  # or 'all' losses of base.py
   )
   c = base.get_config()
   c.task = args.task
@@ -69,21 +70,21 @@ def get_config(arg=None):
 
 
 def model(name, *, field):
-  """As in configs/nlp.py, but the token embeddings train, too."""
+  """Returns the model of configs/nlp.py with trainable embeddings."""
   fields = nlp.model(name, field=field)
   fields.train.freeze = ''
   return fields
 
 
 def debug(c):
-  """Random tiny decoders: seconds, no download."""
+  """Makes `c` run in seconds: tiny decoders, few pairs, no download."""
   c.data.splits.update(weak=128, transfer=128, validation=64, test=256)
   base.tiny_pair(c, 'tiny-decoder')
   c.generative_train.update(learning_rate=3e-3, batch_size=32)
 
 
 def sweep():
-  """With the confidence loss too, by supervisors of three sizes."""
+  """Yields supervisors of three sizes, each with both losses."""
   for weak in ('minilm-l0', 'minilm-l1', 'minilm-l2'):
     yield {
       'models': {'weak': model(weak, field='weak')},

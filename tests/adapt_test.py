@@ -1,4 +1,4 @@
-"""Ways to adapt: what trains, what is kept, and studies with each of them."""
+"""Adaptation: trainable parameters, stored parameters, a study per method."""
 
 import json
 import pathlib
@@ -36,7 +36,7 @@ def test_split_and_merge_are_inverse():
 
 
 @pytest.mark.parametrize('freeze', ['no_such_layer', '.*'])
-def test_a_freeze_that_splits_nothing_is_an_error(freeze):
+def test_freeze_must_match_some_but_not_all_parameters(freeze):
   with pytest.raises(ValueError, match='freeze'):
     adapt.split(PARAMS, freeze=freeze)
 
@@ -49,12 +49,12 @@ def test_a_freeze_that_splits_nothing_is_an_error(freeze):
     ({'targets': 'mlp/kernel', 'rank': 0}, 'rank=0'),
   ],
 )
-def test_wrong_lora_fields_are_named(wrong, message):
+def test_lora_errors_name_the_field(wrong, message):
   with pytest.raises(ValueError, match=message):
     adapt.split(PARAMS, lora=LORA | wrong)
 
 
-def test_lora_begins_as_the_pretrained_model():
+def test_lora_starts_at_the_pretrained_model():
   lora = LORA | {'targets': 'mlp/kernel'}
   trainable, frozen = adapt.split(PARAMS, lora=lora)
   assert frozen == {'transformer': PARAMS['transformer']}
@@ -69,7 +69,7 @@ def test_lora_begins_as_the_pretrained_model():
   assert a_DxR.shape == (3, 2) and not np.array_equal(a_DxR, other_DxR)
 
 
-def test_lora_changes_its_targets_by_its_rank_and_scale():
+def test_lora_update_has_its_rank_and_scale():
   lora = LORA | {'targets': 'mlp/kernel', 'rank': 1}
   trainable, frozen = adapt.split(PARAMS, lora=lora)
   mlp = trainable['transformer']['layer_0']['mlp']
@@ -82,7 +82,7 @@ def test_lora_changes_its_targets_by_its_rank_and_scale():
   np.testing.assert_array_equal(merged['bias'], 1.0)
 
 
-def test_lora_trains_nothing_else(tmp_path):
+def test_lora_trains_only_its_targets_and_the_head(tmp_path):
   mesh = tiny.one_device()
   before = tiny.random_params(tiny.network(), mesh)
   before = jax.tree.map(np.asarray, before)
@@ -95,7 +95,7 @@ def test_lora_trains_nothing_else(tmp_path):
   assert not any(np.any(x) for x in jax.tree.leaves(changes))
 
 
-# Each of the following is a study of one seed with these models.
+# The studies below have one seed and these models.
 DECODER = {
   'seeds': (1,),
   'models.weak.adapt.method': 'lora',
@@ -112,7 +112,7 @@ VERBALIZE = {'models.strong.head': 'verbalize'}
 
 @pytest.fixture(scope='module')
 def workdir(tmp_path_factory):
-  """Of studies of each method, one after the other."""
+  """A workdir with studies of several methods, run one after the other."""
   folder = tmp_path_factory.mktemp('methods')
   for method in ('probe', 'lp_ft'):
     fields = {'models.strong.adapt.method': method}
@@ -135,7 +135,7 @@ def stored(folder):
   return tiny.arrays(folder / 'predictions' / 'test.npz')['probs']
 
 
-def test_results_tell_methods_apart(workdir):
+def test_result_rows_name_the_method(workdir):
   lines = (workdir / 'results.jsonl').read_text().splitlines()
   models = [json.loads(line)['strong_model'] for line in lines]
   names = [
@@ -156,8 +156,8 @@ def test_features_are_computed_once(workdir):
   assert len(set(features['ids'].tolist())) == 32 + 64 + 32 + 64
 
 
-def test_adapters_are_small_and_load_whole(workdir):
-  """A probe, and LoRA, as texts come in."""
+def test_only_trained_parameters_are_stored_and_models_load_whole(workdir):
+  """Probe and LoRA stages predict from texts, as full models do."""
   evaluated, _ = tiny.splits()
   for role in (
     'ceiling-tiny-decoder-l1-probe',
@@ -177,7 +177,7 @@ def test_adapters_are_small_and_load_whole(workdir):
     np.testing.assert_allclose(probs_NxC, stored(folder), atol=1e-5)
 
 
-def test_fine_tuning_goes_on_from_the_probe(workdir):
+def test_lp_ft_starts_at_the_probe(workdir):
   fine_tuned = stage(workdir, 'ceiling-tiny-decoder-l1-lp_ft')
   probe = stage(workdir, 'ceiling-tiny-decoder-l1-probe')
   config = json.loads((fine_tuned / 'config.json').read_text())
@@ -190,7 +190,7 @@ def test_fine_tuning_goes_on_from_the_probe(workdir):
   assert 0.5 < cosine < 1
 
 
-def test_a_prompt_shows_weak_labels_to_the_student_alone(workdir):
+def test_only_the_prompt_of_the_student_has_weak_labels(workdir):
   _, slices = tiny.splits(seeds=(1,))
   transfer = slices[1][1]
   truth = dict(zip(transfer.inputs, transfer.label_probs_NxC.argmax(1)))
@@ -219,7 +219,7 @@ def test_a_prompt_shows_weak_labels_to_the_student_alone(workdir):
 
 
 @pytest.mark.parametrize('method', ['probe', 'lp_ft'])
-def test_all_stages_are_counted(workdir, method, tmp_path):
+def test_outline_has_the_stages_of_probing(workdir, method, tmp_path):
   fields = DECODER | {'models.strong.adapt.method': method}
   c = tiny.config(**fields)
   described = [x for each in tiny.study.outline(c).values() for x in each]
@@ -228,7 +228,7 @@ def test_all_stages_are_counted(workdir, method, tmp_path):
   assert len(stages) == {'probe': 6, 'lp_ft': 8}[method]
 
 
-def test_a_verbalizer_can_be_fine_tuned(tmp_path):
+def test_verbalizer_can_be_fine_tuned(tmp_path):
   tiny.run(tmp_path, **DECODER | VERBALIZE)
   folder = stage(tmp_path, 'ceiling-tiny-decoder-l1-')
   loaded = checkpoint.load_model(tmp_path, folder.name)
@@ -283,7 +283,7 @@ def test_a_verbalizer_can_be_fine_tuned(tmp_path):
     ({'models.strong.param_dtype': 'int8'}, "param_dtype='int8'"),
   ],
 )
-def test_mistakes_are_named_before_training(fields, message, tmp_path):
+def test_config_errors_are_raised_before_training(fields, message, tmp_path):
   with pytest.raises(ValueError, match=message):
     tiny.run(tmp_path, **DECODER | fields)
   assert not list(tmp_path.iterdir())

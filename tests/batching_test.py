@@ -1,4 +1,4 @@
-"""Every row once an epoch, few shapes, little padding, exact resume."""
+"""Batches: each row once an epoch, few shapes, little padding, exact resume."""
 
 import itertools
 
@@ -22,7 +22,7 @@ def make_plan(rows, *, buckets=(16, 24, 40, 80), epochs=2, seed=0):
   )
 
 
-def test_every_epoch_holds_every_row_once_in_a_new_order():
+def test_every_epoch_has_each_row_once_in_a_new_order():
   plan = make_plan(make_rows())
   steps = plan.steps_per_epoch
   assert (steps, len(plan)) == (13, 26)
@@ -36,7 +36,7 @@ def test_every_epoch_holds_every_row_once_in_a_new_order():
   assert any(list(plan[i][0]) != list(other[i][0]) for i in range(steps))
 
 
-def test_batches_are_as_short_as_can_be_and_one_of_the_shortest_is_padded():
+def test_batches_have_minimal_lengths_and_the_partial_one_is_shortest():
   rows = make_rows()
   buckets_N = np.sort(batching.bucket_of(rows.lengths_N, (16, 24, 40, 80)))
   plan = make_plan(rows)
@@ -44,12 +44,12 @@ def test_batches_are_as_short_as_can_be_and_one_of_the_shortest_is_padded():
   assert len(short) == 1 and plan[short[0]][1] == 16
   for i in range(13):
     assert rows.lengths_N[plan[i][0]].max() <= plan[i][1]
-  # By rank: the length of every eighth row from the last one on.
+  # The minimum: the bucket of every eighth row, from the longest row on.
   needed = np.array([16, 24, 40, 80])[buckets_N[::-8]]
   assert sorted(plan[i][1] for i in range(13)) == sorted(needed)
 
 
-def test_rows_of_a_bucket_meet_others_in_each_epoch():
+def test_rows_of_a_bucket_are_batched_differently_for_each_seed():
   plan = make_plan(make_rows(), buckets=(80,), epochs=1)
   full = [set(plan[i][0]) for i in range(13) if len(plan[i][0]) == 8]
   again = make_plan(make_rows(), buckets=(80,), seed=1, epochs=1)
@@ -57,7 +57,7 @@ def test_rows_of_a_bucket_meet_others_in_each_epoch():
   assert not any(set(again[i][0]) in full for i in range(13))
 
 
-def test_texts_of_a_pair_stand_behind_each_other():
+def test_texts_of_a_pair_are_concatenated():
   pairs = [(np.array([1, 2, 3]), np.array([4])), (np.array([5]), np.array([6]))]
   rows = batching.Rows(pairs)
   assert rows.texts == 2 and rows.lengths_N.tolist() == [4, 2]
@@ -66,7 +66,7 @@ def test_texts_of_a_pair_stand_behind_each_other():
   assert batch['length'].tolist() == [[1, 1], [3, 1], [0, 0]]
 
 
-def test_batches_are_the_rows_and_padding_weighs_nothing():
+def test_batches_hold_the_rows_and_padding_has_zero_weight():
   rows = make_rows()
   iterator = batching.train_iterator(rows, make_plan(rows))
   shapes, padded = set(), 0
@@ -89,7 +89,7 @@ def test_batches_are_the_rows_and_padding_weighs_nothing():
   assert padded == 1 and len(shapes) <= 4
 
 
-def test_the_iterator_resumes_at_the_next_batch():
+def test_iterator_resumes_at_the_next_batch():
   rows = make_rows()
   whole = [
     b['id'].tolist() for b in batching.train_iterator(rows, make_plan(rows))
@@ -104,7 +104,7 @@ def test_the_iterator_resumes_at_the_next_batch():
 
 
 @pytest.mark.parametrize('count', [1, 2, 3])
-def test_buckets_are_the_best_of_all(count):
+def test_choose_buckets_matches_brute_force(count):
   lengths = make_rows(seed=3).lengths_N
   top = -(-lengths.max() // 4) * 4
 
@@ -119,7 +119,7 @@ def test_buckets_are_the_best_of_all(count):
   assert slots(got) == best and len(got) <= count and got[-1] == top
 
 
-def test_inference_batches_hold_every_row_once():
+def test_inference_batches_have_each_row_once_by_descending_length():
   lengths_N = make_rows().lengths_N
   plan = batching.sorted_plan(lengths_N, batch_size=8, buckets=(16, 40, 80))
   assert sorted(np.concatenate([index for index, _ in plan])) == [*range(103)]
@@ -131,7 +131,7 @@ def test_inference_batches_hold_every_row_once():
   assert lengths == sorted(lengths, reverse=True)
 
 
-def test_padding_ratio_counts_padding_rows_too():
+def test_padding_ratio_includes_padding_rows():
   rows = make_rows()
   plan = make_plan(rows, epochs=1)
   slots = sum(8 * length for _, length in plan)

@@ -1,7 +1,7 @@
-"""A bucket in memory: what clients of Google Cloud Storage ask of its JSON API.
+"""An in-memory bucket: the parts of the Google Cloud Storage JSON API in use.
 
-There are no folders, only names that begin alike. An object appears whole or
-not at all, on condition of the generation of what was there before.
+As in the real one, there are no folders, only names with common prefixes, and
+writes are atomic and can be conditional on the generation of the old object.
 """
 
 import base64
@@ -15,12 +15,12 @@ import threading
 from urllib import parse
 
 NAME = 'bucket'
-_PAGE = 10  # names; so few that clients must turn pages
+_PAGE = 10  # names; few enough that clients have to page
 _OBJECT = re.compile(rf'/(?:\w+/)?storage/v1/b/{NAME}/o(?:/([^/]+))?(/.*)?')
 
 
 class Bucket(server.ThreadingHTTPServer):
-  """Call serve_forever; `objects` is {name: (content, generation)}."""
+  """Server; call serve_forever. `objects` is {name: (content, generation)}."""
 
   daemon_threads = True
 
@@ -31,17 +31,17 @@ class Bucket(server.ThreadingHTTPServer):
     self.url = f'http://127.0.0.1:{self.server_port}'
 
   def handle_error(self, request, client_address):
-    if not isinstance(sys.exception(), ConnectionError):  # who asked left
+    if not isinstance(sys.exception(), ConnectionError):  # client left
       super().handle_error(request, client_address)
 
   def environment(self):
-    """Of processes for which gs://bucket is this one."""
+    """Returns environment variables that make gs://bucket this bucket."""
     return {
       'TENSORSTORE_GCS_HTTP_URL': self.url,
       'GOOGLE_AUTH_TOKEN_FOR_TESTING': 'any',
       'STORAGE_EMULATOR_HOST': self.url,
       'GOOGLE_CLOUD_PROJECT': 'any',
-      'GCSFS_EXPERIMENTAL_ZB_HNS_SUPPORT': 'false',  # would ask Google by gRPC
+      'GCSFS_EXPERIMENTAL_ZB_HNS_SUPPORT': 'false',  # else gRPC to Google
     }
 
 
@@ -115,7 +115,7 @@ class _Request(server.BaseHTTPRequestHandler):
   def list(self):
     prefix, end = self.query.get('prefix', ''), self.query.get('delimiter', '')
     start = self.query.get('pageToken') or self.query.get('startOffset', '')
-    found = set()  # names, and beginnings of those that go on after `end`
+    found = set()  # names, and prefixes up to the delimiter
     for name in self.server.objects:
       if name.startswith(prefix):
         cut = name.find(end, len(prefix)) + 1 if end else 0
@@ -131,7 +131,7 @@ class _Request(server.BaseHTTPRequestHandler):
     self.answer(200, listing | ({'nextPageToken': rest[0]} if rest else {}))
 
   def upload(self):
-    """Content in one request, or its name and then pieces of it."""
+    """Handles simple uploads, and resumable ones: a name, then chunks."""
     if self.query['uploadType'] == 'media':
       self.write(self.query['name'], self.body)
     elif 'upload_id' not in self.query:

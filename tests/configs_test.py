@@ -1,3 +1,5 @@
+"""Config files: their fields, arguments, chains, sweeps and suites."""
+
 import re
 import runpy
 
@@ -19,7 +21,7 @@ import tiny
 FILES = sorted(
   path
   for path in (tiny.ROOT / 'configs').glob('*.py')
-  # Pretraining is no study.
+  # Pretraining is not a study.
   if path.stem not in ('__init__', 'base', 'pretrain_chess')
 )
 EACH_FILE = pytest.mark.parametrize('path', FILES, ids=lambda path: path.stem)
@@ -32,7 +34,7 @@ def load(name, arg=None):
 
 
 def names(config):
-  """All names in a config, of fields and of groups of them."""
+  """Yields the names of all fields and groups of fields of a config."""
   for name, value in config.items():
     yield name
     if isinstance(value, config_dict.ConfigDict):
@@ -56,7 +58,7 @@ def assert_has_the_fields_of_base(config):
 
 @EACH_FILE
 @pytest.mark.parametrize('arg', [None, '', 'debug'])
-def test_loads_and_has_the_fields_of_base(path, arg):
+def test_config_has_the_fields_of_base(path, arg):
   config = load(path.stem, arg)
   assert (
     config.task and len({*map(model_lib.name_of, config.models.values())}) > 1
@@ -101,20 +103,20 @@ def test_students_are_chains_of_existing_models(
   check_config.check_numbers(config)
   check_config.check_losses(config.losses, config.loss_args, config.task)
   assert max(map(len, chains)) == longest
-  if arg == 'bootstrap':  # and the pairs that each chain is held against
+  if arg == 'bootstrap':  # with the naive pair that each chain is compared to
     assert all((c[0], c[-1]) in chains for c in chains)
     assert len({c[0] for c in chains}) == 1
 
 
 @EACH_FILE
-def test_assets_that_a_config_names_are_there(path):
+def test_assets_of_each_config_exist(path):
   known = SHIPPED | assets.ASSETS.keys()
   for model in load(path.stem).models.values():
     kind, _, name = model.weights.partition(':')
     assert kind == 'asset' and name in known
 
 
-def test_shipped_puzzles_are_enough_for_the_longest_chain():
+def test_shipped_puzzles_suffice_for_the_longest_chain():
   config = load('chess')
   steps = max(len(students.split('>')) for students in config.students) - 1
   sizes = config.data.splits
@@ -135,7 +137,7 @@ def test_pretraining_has_a_recipe_for_each_board_model():
 
 
 @EACH_FILE
-def test_sweep_points_fit_the_config(path):
+def test_sweep_points_are_valid_and_distinct(path):
   file = runpy.run_path(str(path))
   if 'sweep' not in file:
     pytest.skip('no sweep() in this file')
@@ -159,7 +161,7 @@ def check_points(configs):
   )
 
 
-def test_points_that_would_replace_each_other_need_names():
+def test_points_with_the_same_result_names_need_a_variant():
   def points(**fields):
     configs = [load('nlp') for _ in range(3)]
     for number, config in enumerate(configs):
@@ -189,7 +191,7 @@ def test_points_that_would_replace_each_other_need_names():
       check_points(points(**{field: value}))
     named = {field: value, 'variant': lambda n: f'number {n}'}
     check_points(points(**named))
-  # What decides no row, or can be seen in it.
+  # Fields that do not change a row, or that its name shows.
   check_points(points(seeds=lambda n: (n,)))
   check_points(points(weak_labels=lambda n: ['soft', 'hard'][n % 2]))
   check_points(
@@ -200,7 +202,7 @@ def test_points_that_would_replace_each_other_need_names():
       }
     )
   )
-  # The first loss does not read the arguments of the second.
+  # xent does not read the arguments of logconf.
   of_others = points(**{'loss_args.logconf.alpha_max': lambda n: n / 4})
   for config in of_others:
     config.losses = ('xent',)
@@ -254,13 +256,13 @@ def test_parse_arg_is_strict(arg, says):
 
 
 @pytest.mark.parametrize('field', ['weak', 'strong'])
-def test_unknown_model_names_the_nearest(field):
+def test_unknown_model_error_names_the_nearest(field):
   with pytest.raises(ValueError, match=f"{field}='minilm6'.*'minilm-l6'"):
     load('nlp', f'{field}=minilm6')
 
 
 @pytest.mark.parametrize('suite', ['all', 'paper'])
-def test_suites_are_points_that_fit_the_config(suite):
+def test_suite_points_match_the_configs_of_their_tasks(suite):
   file = runpy.run_path(str(tiny.ROOT / 'configs' / 'nlp.py'))
   known = nlp.PAPER if suite == 'paper' else nlp.TASKS
   config = file['get_config'](suite).lock()

@@ -1,4 +1,4 @@
-"""Tests of the choice of heads and of both heads on chess positions."""
+"""The choice of heads, and both heads on chess positions."""
 
 import functools
 
@@ -57,7 +57,7 @@ def batch_of(model, tokenizer, examples, labels, *, length, max_length=64):
   return batching.assemble(rows, index, length, batch_size=len(rows) + 1)
 
 
-def test_choose():
+def test_choose_by_kind_of_inputs_and_model():
   assert isinstance(
     heads.choose('position', DECODER, 219), chess_heads.Generator
   )
@@ -74,7 +74,7 @@ def test_choose():
       heads.choose(inputs, config, 2)
 
 
-def test_every_head_of_a_stage_is_found_by_its_name():
+def test_heads_are_registered_by_class_name():
   for name, head in heads.HEADS.items():
     assert head.__name__ == name
   for inputs, config in (
@@ -89,7 +89,7 @@ def test_every_head_of_a_stage_is_found_by_its_name():
 
 
 @pytest.mark.parametrize('length', [1, 5])
-def test_a_head_is_traced_with_inputs_of_its_own(length):
+def test_dummy_inputs_trace_every_head(length):
   for inputs, config, texts in (
     ('text', DECODER, 1),
     ('pair', DECODER, 2),
@@ -122,17 +122,17 @@ def test_scorer_gives_all_probability_to_legal_moves():
 @pytest.mark.parametrize(
   'fen, uci, captured, attackers, attacked',
   [
-    # A rook leaves the line that it guarded, and it is in its own way no more.
+    # A rook moves along a line: its old square no longer blocks the line.
     ('4k3/8/8/8/R6r/8/8/4K3 w - - 0 1', 'a4g4', '', 'h4', 'h4'),
-    # Pawn takes pawn beside the king; the queen behind it guards what arrives.
+    # Pawn captures beside the king, with the queen behind as a defender.
     ('4k3/3p4/4P3/8/6Q1/8/8/4K3 w - - 0 1', 'e6d7', 'd7', 'e8 g4', 'e8'),
     # A knight, not a queen, forks king and bishop.
     ('4k3/2P5/3b4/8/8/8/8/4K3 w - - 0 1', 'c7c8n', '', '', 'd6'),
-    # Black is seen from its own side.
+    # Positions with Black to move are flipped.
     ('4k3/8/8/3q4/4P3/8/8/4K2R b K - 0 1', 'd5e4', 'e4', '', 'e1 e8 h1'),
   ],
 )
-def test_score_is_of_the_pieces_a_move_concerns(
+def test_score_is_computed_from_the_pieces_that_a_move_concerns(
   fen, uci, captured, attackers, attacked
 ):
   model, params = scorer()
@@ -164,7 +164,7 @@ def test_score_is_of_the_pieces_a_move_concerns(
   np.testing.assert_allclose(logits_1xC[0, move], expected_1[0], rtol=1e-4)
 
 
-def test_room_for_more_moves_changes_nothing():
+def test_padding_of_moves_does_not_change_logits():
   model, params = scorer()
   batch = batch_of(model, tokenizers.Board(), PUZZLES, TRUTH, length=40)
   assert batch['movers'].shape == (33, 64)
@@ -182,7 +182,7 @@ def test_room_for_more_moves_changes_nothing():
   assert rows.extra['movers'].shape == (1, 128)
 
 
-def test_scorer_learns_nothing_of_what_is_no_legal_move():
+def test_scorer_gives_labels_that_are_not_legal_zero_weight():
   model, _ = scorer()
   classes = np.array([0, chess_task.NOT_LEGAL])
   probs_NxC = np.eye(chess_task.NUM_CLASSES, dtype=np.float32)[classes]
@@ -193,7 +193,7 @@ def test_scorer_learns_nothing_of_what_is_no_legal_move():
   np.testing.assert_array_equal(labels_BxC, [probs_NxC[0], 0 * probs_NxC[1]])
 
 
-def test_rows_are_prompt_and_answer():
+def test_generator_rows_are_prompt_and_answer():
   model = chess_heads.Generator(DECODER)
   rows, cut = model.rows(CHARACTERS, PUZZLES.inputs, TRUTH, max_length=120)
   assert cut == 0 and rows.label_probs_NxC is None
@@ -209,7 +209,7 @@ def test_rows_are_prompt_and_answer():
   assert prompts == [position.prompt for position in PUZZLES.inputs]
 
 
-def test_long_prompts_keep_their_end():
+def test_long_prompts_are_truncated_at_the_start():
   model = chess_heads.Generator(DECODER)
   rows, cut = model.rows(CHARACTERS, PUZZLES.inputs, TRUTH, max_length=40)
   room = 40 - chess_task.MAX_COMPLETION
@@ -222,7 +222,7 @@ def test_long_prompts_keep_their_end():
     model.rows(CHARACTERS, PUZZLES.inputs, TRUTH, max_length=9)
 
 
-def test_the_longest_move_fits_and_a_longer_text_is_said():
+def test_longest_move_fits_and_a_longer_one_is_an_error():
   model = chess_heads.Generator(DECODER)
   # Queens on a1, a3 and c1 can give check on b2.
   fen = '8/8/8/8/3k4/Q7/1r6/Q1Q1K3 w - - 0 1'
@@ -241,7 +241,7 @@ def test_the_longest_move_fits_and_a_longer_text_is_said():
     model.rows(Spelling(), [position], labels, max_length=99)
 
 
-def test_what_a_supervisor_wrote_is_learned_as_it_stands():
+def test_completions_of_a_supervisor_are_targets_verbatim():
   model = chess_heads.Generator(DECODER)
   texts = ['Ke9', '', 'no move at all', *answers(PUZZLES)[3:]]
   labels = TRUTH._replace(texts_N=np.array(texts))
@@ -251,7 +251,7 @@ def test_what_a_supervisor_wrote_is_learned_as_it_stands():
   assert found[3:] == [f' {text}\n' for text in texts[3:]]
 
 
-def test_read_takes_exact_moves_only():
+def test_read_accepts_exact_moves_only():
   model = chess_heads.Generator(DECODER)
   position = chess_task.Position(chess.STARTING_FEN, '')
   cases = {
@@ -274,8 +274,8 @@ def test_read_takes_exact_moves_only():
     assert probs_C[choice] == 1
 
 
-def test_loss_is_that_of_the_completion_alone():
-  """Compares targets and logits of a row with those of the whole sequence."""
+def test_loss_is_on_the_completion_only():
+  """Compares targets and logits with those at all positions of the sequence."""
   model = chess_heads.Generator(DECODER)
   params = initial_params(model)
   examples = PUZZLES.take([0, 1, 2])

@@ -1,4 +1,4 @@
-"""Losses against plain NumPy."""
+"""Losses against NumPy references."""
 
 import functools
 
@@ -28,14 +28,14 @@ def batch(seed=0, size=16, classes=2):
   return logits, labels, np.ones(size, np.float32)
 
 
-def test_xent_takes_soft_labels():
+def test_xent_accepts_soft_labels():
   logits, labels, weight = batch()
   got = losses.xent(logits, labels, weight_B=weight, step_fraction=0.5)
   np.testing.assert_allclose(got, cross_entropy(logits, labels), rtol=1e-5)
 
 
 @pytest.mark.parametrize('fraction', [0.0, 0.05, 0.1, 0.2, 0.7])
-def test_logconf_is_the_papers_formula(fraction):
+def test_logconf_matches_the_equation_of_the_paper(fraction):
   logits, labels, weight = batch()
   alpha = 0.5 * min(1.0, fraction / 0.2)
   margin = logits[:, 1] - logits[:, 0]
@@ -48,7 +48,7 @@ def test_logconf_is_the_papers_formula(fraction):
 
 
 @pytest.mark.parametrize('fraction', [0.04, 0.1, 0.1001, 0.9])
-def test_logconf_openai_is_the_public_code_with_its_jump(fraction):
+def test_logconf_openai_matches_the_public_code(fraction):
   logits, labels, weight = batch(size=15)
   coef = 0.5 * (1.0 if fraction > 0.1 else fraction)
   p0 = softmax(logits.astype(np.float64))[:, 0]
@@ -67,7 +67,7 @@ def test_logconf_openai_is_the_public_code_with_its_jump(fraction):
   np.testing.assert_allclose(got, want, rtol=1e-5)
 
 
-def test_half_is_positive_whatever_the_ties():
+def test_half_is_positive_with_ties():
   flat = np.zeros((8, 2), np.float32)
   hard = losses._harden_top_half(jnp.asarray(flat), jnp.ones(8))
   np.testing.assert_array_equal(hard[:, 1], [0, 0, 0, 0, 1, 1, 1, 1])

@@ -1,4 +1,4 @@
-"""Known answers, brute-force oracles and the statistics of the interval."""
+"""Metrics: known answers, brute force, and the coverage of the intervals."""
 
 import numpy as np
 import pytest
@@ -35,7 +35,7 @@ def test_accuracy_and_agreement_on_known_rows():
   assert metrics.binomial_se(0.5, 100) == pytest.approx(0.05)
 
 
-def test_auroc_equals_brute_force_with_ties():
+def test_auroc_matches_brute_force_with_ties():
   rng = np.random.default_rng(0)
   scores_N = rng.integers(0, 6, 80) / 6
   positive_N = rng.random(80) < 0.4
@@ -46,7 +46,7 @@ def test_auroc_equals_brute_force_with_ties():
   assert metrics.auroc(scores_N, np.ones(80, bool)) is None
 
 
-def test_nll_takes_soft_labels_and_is_finite_at_zero():
+def test_nll_accepts_soft_labels_and_is_finite_at_zero():
   probs_NxC, labels_NxC = _binary([0.8, 0.25]), _binary([0.5, 1.0])
   expected = np.mean([-(np.log(0.2) + np.log(0.8)) / 2, -np.log(0.25)])
   assert metrics.nll(probs_NxC, labels_NxC) == pytest.approx(expected)
@@ -64,7 +64,7 @@ def test_ece_on_known_bins():
   assert metrics.ece(_one_hot([0, 1]), _one_hot([0, 1])) == 0
 
 
-def test_calibrated_predictions_have_small_ece():
+def test_ece_is_small_only_for_calibrated_predictions():
   rng = np.random.default_rng(0)
   p_N = rng.random(20_000)
   labels_NxC = _one_hot((rng.random(20_000) < p_N).astype(int))
@@ -87,13 +87,15 @@ def test_summary_of_two_and_of_three_classes():
 @pytest.mark.parametrize(
   'student, ceiling, percent',
   [
+    # Paper appendix D.1: AlexNet (56.6) supervises DINO ResNet-50, ViT-B/8.
     (60.7, 63.7, 57.7),
     (64.2, 74.9, 41.5),
+    # README of openai/weak-to-strong, the same models.
     (61.9, 64.5, 67.1),
     (66.6, 74, 57.5),
   ],
 )
-def test_pgr_of_the_vision_table(student, ceiling, percent):
+def test_pgr_matches_published_vision_results(student, ceiling, percent):
   value = metrics.pgr(56.6, student, ceiling)
   assert 100 * value == pytest.approx(percent, abs=0.05)
 
@@ -103,7 +105,7 @@ def test_pgr_without_a_gap_is_none():
   assert metrics.pgr(0.7, 0.65, 0.6) is None
 
 
-def test_interval_value_is_the_ratio_of_seed_means():
+def test_pgr_interval_is_around_the_pgr_of_mean_accuracies():
   rng = np.random.default_rng(1)
   weak, student, ceiling = (_right(p, (3, 900), rng) for p in (0.6, 0.7, 0.8))
   result = metrics.pgr_interval(weak, student, ceiling)
@@ -116,7 +118,7 @@ def test_interval_value_is_the_ratio_of_seed_means():
   assert wide.low < result.low and result.high < wide.high
 
 
-def test_interval_of_one_seed_equals_a_plain_bootstrap():
+def test_interval_of_one_seed_matches_a_plain_bootstrap():
   rng = np.random.default_rng(2)
   weak, student, ceiling = (_right(p, (1, 400), rng) for p in (0.6, 0.75, 0.9))
   result = metrics.pgr_interval(weak, student, ceiling, resamples=8000)
@@ -137,9 +139,9 @@ def test_interval_does_not_depend_on_the_order_of_examples():
   assert one[:3] + one[4:] == pytest.approx(other[:3] + other[4:])
 
 
-def test_examples_are_paired():
-  # The models err on the same examples, so the common noise cancels: a student
-  # halfway in every row has a tight interval although accuracies are noisy.
+def test_interval_pairs_examples():
+  # The models err on the same examples, so the common noise cancels and the
+  # interval is narrow, although each accuracy is noisy.
   base = np.arange(200) < 100
   weak = np.stack([base])
   ceiling, student = weak.copy(), weak.copy()
@@ -152,7 +154,7 @@ def test_examples_are_paired():
   assert paired.high - paired.low < 0.7 * (unpaired.high - unpaired.low)
 
 
-def test_gap_that_is_noise_is_undefined_with_its_numbers():
+def test_pgr_is_undefined_if_the_gap_is_within_noise():
   rng = np.random.default_rng(4)
   weak, ceiling = _right(0.7, (2, 300), rng), _right(0.7, (2, 300), rng)
   result = metrics.pgr_interval(weak, weak, ceiling)
@@ -163,7 +165,7 @@ def test_gap_that_is_noise_is_undefined_with_its_numbers():
   )
 
 
-def test_no_gap_and_negative_gap_are_undefined():
+def test_pgr_is_undefined_without_a_positive_gap():
   rng = np.random.default_rng(5)
   weak, ceiling = _right(0.9, (2, 300), rng), _right(0.5, (2, 300), rng)
   assert metrics.pgr_interval(weak, weak, weak).value is None
@@ -171,7 +173,7 @@ def test_no_gap_and_negative_gap_are_undefined():
   assert below.value is None and 'ceiling - weak = -0.' in below.status
 
 
-def test_gap_se_holds_examples_and_seeds():
+def test_standard_error_covers_examples_and_seeds():
   rng = np.random.default_rng(6)
   same = np.repeat(_right(0.7, (1, 1000), rng), 4, axis=0)
   _, se = metrics.mean_and_se(same)  # equal seeds: they add no information
@@ -182,9 +184,10 @@ def test_gap_se_holds_examples_and_seeds():
 
 
 @pytest.mark.parametrize('n_seeds', [1, 3])
-def test_interval_covers_the_truth_about_as_often_as_it_says(n_seeds):
-  # Some examples are hard for all; each seed adds noise of its own to every
-  # example, and several seeds also differ in skill (by 2 points).
+def test_pgr_interval_has_nominal_coverage(n_seeds):
+  # Examples differ in difficulty for all models, each seed adds noise of its
+  # own to every example, and with several seeds accuracies vary by 2 points.
+  # The true PGR is 0.5.
   rng = np.random.default_rng(7)
   spread = 0.02 * (n_seeds > 1)
   covered = 0
@@ -202,12 +205,12 @@ def test_interval_covers_the_truth_about_as_often_as_it_says(n_seeds):
   assert 0.88 <= covered / 150 <= 0.995
 
 
-def test_shapes_that_differ_are_refused():
+def test_shape_mismatch_is_an_error():
   with pytest.raises(ValueError, match=r'\(2, 9\), \(2, 9\), \(1, 9\)'):
     metrics.pgr_interval(np.ones((2, 9)), np.ones((2, 9)), np.ones((1, 9)))
 
 
-def test_interval_of_a_median_covers_it_about_as_often_as_it_says():
+def test_median_interval_has_nominal_coverage():
   rng = np.random.default_rng(8)
   for n_tasks, least in (6, 0.88), (30, 0.9):
     covered = 0
@@ -218,7 +221,7 @@ def test_interval_of_a_median_covers_it_about_as_often_as_it_says():
     assert least <= covered / 300 <= 0.99
 
 
-def test_median_has_its_standard_error_and_does_not_mind_outliers():
+def test_median_has_its_standard_error_and_is_robust_to_outliers():
   rng = np.random.default_rng(9)
   values_T = rng.standard_normal(1001)
   result = metrics.median_interval(values_T)

@@ -1,4 +1,4 @@
-"""Schedules and the split into trained and frozen parameters."""
+"""Learning-rate schedules and weight decay."""
 
 import jax
 import jax.numpy as jnp
@@ -23,7 +23,7 @@ def schedule(decay, warmup=0.1):
   return np.array([made(step) for step in range(100)])
 
 
-def test_warmup_moves_from_the_first_step_and_reaches_the_peak():
+def test_warmup_starts_above_zero_and_reaches_the_peak():
   for decay in ('linear', 'cosine', 'constant'):
     values = schedule(decay)
     np.testing.assert_allclose(values[:10], 0.2 * np.arange(1, 11), rtol=1e-5)
@@ -42,7 +42,7 @@ def test_unknown_decay_is_an_error():
     schedule('exponential')
 
 
-def test_weight_decay_leaves_vectors_alone():
+def test_weight_decay_skips_vectors():
   tx = optimizer.make_optimizer(lambda _: 0.1, weight_decay=0.5, clip_norm=1.0)
   zeros = jax.tree.map(jnp.zeros_like, PARAMS)
   updates, _ = tx.update(zeros, tx.init(PARAMS), PARAMS)

@@ -1,3 +1,5 @@
+"""Training on meshes of eight devices against one, and placement of arrays."""
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -20,7 +22,7 @@ def make(data, fsdp, tensor):
 
 
 def fit(folder, mesh, **settings):
-  """Losses of 9 steps, the last of each epoch on a batch half of padding."""
+  """Returns parameters and losses of 9 steps; 1 of 3 batches has padding."""
   params, metrics = tiny.fit(
     folder,
     mesh=mesh,
@@ -42,7 +44,7 @@ def one_device_losses(tmp_path_factory):
 
 
 @pytest.mark.parametrize('sizes', MESHES, ids=str)
-def test_training_on_a_mesh_equals_one_device(
+def test_training_on_a_mesh_matches_one_device(
   sizes, one_device_losses, tmp_path, capfd
 ):
   mesh = make(*sizes)
@@ -55,7 +57,7 @@ def test_training_on_a_mesh_equals_one_device(
   assert shapes == {(32 // fsdp, 64 // tensor)}
 
 
-def test_rematerialization_would_be_seen(capfd):
+def test_involuntary_rematerialization_is_reported(capfd):
   mesh = make(2, 4, 1)
 
   def reshard(x):
@@ -66,7 +68,7 @@ def test_rematerialization_would_be_seen(capfd):
 
   jax.jit(reshard).lower(jnp.ones((64, 64))).compile()
   if 'nvoluntary full' not in capfd.readouterr().err:
-    pytest.skip('this XLA does not warn; the test above cannot fail by it')
+    pytest.skip('this XLA does not warn; the test above cannot detect it')
 
 
 def test_resumes_on_another_mesh(one_device_losses, tmp_path):
@@ -83,7 +85,7 @@ def test_resumes_on_another_mesh(one_device_losses, tmp_path):
   assert kernel.sharding.mesh.shape == {'data': 2, 'fsdp': 2, 'tensor': 2}
 
 
-def test_optimizer_moments_lie_with_their_parameters():
+def test_optimizer_moments_are_sharded_like_their_parameters():
   mesh = make(2, 2, 2)
   params = {'mlp': {'up': {'kernel': jnp.zeros((8, 8)), 'bias': jnp.zeros(8)}}}
   state = {'params': params, 'opt_state': ({'mu': params}, jnp.zeros(()))}
@@ -94,7 +96,7 @@ def test_optimizer_moments_lie_with_their_parameters():
   assert moment['kernel'] == placed['params']['mlp']['up']['kernel']
 
 
-def test_mesh_takes_what_is_left():
+def test_free_mesh_axis_takes_the_remaining_devices():
   assert make(-1, 2, 2).shape == {'data': 2, 'fsdp': 2, 'tensor': 2}
   assert make(2, -1, 1).shape == {'data': 2, 'fsdp': 4, 'tensor': 1}
 
@@ -102,12 +104,12 @@ def test_mesh_takes_what_is_left():
 @pytest.mark.parametrize(
   'sizes', [(3, 1, 1), (-1, 3, 1), (-1, -1, 1), (0, 1, 1), (-1, -2, -4)]
 )
-def test_wrong_mesh_names_the_fields(sizes):
+def test_mesh_errors_name_the_fields(sizes):
   with pytest.raises(ValueError, match='mesh.data=.*mesh.fsdp=.*8 devices'):
     make(*sizes)
 
 
-def test_what_does_not_divide_is_named():
+def test_divisibility_errors_name_the_fields():
   mesh = make(2, 2, 2)
   with pytest.raises(ValueError, match='mesh.fsdp=2.*mlp/up/kernel.*9'):
     sharding.parameter_sharding(mesh, 'layer_0/mlp/up/kernel', (9, 8))

@@ -1,3 +1,5 @@
+"""The transformer: masks, padding, parameter counts, dtypes and sharding."""
+
 import dataclasses
 import functools
 import math
@@ -27,7 +29,7 @@ def tokens_of(lengths, *, width, seed=0):
 
 
 def random_params(config, *, num_classes=3, seed=0):
-  """Draws every parameter, also biases and the zero head."""
+  """Returns random parameters, also for biases and the zero head."""
   model = text_heads.Classifier(config, num_classes)
   tokens_BxL = jnp.zeros((1, 2), jnp.int32)
   shapes = jax.eval_shape(
@@ -68,7 +70,7 @@ def family_tokens(width, seed=0):
 
 
 @BOTH
-def test_only_a_decoder_hides_later_tokens(config):
+def test_only_decoders_are_causal(config):
   params = random_params(config)
   tokens_BxL = tokens_of(np.array([9, 9]), width=9)
   changed_BxL = tokens_BxL.copy()
@@ -82,7 +84,7 @@ def test_only_a_decoder_hides_later_tokens(config):
   assert moved_L[:5].any() != config.causal
 
 
-def test_decoder_gradient_reaches_no_later_position():
+def test_decoder_gradient_is_zero_at_later_positions():
   params = random_params(DECODER)
   tokens_BxL = tokens_of(np.array([8]), width=8)
 
@@ -104,14 +106,14 @@ def test_decoder_gradient_reaches_no_later_position():
 
 
 @BOTH
-def test_padding_changes_nothing(config):
+def test_padding_does_not_change_logits(config):
   params = random_params(config)
   tokens_BxL = tokens_of(LENGTHS, width=9)
   logits_BxC = logits_of(config, params, tokens_BxL, LENGTHS)
   wider_BxL = np.pad(tokens_BxL, ((0, 2), (0, 7)))
   lengths = np.append(LENGTHS, [0, 0])
   padding_BxL = np.arange(16) >= lengths[:, None]
-  for filler in (0, 17):  # what stands in the padding does not matter
+  for filler in (0, 17):  # any token id may be in the padding
     filled_BxL = np.where(padding_BxL, filler, wider_BxL)
     padded_BxC = logits_of(config, params, filled_BxL, lengths)
     np.testing.assert_allclose(padded_BxC[:4], logits_BxC, atol=1e-5)
@@ -119,7 +121,7 @@ def test_padding_changes_nothing(config):
 
 
 @BOTH
-def test_token_zero_is_a_token(config):
+def test_token_zero_is_not_padding(config):
   params = random_params(config)
   tokens_BxL = np.array([[5, 6, 0], [5, 6, 0]], np.int32)
   logits_BxC = logits_of(config, params, tokens_BxL, np.array([2, 3]))
@@ -127,7 +129,7 @@ def test_token_zero_is_a_token(config):
 
 
 @BOTH
-def test_rows_do_not_mix(config):
+def test_rows_are_independent(config):
   params = random_params(config)
   tokens_BxL = tokens_of(LENGTHS, width=9)
   order = np.array([2, 0, 3, 1])
@@ -136,7 +138,7 @@ def test_rows_do_not_mix(config):
   np.testing.assert_allclose(permuted_BxC, logits_BxC[order], atol=1e-5)
 
 
-def test_pool_takes_real_tokens_only():
+def test_pool_ignores_padding():
   x_BxLxD = np.random.default_rng(0).normal(size=(3, 5, 4)).astype(np.float32)
   x_BxLxD[0, 3:] = 1e6
   length_B = np.array([3, 5, 0])
@@ -152,7 +154,7 @@ def test_pool_takes_real_tokens_only():
 def test_gradients_reach_every_parameter_and_skip_padding_rows(config):
   params = random_params(config)
   tokens_BxL = tokens_of(np.array([7, 9, 0]), width=9)
-  tokens_BxL[2] = 1000  # a token of the padding row only
+  tokens_BxL[2] = 1000  # a token that only the padding row has
   weight_Bx1 = np.array([[1.0], [1.0], [0.0]])
 
   def loss(params):
@@ -229,7 +231,8 @@ def test_gradients_reach_every_parameter_and_skip_padding_rows(config):
 )
 def test_preset_has_the_published_number_of_parameters(preset, published):
   config = presets.PRESETS[preset]
-  short = dataclasses.replace(config, num_layers=1)  # tracing all takes minutes
+  # Counts one layer for all: tracing all of them takes minutes.
+  short = dataclasses.replace(config, num_layers=1)
   total = 0
   for path, shape in pretrained.parameter_shapes(short).items():
     total += math.prod(shape) * (config.num_layers if 'layer_0' in path else 1)
@@ -237,7 +240,7 @@ def test_preset_has_the_published_number_of_parameters(preset, published):
 
 
 @BOTH
-def test_dropout_only_when_asked(config):
+def test_dropout_is_off_by_default(config):
   params = random_params(config)
   config = dataclasses.replace(config, dropout=0.5)
   tokens_BxL = tokens_of(LENGTHS, width=9)
@@ -272,12 +275,13 @@ def test_bfloat16_trunk_stays_close_and_logits_are_float32(config):
   exact_BxC = logits_of(config, params, tokens_BxL, LENGTHS)
   half_BxC = logits_of(half, params, tokens_BxL, LENGTHS)
   assert half_BxC.dtype == jnp.float32
-  # bfloat16 has 8 bits: 0.4 % a rounding, a few of them in a row.
+  # bfloat16 has 8 significant bits: a relative error of 0.4 % per rounding, for
+  # a few roundings in sequence.
   bound = 0.02 * np.abs(exact_BxC).max()
   np.testing.assert_allclose(half_BxC, exact_BxC, atol=bound)
 
 
-def test_head_starts_at_zero_or_from_token_rows():
+def test_head_is_initialized_to_zero_or_token_rows():
   model = text_heads.Classifier(ENCODER, 2)
   tokens_BxL = tokens_of(LENGTHS, width=9)
   init = jax.jit(model.init)
@@ -297,7 +301,7 @@ def test_head_starts_at_zero_or_from_token_rows():
 
 
 @EACH_DECODER
-def test_padding_changes_no_decoder(family):
+def test_padding_does_not_change_logits_of_any_decoder(family):
   config = DECODERS[family]
   params = random_params(config)
   tokens_BxL = family_tokens(9)
@@ -311,7 +315,7 @@ def test_padding_changes_no_decoder(family):
 
 
 @pytest.mark.parametrize('family', hf_families_test.TINY)
-def test_texts_of_a_row_are_read_as_if_each_stood_alone(family):
+def test_texts_of_a_row_are_independent(family):
   config = hf_families_test.TINY[family]
   params = random_params(config)
   texts = [(5, 4), (1, 9), (9, 0), (0, 3)]
@@ -337,8 +341,8 @@ def test_texts_of_a_row_are_read_as_if_each_stood_alone(family):
 
 
 @EACH_DECODER
-def test_what_a_decoder_sees(family):
-  """In one layer, a token sees all before it, or its window of three."""
+def test_decoder_attention_is_causal_and_windowed(family):
+  """In one layer a token attends to all before it, or to a window of three."""
   config = dataclasses.replace(DECODERS[family], num_layers=1)
   params = random_params(config)
   tokens_BxL = np.arange(9)[None] + np.zeros((9, 1), np.int32)
@@ -354,7 +358,7 @@ def test_what_a_decoder_sees(family):
   np.testing.assert_array_equal(seen_BxL, expected_BxL)
 
 
-def test_layers_with_a_window():
+def test_windowed_layers_of_presets():
   def windows(preset, num_layers):
     config = presets.PRESETS[preset]
     return [config.has_window(i) for i in range(num_layers)]
@@ -380,7 +384,7 @@ def test_rotary_frequencies_of_llama_3():
 
 
 @pytest.mark.parametrize('family', ['bert', 'gemma3'])
-def test_remat_gives_the_same_numbers(family):
+def test_remat_does_not_change_loss_or_gradients(family):
   config = hf_families_test.TINY[family]
   config = dataclasses.replace(config, num_layers=2, dropout=0.5)
   params = random_params(config)
@@ -408,7 +412,7 @@ def test_remat_gives_the_same_numbers(family):
 
 
 @pytest.mark.parametrize('family', ['bert', 'gpt_neox', 'gemma3'])
-def test_bfloat16_parameters(family):
+def test_bfloat16_parameters_compute_in_float32(family):
   config = hf_families_test.TINY[family]
   tokens_BxL = family_tokens(9)
   half = dataclasses.replace(config, param_dtype='bfloat16')
@@ -418,7 +422,7 @@ def test_bfloat16_parameters(family):
   assert {x.dtype for x in jax.tree.leaves(init)} == {jnp.dtype('bfloat16')}
   trunk = random_params(config)['transformer']
   rounded = jax.tree.map(lambda x: x.astype(jnp.bfloat16), trunk)
-  # Nothing is computed in fewer bits, so it is as if they were float32.
+  # Parameters are cast to float32 before use, so both must agree.
   exact = jax.tree.map(lambda x: x.astype(jnp.float32), rounded)
   found, wanted = (
     jitted(transformer.Transformer(c))({'params': x}, tokens_BxL, LENGTHS)
@@ -434,13 +438,13 @@ def test_bfloat16_parameters(family):
   np.testing.assert_allclose(*logits, atol=1e-5)
 
 
-def test_too_long_a_batch_is_an_error():
+def test_batch_beyond_the_maximum_length_is_an_error():
   tokens_BxL = np.zeros((1, 129), np.int32)
   with pytest.raises(ValueError, match='length 129 does not fit the 128'):
     logits_of(ENCODER, random_params(ENCODER), tokens_BxL, np.array([129]))
 
 
-def test_token_outside_the_vocabulary_is_not_taken_for_another():
+def test_token_outside_the_vocabulary_gives_nan():
   params = random_params(ENCODER)
   tokens_BxL = np.array([[5, 1024], [5, 1023]], np.int32)
   logits_BxC = logits_of(ENCODER, params, tokens_BxL, np.array([2, 2]))
@@ -456,7 +460,7 @@ def test_token_outside_the_vocabulary_is_not_taken_for_another():
     (dataclasses.replace(DECODERS['gemma3'], num_layers=1), 2, 2, 2),
   ],
 )
-def test_sharded_equals_one_device(config, data, fsdp, tensor, capfd):
+def test_sharded_matches_one_device(config, data, fsdp, tensor, capfd):
   params = random_params(config, num_classes=2)
   lengths = np.arange(16) % 10
   batch = tokens_of(lengths, width=9) % config.vocab_size, lengths

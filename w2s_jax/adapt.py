@@ -1,12 +1,14 @@
 """Splits parameters into trainable and frozen ones, and merges them.
 
-Full fine-tuning trains all but what `freeze` matches. LoRA (Hu et al. 2021,
-arXiv 2106.09685) trains a change of low rank beside each matrix of the trunk
-that `targets` matches, and the head:
+Full fine-tuning trains every parameter that `freeze` does not match. LoRA (Hu
+et al. 2021, arXiv 2106.09685) freezes the trunk and trains the head and a
+low-rank update of each matrix of the trunk that `targets` matches:
 
   W + alpha / rank * A @ B,  A [D, rank] random, B [rank, E] zero at first
 
-Shapes: D in, E out, R the rank.
+so that training starts at the pretrained model.
+
+Shapes: D inputs, E outputs, R the rank.
 """
 
 import re
@@ -19,7 +21,7 @@ import numpy as np
 
 from w2s_jax import errors
 
-# 'path/kernel' gets siblings 'path/kernel_lora_a', ..._b and ..._scale.
+# Suffixes of the parameters that adapt 'path/kernel': 'path/kernel_lora_a'.
 _A, _B, _SCALE = '_lora_a', '_lora_b', '_lora_scale'
 
 
@@ -27,13 +29,14 @@ def split(params, *, freeze='', lora=None, seed=0):
   """Splits nested params into (trainable, frozen).
 
   Args:
-    params: nested, of arrays or of their shapes alone.
-    freeze: regex on paths, '' for none; LoRA freezes the whole trunk anyway.
+    params: nested dict of arrays, or of anything else with a `shape`.
+    freeze: regex on paths such as 'transformer/layer_0/mlp/up/kernel'; ''
+      freezes nothing. Not used with LoRA, which freezes the whole trunk.
     lora: None, or a dict of `rank`, `alpha` and `targets`, a regex on paths.
-    seed: of the factors A, which are float32 whatever the matrix is.
+    seed: seed of the factors A. Factors are float32, whatever the dtype of W.
 
   Raises:
-    errors.UserError: a regex is none, matches nothing, or `freeze` matches
+    errors.UserError: a regex is not valid or matches nothing; `freeze` matches
       everything; a target is not a matrix; the rank is not positive.
   """
   flat = traverse_util.flatten_dict(params, sep='/')
@@ -67,7 +70,7 @@ def split(params, *, freeze='', lora=None, seed=0):
 
 
 def _lora(flat, trunk, seed, *, rank, alpha, targets):
-  """{path: factor} for the matrices of the trunk."""
+  """Returns {path: A, B or scale} for the matrices that `targets` matches."""
   matched = [path for path in trunk if re.search(targets, path)]
   matrices = [path for path in matched if len(flat[path].shape) == 2]
   if not matched or matched != matrices:
@@ -82,6 +85,8 @@ def _lora(flat, trunk, seed, *, rank, alpha, targets):
   factors = {}
   for path in matrices:
     num_in, num_out = flat[path].shape
+    # Seeded by path, so that the factors of a matrix do not depend on which
+    # other matrices are adapted.
     rng = np.random.default_rng((seed, zlib.crc32(path.encode())))
     a_DxR = rng.normal(0, num_in**-0.5, (num_in, rank)).astype(np.float32)
     b_RxE = np.zeros((rank, num_out), np.float32)
@@ -99,6 +104,8 @@ def _beside(array, place):
   """Replicates an array over the mesh of the matrix that it adapts."""
   if not isinstance(place, jax.NamedSharding):
     return jnp.asarray(array)
+  # With several processes an array of this process alone could not be combined
+  # with the global matrix.
   everywhere = jax.NamedSharding(place.mesh, jax.sharding.PartitionSpec())
   return jax.make_array_from_callback(
     array.shape, everywhere, lambda index: array[index]
@@ -106,13 +113,19 @@ def _beside(array, place):
 
 
 def merge(trainable, frozen):
-  """Returns the parameters of the model: inverse of `split`, changes added."""
+  """Returns the parameters of the model, LoRA updates added to their matrices.
+
+  The inverse of `split`.
+  """
   flat = traverse_util.flatten_dict(frozen, sep='/')
   flat |= traverse_util.flatten_dict(trainable, sep='/')
   for path in [path for path in flat if path.endswith(_A)]:
     target = path.removesuffix(_A)
     a_DxR, b_RxE = flat.pop(path), flat.pop(target + _B)
+    # alpha / rank is stored with the factors, so that merging needs no config,
+    # but it is not trained.
     scale = jax.lax.stop_gradient(flat.pop(target + _SCALE))
+    # On TPU the default precision would round the factors to bfloat16.
     change_DxE = scale * jnp.matmul(
       a_DxR, b_RxE, precision=jax.lax.Precision.HIGHEST
     )
@@ -122,6 +135,6 @@ def merge(trainable, frozen):
 
 
 def is_lora(params):
-  """Whether params are a LoRA change of other parameters."""
+  """Returns whether `params` hold LoRA factors, to be merged with a trunk."""
   flat = traverse_util.flatten_dict(params, sep='/')
   return any(path.endswith(_A) for path in flat)

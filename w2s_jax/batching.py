@@ -1,18 +1,20 @@
-"""Batches token rows into few shapes, reshuffled each epoch, resumable.
+"""Batches tokenized rows into few shapes; shuffles each epoch; resumes exactly.
 
-Rows are grouped by length into a few buckets, so that little is padding and
-little is compiled. A batch is a dict of host arrays, the same on every
-process:
+Rows are grouped by length into a few buckets: little padding, and few shapes to
+compile. A batch is a dict of host arrays, the same on every process:
 
-  id_B          int32, the row's place in its Rows; -1 in padding rows
-  tokens_BxL    int32, zero beyond the row's length
-  length_B      int32
-  label_probs_BxC  float32, where there are labels
-  weight_B      float32, 0 in padding rows
+  id_B             int32, index of the row in its Rows; -1 in padding rows
+  tokens_BxL       int32, 0 beyond the length of the row
+  length_B         int32, number of tokens
+  label_probs_BxC  float32, if the rows have labels
+  weight_B         float32, 1; 0 in padding rows
 
 and further inputs of the model's head, such as movers_BxM. The two texts of a
-pair are concatenated in one row, with their lengths in length_Bx2: side by
-side, each padded to the longer, much of the shorter would be padding.
+pair are concatenated in one row, with their lengths in length_Bx2: were each
+padded to a length of its own, the shorter would be padding for the most part.
+
+Shape suffixes: N rows, B rows of a batch, L padded length, C classes, T
+candidate lengths.
 """
 
 import dataclasses
@@ -36,7 +38,7 @@ class Rows:
 
   @functools.cached_property
   def lengths(self):
-    """Tokens of each row, int32 [N], or of each text of its pair, [N, 2]."""
+    """Number of tokens of each row, int32 [N]; of pairs int32 [N, 2]."""
     lengths = [
       [len(text) for text in row] if isinstance(row, tuple) else len(row)
       for row in self.tokens
@@ -45,17 +47,20 @@ class Rows:
 
   @property
   def texts(self):
-    """Texts in each row."""
+    """Number of texts per row: 1, or 2 if rows are pairs."""
     return self.lengths.size // len(self)
 
   @functools.cached_property
   def lengths_N(self):
-    """Tokens of each row, both texts of a pair together."""
+    """Number of tokens of each row, summed over the texts of a pair."""
     return self.lengths.reshape(len(self), -1).sum(1)
 
 
 class Padded:
-  """N short int arrays as [N, width], padded with -1 when they are indexed."""
+  """N int arrays of at most `width`; indexing returns [n, width], padded by -1.
+
+  Rows are padded on access only, to save memory.
+  """
 
   dtype = np.int32
 
@@ -71,7 +76,7 @@ class Padded:
 
 
 class OneHot:
-  """N classes as label_probs [N, C], expanded when they are indexed."""
+  """N classes as label_probs [N, C]; one-hot rows are made on access."""
 
   dtype = np.float32
 
@@ -84,9 +89,10 @@ class OneHot:
 
 
 def choose_buckets(lengths_N, *, count, multiple=4):
-  """Returns at most `count` padded lengths with the fewest padding tokens.
+  """Returns at most `count` padded lengths, ascending, with the least padding.
 
-  Exact, by dynamic programming over multiples of `multiple`.
+  Optimal among multiples of `multiple`, by dynamic programming; the last one
+  holds the longest row.
   """
   top = -(-int(lengths_N.max()) // multiple)
   rows_T = np.bincount(-(-lengths_N // multiple), minlength=top + 1)
@@ -94,7 +100,7 @@ def choose_buckets(lengths_N, *, count, multiple=4):
   sizes_T = np.arange(top + 1)
   cost_T, choices = below_T * sizes_T, []
   for _ in range(count - 1):
-    # cost of ending at t with the previous bucket at s: rows in (s, t] pad to t
+    # Cost of a last bucket t after a bucket s: rows in (s, t] are padded to t.
     cost_SxT = cost_T[:, None] + (below_T[None] - below_T[:, None]) * sizes_T
     cost_SxT[sizes_T[:, None] > sizes_T[None]] = np.iinfo(np.int64).max
     choices.append(cost_SxT.argmin(0))
@@ -107,18 +113,20 @@ def choose_buckets(lengths_N, *, count, multiple=4):
 
 
 def bucket_of(lengths, buckets):
-  """Index of the smallest bucket that holds each length."""
+  """Returns the index of the smallest bucket that holds each length."""
   return np.searchsorted(buckets, lengths)
 
 
 class EpochPlan:
-  """Decides the rows of batch `step`: a pure function of the seed and the step.
+  """The batches of a training run: plan[step] is (row indices, padded length).
 
-  Within an epoch every row comes once. Rows are sorted by bucket, shuffled
-  within each, and cut into full batches; one that spans two buckets is padded
-  to the longer. The short batch is of the shortest bucket, where padding rows
-  cost least. The order of batches is shuffled last, in one way for all seeds:
-  models that train side by side need batches of equal lengths.
+  A pure function of seed and step, so that training resumes from a step alone.
+  Every epoch has each row once. Rows are sorted by bucket, shuffled within it,
+  and cut into full batches; one that spans two buckets is padded to the longer.
+  The partial batch comes from the shortest bucket, where padding rows cost
+  least. The order of the batches is shuffled last and does not depend on the
+  seed: of models that train side by side (population.py) the longest batch sets
+  the length of a step.
   """
 
   def __init__(self, lengths_N, *, batch_size, buckets, epochs, seed):
@@ -140,7 +148,7 @@ class EpochPlan:
     return self._epoch(epoch)[place]
 
   def lengths_from(self, step):
-    """Lengths of the batches of one epoch, from a step on."""
+    """Returns the lengths of up to one epoch of batches, from `step` on."""
     end = min(step + self.steps_per_epoch, len(self))
     return [self[i][1] for i in range(step, end)]
 
@@ -149,7 +157,7 @@ class EpochPlan:
     order_N = rng.permutation(len(self._bucket_N))
     order_N = order_N[np.argsort(self._bucket_N[order_N], kind='stable')]
     size = self.batch_size
-    first = len(order_N) % size or size
+    first = len(order_N) % size or size  # the partial batch, if there is one
     batches = np.split(order_N, range(first, len(order_N), size))
     order = np.random.default_rng(epoch).permutation(len(batches))
     return [
@@ -158,7 +166,10 @@ class EpochPlan:
 
 
 def assemble(rows, index, length, *, batch_size):
-  """Returns a batch of rows `index`, at most batch_size, padded to `length`."""
+  """Returns the batch, see the module, of rows `index`, padded to `length`.
+
+  With fewer than `batch_size` rows the others are padding rows of weight 0.
+  """
   batch = {
     'id': np.full(batch_size, -1, np.int32),
     'tokens': np.zeros((batch_size, length), np.int32),
@@ -184,7 +195,10 @@ def assemble(rows, index, length, *, batch_size):
 
 
 def train_iterator(rows, plan):
-  """Grain iterator over all epochs; get_state / set_state resume exactly."""
+  """Returns a Grain iterator over all batches of an EpochPlan.
+
+  get_state and set_state resume at the next batch.
+  """
   dataset = grain.MapDataset.source(plan).map(
     lambda item: assemble(rows, *item, batch_size=plan.batch_size)
   )
@@ -193,9 +207,9 @@ def train_iterator(rows, plan):
 
 
 def sorted_plan(lengths_N, *, batch_size, buckets):
-  """[(rows of a batch, its length)] for inference: each row once.
+  """Returns [(row indices, padded length)] for inference, each row once.
 
-  The longest come first; the last batch may be short.
+  By descending length; the last batch may have fewer than `batch_size` rows.
   """
   order_N = np.argsort(-lengths_N, kind='stable')
   batches = np.split(order_N, range(batch_size, len(order_N), batch_size))
@@ -203,6 +217,6 @@ def sorted_plan(lengths_N, *, batch_size, buckets):
 
 
 def padding_ratio(rows, plan):
-  """Token slots over real tokens in the batches of a plan; 1 is no padding."""
+  """Returns padded over real tokens, summed over a plan; 1 is no padding."""
   slots = sum(plan.batch_size * length for _, length in plan)
   return slots / sum(int(rows.lengths_N[index].sum()) for index, _ in plan)

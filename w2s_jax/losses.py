@@ -1,11 +1,20 @@
-"""Losses of the strong student: f(logits, labels, ...) -> loss per example.
+"""Losses: cross-entropy and the confidence loss (paper sections 4.1 and 4.3.2).
 
-Every loss takes `logits_BxC`, `labels_BxC` (probabilities: one-hot ground
-truth or weak labels), `weight_B` (0 for padding rows) and `step_fraction`
-(share of training done, 0 to 1), and returns `loss_B` in float32. A batch is
-the whole batch over all devices. To add a loss: one function, one line in
-LOSSES, and its hyper-parameters under `loss_args` of the config; those that are
-numbers are traced, so that one compiled step does for all their values.
+Below, f(x) are the probabilities of the student, f_w(x) the weak labels, and
+CE(p, q) = -sum_c q_c log p_c. With ground truth in place of f_w(x), `xent` is
+the loss of weak supervisors and ceilings too.
+
+Every loss takes
+
+  logits_BxC     of any dtype; losses are computed in float32
+  labels_BxC     probabilities: weak labels, or one-hot ground truth
+  weight_B       0 for padding rows; the caller leaves their losses out
+  step_fraction  share of training done, 0 to 1
+
+and returns loss_B, float32. B is the global batch over all devices. To add a
+loss: one function, one line in LOSSES, and its hyper-parameters in `loss_args`
+of the config; numbers among these are traced, so that one compiled step serves
+all their values.
 """
 
 import jax
@@ -17,9 +26,11 @@ from w2s_jax import sharding
 
 
 def xent(logits_BxC, labels_BxC, *, weight_B, step_fraction):
-  """Cross-entropy with soft labels: naive fine-tuning (paper section 4.1).
+  """Cross-entropy to soft labels: naive fine-tuning (paper section 4.1).
 
-  The labels of a language model may be class indices: labels_B.
+    L(f) = CE(f(x), f_w(x))
+
+  Language models pass token ids, labels_B, in place of probabilities.
   """
   del weight_B, step_fraction
   logits_BxC = logits_BxC.astype(jnp.float32)
@@ -40,18 +51,23 @@ def logconf(
   warmup,
   compat='paper',
 ):
-  """Auxiliary confidence loss (paper section 4.3.2, appendix A.4).
+  """Auxiliary confidence loss (paper section 4.3.2 and appendix A.4).
 
-  (1 - a) CE(weak label) + a CE(hardened own prediction). The student's own
-  prediction is hardened so that half of the batch is positive: the top half
-  by rank, ties to the later row. `a` grows linearly from 0 to `alpha_max`
-  over the first `warmup` of training. With C > 2 there is no half to take;
-  own predictions are hardened by argmax (our extension).
+    L_conf(f) = (1 - a) CE(f(x), f_w(x)) + a CE(f(x), fhat_t(x))
+    fhat_t(x) = 1[f(x) > t], without a gradient
 
-  compat='openai' reproduces the public PyTorch code: the threshold is the
-  quantile of p(class 0) at the mean weak label, equal values all fall to
-  class 0, and `a` is alpha_max * step_fraction until `warmup`, then jumps to
-  alpha_max.
+  The threshold t makes exactly half of the batch positive, which keeps the
+  student from collapsing to one class. The weight `a` grows linearly from 0 to
+  `alpha_max` over the first `warmup` of training: in the paper 0.75 for the
+  largest students, 0.5 for others, and 20 % of training. With C > 2 there is no
+  half to take; predictions are hardened by argmax (our extension).
+
+  compat='openai' reproduces the public code, openai/weak-to-strong: t is the
+  quantile of p(class 0) at the mean weak label, ties all go to class 0, and `a`
+  is alpha_max * step_fraction until `warmup`, where it jumps to alpha_max.
+
+  Raises:
+    errors.UserError: `compat` is neither, or is 'openai' with C > 2.
   """
   logits_BxC = logits_BxC.astype(jnp.float32)
   own_BxC = jax.lax.stop_gradient(logits_BxC)
@@ -67,12 +83,18 @@ def logconf(
       f"loss_args.logconf.compat={compat!r} must be 'paper' or 'openai'."
     )
   alpha = alpha_max * ramp
+  # CE is linear in its target, so one CE to the mixed target is both terms.
   target_BxC = (1 - alpha) * labels_BxC + alpha * hard_BxC
   return optax.losses.softmax_cross_entropy(logits_BxC, target_BxC)
 
 
 def _harden_top_half(logits_BxC, weight_B):
-  """One-hot labels, positive for exactly the top half of the real rows."""
+  """Returns one-hot labels, positive for exactly the top half of the real rows.
+
+  By rank and not by a threshold: all predictions of a zero-initialized head are
+  equal, and a threshold would give all of them one class. Ties go to the later
+  row. Gathered, since the half is that of the global batch, not of a device.
+  """
   num_classes = logits_BxC.shape[-1]
   if num_classes != 2:
     return jax.nn.one_hot(jnp.argmax(logits_BxC, -1), num_classes)
@@ -85,6 +107,7 @@ def _harden_top_half(logits_BxC, weight_B):
 
 
 def _harden_at_weak_prior(logits_BxC, labels_BxC, weight_B):
+  """Returns one-hot labels as the public code does: see compat='openai'."""
   if logits_BxC.shape[-1] != 2:
     raise errors.UserError(
       "loss_args.logconf.compat='openai' needs two classes."
@@ -93,7 +116,7 @@ def _harden_at_weak_prior(logits_BxC, labels_BxC, weight_B):
   p0_B = sharding.gather(jax.nn.softmax(logits_BxC)[:, 0])
   count = jnp.sum(real_B)
   prior = jnp.sum(jnp.where(real_B, labels_BxC[:, 1], 0.0)) / count
-  # Linear interpolation between order statistics, as torch.quantile.
+  # Interpolates linearly between order statistics, as torch.quantile does.
   sorted_B = jnp.sort(jnp.where(real_B, p0_B, jnp.inf))
   place = prior * (count - 1)
   low = jnp.floor(place).astype(jnp.int32)

@@ -1,7 +1,7 @@
-"""Metrics of predictions, PGR and intervals, in plain NumPy.
+"""Computes PGR, its interval and all other metrics, in plain NumPy.
 
-Predictions and labels are probabilities over C classes; a prediction is right
-where its most probable class is the most probable class of the label.
+Predictions and labels are probabilities over C classes. A prediction is right
+if its most probable class is the most probable class of the label.
 
 Shapes: N examples, C classes, S seeds, T tasks, R resamples, K bins or
 patterns.
@@ -15,27 +15,32 @@ from w2s_jax import errors
 
 
 def correct(probs_NxC, label_probs_NxC):
-  """Whether each prediction is right: bool [N]."""
+  """Returns whether each prediction is right: bool [N]."""
   return np.argmax(probs_NxC, -1) == np.argmax(label_probs_NxC, -1)
 
 
 def accuracy(probs_NxC, label_probs_NxC) -> float:
+  """Returns the share of right predictions: the metric of the paper."""
   return float(np.mean(correct(probs_NxC, label_probs_NxC)))
 
 
 def binomial_se(accuracy: float, n: int) -> float:
-  """Standard error of an accuracy measured on n examples."""
+  """Returns the standard error of an accuracy on n independent examples."""
   return float(np.sqrt(accuracy * (1 - accuracy) / n))
 
 
 def auroc(scores_N, positive_N) -> float | None:
-  """P(positive scores above negative), ties half; None without both classes."""
+  """Returns the area under the ROC curve; None unless both classes occur.
+
+  The probability that a positive example scores above a negative one, where a
+  tie counts half (Mann-Whitney U).
+  """
   positive_N = np.asarray(positive_N, bool)
   n_positive = int(positive_N.sum())
   n_negative = len(positive_N) - n_positive
   if not n_positive or not n_negative:
     return None
-  from scipy import stats  # a second, which training need not wait for
+  from scipy import stats  # imported here, since it takes a second
 
   rank_sum = stats.rankdata(scores_N)[positive_N].sum()
   wins = rank_sum - n_positive * (n_positive + 1) / 2
@@ -43,19 +48,20 @@ def auroc(scores_N, positive_N) -> float | None:
 
 
 def nll(probs_NxC, label_probs_NxC) -> float:
-  """Mean cross-entropy to the (possibly soft) labels, in nats."""
-  # A float32 softmax can round to 0: its true value is below the smallest
-  # float32, which is therefore the mildest finite stand-in.
+  """Returns the mean cross-entropy to the labels, soft or not, in nats."""
+  # A float32 softmax can round to 0. The true value is then below the smallest
+  # normal float32, so this floor keeps the loss finite and never overstates it.
   floor = np.finfo(np.float32).tiny
   probs_NxC = np.maximum(np.asarray(probs_NxC, np.float64), floor)
   return float(-(label_probs_NxC * np.log(probs_NxC)).sum(-1).mean())
 
 
 def reliability(probs_NxC, label_probs_NxC, *, bins=15):
-  """Equal-width bins of the top probability, empty ones left out.
+  """Returns (confidence_K, accuracy_K, count_K) of a reliability diagram.
 
-  Returns (confidence_K, accuracy_K, count_K): mean top probability, share of
-  right predictions and number of examples of each bin.
+  They are the mean top probability, the share of right predictions and the
+  number of examples in each equal-width bin of the top probability (Guo et al.
+  2017, arXiv 1706.04599). Empty bins are left out.
   """
   top_N = np.max(probs_NxC, -1).astype(np.float64)
   right_N = correct(probs_NxC, label_probs_NxC)
@@ -69,7 +75,10 @@ def reliability(probs_NxC, label_probs_NxC, *, bins=15):
 
 
 def ece(probs_NxC, label_probs_NxC, *, bins=15) -> float:
-  """Expected calibration error: mean |confidence - accuracy| over bins."""
+  """Returns the expected calibration error (Guo et al. 2017).
+
+  ECE = sum_k n_k / N |confidence_k - accuracy_k| over the bins k.
+  """
   confidence_K, accuracy_K, count_K = reliability(
     probs_NxC, label_probs_NxC, bins=bins
   )
@@ -77,10 +86,12 @@ def ece(probs_NxC, label_probs_NxC, *, bins=15) -> float:
 
 
 def summary(probs_NxC, label_probs_NxC) -> dict:
-  """Returns all of the above; `auroc` is None unless two classes occur.
+  """Returns accuracy with its standard error, AUROC, NLL, ECE and N.
+
+  `auroc` is None with C > 2 or if one class does not occur.
 
   Raises:
-    ValueError: the two are not of one shape [N, C] with N >= 1.
+    errors.UserError: the two are not of one shape [N, C] with N >= 1.
   """
   probs_NxC, label_probs_NxC = (
     np.asarray(probs_NxC),
@@ -105,11 +116,12 @@ def summary(probs_NxC, label_probs_NxC) -> dict:
 
 
 def agreement(student_NxC, supervisor_NxC, label_probs_NxC) -> dict:
-  """Returns the share of examples with equal predictions of two models.
+  """Returns student-supervisor agreement (paper section 5.1.3, figure 8).
 
-  Over `all` examples, and over those where the supervisor is right or wrong
-  (paper section 5.1.3, figure 8); None where there are no such examples.
-  A student which imitates errors agrees where the supervisor is wrong.
+  The share of examples on which both predict the same class: over `all`, and
+  over those where the supervisor is right or wrong; None if there are none. A
+  student that imitates the errors of its supervisor has a high agreement where
+  the supervisor is wrong.
   """
   same_N = correct(student_NxC, supervisor_NxC)
   right_N = correct(supervisor_NxC, label_probs_NxC)
@@ -125,12 +137,13 @@ def agreement(student_NxC, supervisor_NxC, label_probs_NxC) -> dict:
 
 
 def mean_and_se(values_SxN) -> tuple[float, float]:
-  """Mean over seeds and examples, and its standard error.
+  """Returns the mean over seeds and examples, and its standard error.
 
   The variance is that of the mean over examples (of the seed averages) plus
-  that of the mean over seeds (of the example averages). The noise special to
-  one seed on one example is in both, so the sum errs on the safe side. With
-  one seed there is no second term: training noise is then not included.
+  that of the mean over seeds (of the example averages). Noise of a single seed
+  on a single example is counted in both terms, so the sum is conservative. With
+  one seed there is no second term: noise of training is then not included. With
+  one example the standard error is infinite.
   """
   values_SxN = np.asarray(values_SxN, np.float64)
   n_seeds, n = values_SxN.shape
@@ -141,9 +154,13 @@ def mean_and_se(values_SxN) -> tuple[float, float]:
 
 
 def pgr(weak: float, student: float, ceiling: float) -> float | None:
-  """Returns the performance gap recovered; None where there is no gap.
+  """Returns the performance gap recovered (paper section 3).
 
-  PGR = (student - weak) / (ceiling - weak), paper section 3.
+    PGR = (student - weak) / (ceiling - weak)
+
+  of three accuracies: 0 for a student no better than its supervisor, 1 for one
+  as good as the ceiling; it may be below 0 or above 1. None if the ceiling is
+  not above the supervisor.
   """
   if ceiling <= weak:
     return None
@@ -151,9 +168,10 @@ def pgr(weak: float, student: float, ceiling: float) -> float | None:
 
 
 class PGR(NamedTuple):
-  """PGR with its interval; the three numbers are None where undefined.
+  """PGR with its interval.
 
-  `gap` is ceiling - weak in accuracy, `gap_se` its standard error.
+  `value`, `low` and `high` are None if PGR is undefined; `status` is 'ok' or
+  the reason. `gap` is ceiling - weak in accuracy, `gap_se` its standard error.
   """
 
   value: float | None
@@ -173,15 +191,16 @@ def pgr_interval(
   resamples=2000,
   seed=0,
 ) -> PGR:
-  """PGR of the seed means, with a bootstrap interval over seeds and examples.
+  """Returns the PGR of mean accuracies, with a bootstrap interval.
 
-  Row s of the three holds where the models of seed s are right on the same N
-  test examples. The ratio is meaningless where the gap is noise: undefined
-  unless ceiling - weak is above 2 of its standard errors. Those are taken from
-  the paired differences by `mean_and_se`, so they hold examples and seeds.
+  Row s of the three arrays is whether the models of seed s are right on each of
+  the same N test examples. Seeds and examples are resampled. The ratio is
+  ill-conditioned where the gap is small, so it is undefined unless ceiling -
+  weak is above 2 of its standard errors. These are those of `mean_and_se` for
+  the paired differences, so they cover examples and seeds.
 
   Raises:
-    ValueError: the three are not of one shape [S, N].
+    errors.UserError: the three are not of one shape [S, N].
   """
   models = weak_correct_SxN, student_correct_SxN, ceiling_correct_SxN
   correct_3xSxN = [np.asarray(model, np.float64) for model in models]
@@ -203,7 +222,8 @@ def pgr_interval(
   weak_R, student_R, ceiling_R = _bootstrap_means(
     correct_3xSxN, resamples=resamples, rng=np.random.default_rng(seed)
   )
-  # A resample without a gap is beyond every ratio, on its numerator's side.
+  # `pgr` of each resample, but infinite, with the sign of the gain, where the
+  # resample has no gap: dropping those would make the interval too narrow.
   gain_R, gap_R = student_R - weak_R, ceiling_R - weak_R
   ratio_R = np.copysign(np.inf, gain_R)
   np.divide(gain_R, gap_R, out=ratio_R, where=gap_R > 0)
@@ -214,12 +234,13 @@ def pgr_interval(
 
 
 def _bootstrap_means(correct_MxSxN, *, resamples, rng):
-  """Accuracies [M, R] of M models on resampled seeds and examples.
+  """Returns accuracies [M, R] of M models on R resamples of seeds and examples.
 
-  All models see the same resample. Examples on which every model of every
-  seed does the same are interchangeable, so the counts of these few patterns
-  are drawn in place of the examples. From S > 1 seeds S - 1 are drawn, which
-  makes the variance between seeds unbiased; S draws would halve it at S = 2.
+  Paired: all models have the same resample. Examples with the same pattern of
+  right and wrong over all models and seeds are interchangeable, so counts of
+  the few patterns are drawn in place of N examples. Of S > 1 seeds S - 1 are
+  drawn, which makes the variance between seeds unbiased; with S draws it would
+  be (S - 1) / S of that, half at S = 2.
   """
   n_models, n_seeds, n = correct_MxSxN.shape
   pattern_MSxK, count_K = np.unique(
@@ -232,7 +253,7 @@ def _bootstrap_means(correct_MxSxN, *, resamples, rng):
 
 
 class Median(NamedTuple):
-  """A median with its interval, None of too few values, and standard error."""
+  """A median, its interval (None with too few values) and standard error."""
 
   value: float
   low: float | None
@@ -243,10 +264,11 @@ class Median(NamedTuple):
 def median_interval(
   values_T, *, confidence=0.95, resamples=2000, seed=0
 ) -> Median:
-  """The median over tasks, with a bootstrap interval over tasks.
+  """Returns the median over tasks, with a bootstrap interval over tasks.
 
-  The whole range of T tasks holds the true median with a probability of
-  1 - 2^(1 - T); where that is below `confidence` there is no interval.
+  The paper reports the median PGR over tasks (figure 5). Even the whole range
+  of T values covers the true median only with probability 1 - 2^(1 - T); if
+  that is below `confidence` there is no interval.
   """
   values_T = np.asarray(values_T, np.float64)
   n_tasks = len(values_T)

@@ -1,4 +1,4 @@
-"""Schedules and the AdamW chain."""
+"""The optimizer of all training: AdamW with its learning-rate schedule."""
 
 import jax
 import optax
@@ -7,7 +7,17 @@ from w2s_jax import errors
 
 
 def make_schedule(*, peak, total_steps, warmup, decay):
-  """Returns a schedule: linear warm-up, a share of all steps, then decay."""
+  """Returns a learning-rate schedule: linear warm-up, then decay to 0.
+
+  Args:
+    peak: learning rate at the end of the warm-up.
+    total_steps: steps of warm-up and decay together.
+    warmup: share of total_steps.
+    decay: 'cosine', 'linear' or 'constant', which stays at the peak.
+
+  Raises:
+    errors.UserError: `decay` is none of these.
+  """
   warmup_steps = round(warmup * total_steps)
   decay_steps = max(1, total_steps - warmup_steps)
   tails = {
@@ -17,7 +27,8 @@ def make_schedule(*, peak, total_steps, warmup, decay):
   }
   if decay not in tails:
     raise errors.UserError(f'decay={decay!r} must be one of {sorted(tails)}.')
-  # The ramp starts at peak / warmup_steps, so that the first step moves, too.
+  # Starts at peak / warmup_steps, not at 0, where the first step would do
+  # nothing.
   ramp = optax.linear_schedule(
     peak / max(1, warmup_steps), peak, max(1, warmup_steps - 1)
   )
@@ -25,7 +36,10 @@ def make_schedule(*, peak, total_steps, warmup, decay):
 
 
 def make_optimizer(schedule, *, weight_decay, clip_norm):
-  """Returns AdamW; decay acts on matrices only, clipping is by global norm."""
+  """Returns AdamW after clipping by global norm.
+
+  Weight decay is for matrices only, not for biases and scales of norms.
+  """
   return optax.chain(
     optax.clip_by_global_norm(clip_norm),
     optax.adamw(

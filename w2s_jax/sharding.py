@@ -1,8 +1,9 @@
-"""Places arrays: one mesh, one table of rules, no sharding in the models.
+"""The device mesh, and the sharding of parameters, batches and activations.
 
-The mesh has three named axes. `data` replicates parameters, `fsdp` splits
-parameters and batch, `tensor` splits heads and the hidden layer of the MLP.
-The batch is split over `data` and `fsdp` together.
+The mesh has three named axes. `data` replicates parameters, `fsdp` shards them,
+and `tensor` shards attention heads and the hidden layer of the MLP. Batches are
+sharded over `data` and `fsdp` together. PARAMETER_RULES are for all models;
+models name no axis.
 """
 
 import re
@@ -17,8 +18,8 @@ P = jax.sharding.PartitionSpec
 AXES = ('data', 'fsdp', 'tensor')
 BATCH_AXES = ('data', 'fsdp')
 
-# First match on the path of a parameter decides; optimizer moments carry the
-# path of their parameter, so the same table places them too.
+# The first regex that matches the path of a parameter decides. The path of an
+# optimizer moment ends in that of its parameter, so these rules are for both.
 PARAMETER_RULES = (
   (
     r'(token|position|type|output)_embed/embedding$',
@@ -32,7 +33,7 @@ PARAMETER_RULES = (
 
 
 def make_mesh(*, data=-1, fsdp=1, tensor=1, devices=None):
-  """Mesh over all devices; one axis may be -1 and takes what is left.
+  """Returns a mesh over all devices; an axis of -1 takes the remaining ones.
 
   Raises:
     errors.UserError: the axes do not multiply to the number of devices, or
@@ -67,15 +68,15 @@ def make_mesh(*, data=-1, fsdp=1, tensor=1, devices=None):
 
 
 def path_string(path):
-  """'layer_0/mlp/up/kernel' for a jax key path."""
+  """Returns a jax key path as a string such as 'layer_0/mlp/up/kernel'."""
   return jax.tree_util.keystr(path, simple=True, separator='/')
 
 
 def parameter_sharding(mesh, path, shape):
-  """Returns the NamedSharding of a parameter; replicated without a rule.
+  """Returns the NamedSharding of a parameter; replicated if no rule matches.
 
   Raises:
-    ValueError: a split axis does not divide the parameter.
+    errors.UserError: the mesh does not divide the shape.
   """
   for pattern, spec in PARAMETER_RULES:
     if re.search(pattern, path) and len(shape) == len(spec):
@@ -93,7 +94,7 @@ def parameter_sharding(mesh, path, shape):
 
 
 def tree_sharding(mesh, tree):
-  """Returns shardings of a whole state: parameters, moments, step."""
+  """Returns the shardings of a train state: parameters, moments and step."""
   return jax.tree_util.tree_map_with_path(
     lambda path, x: parameter_sharding(mesh, path_string(path), x.shape), tree
   )
@@ -108,9 +109,17 @@ def batch_sharding(mesh):
 
 
 def check_divides(mesh, *, batch_size, accumulate, num_heads, name):
-  """Raises UserError if batch or heads do not divide over the mesh.
+  """Checks that the mesh divides batch and attention heads.
 
-  `num_heads` are those of queries, and those of keys and values.
+  Args:
+    mesh: of make_mesh.
+    batch_size: rows of a global batch.
+    accumulate: pieces of a batch for gradient accumulation, of each device.
+    num_heads: numbers of heads: of queries, and of keys and values.
+    name: config field of the recipe, for the message.
+
+  Raises:
+    errors.UserError: it does not.
   """
   ways = mesh.shape['data'] * mesh.shape['fsdp']
   if batch_size % (ways * accumulate):
@@ -127,7 +136,10 @@ def check_divides(mesh, *, batch_size, accumulate, num_heads, name):
 
 
 def place_batch(mesh, batch):
-  """Places host arrays, equal on every process, split by row."""
+  """Returns global arrays sharded by row, of host arrays.
+
+  Every process passes the same arrays; each device gets its rows only.
+  """
   rows = batch_sharding(mesh)
   return jax.tree.map(
     lambda x: jax.make_array_from_callback(x.shape, rows, lambda i: x[i]),
@@ -136,7 +148,10 @@ def place_batch(mesh, batch):
 
 
 def place_parameter(mesh, path, array):
-  """Places a host tensor on its devices; never whole on one of them."""
+  """Returns the sharded global array of a parameter in host memory.
+
+  Each device gets its shard only: the whole may not fit on one.
+  """
   array = np.asarray(array)
   return jax.make_array_from_callback(
     array.shape,
@@ -146,7 +161,7 @@ def place_parameter(mesh, path, array):
 
 
 def constrain_batch(x, axis=0):
-  """Pins an axis of an activation to the batch axes of the mesh in scope."""
+  """Shards an axis of an activation as the batch, if a mesh is in scope."""
   if jax.sharding.get_abstract_mesh().empty:
     return x
   spec = P(*[None] * axis, BATCH_AXES)
@@ -154,7 +169,10 @@ def constrain_batch(x, axis=0):
 
 
 def gather(x):
-  """Replicates an array over the mesh in scope: a score, or an FSDP table."""
+  """Replicates an array over the mesh in scope, if there is one.
+
+  For arrays that are needed whole: scores of the global batch, FSDP tables.
+  """
   if jax.sharding.get_abstract_mesh().empty:
     return x
   return jax.lax.with_sharding_constraint(x, P())
