@@ -134,7 +134,7 @@ def merge(trainable, frozen):
   return traverse_util.unflatten_dict(flat, sep='/')
 
 
-def is_lora(params):
-  """Returns whether `params` hold LoRA factors, to be merged with a trunk."""
+def needs_base(params):
+  """Whether params are not a whole model: those of a probe, or of LoRA."""
   flat = traverse_util.flatten_dict(params, sep='/')
-  return any(path.endswith(_A) for path in flat)
+  return 'transformer' not in params or any(path.endswith(_A) for path in flat)

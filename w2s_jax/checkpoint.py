@@ -284,20 +284,25 @@ def load_model(workdir, stage, *, mesh=None, weights=None):
     label_ids = {'label_ids': tuple(fields['head_ids'])}
   network = kind(architecture, fields['num_classes'], **label_ids)
   params = load_params(folder / 'params', mesh=mesh)
-  if 'transformer' not in params or adapt.is_lora(params):
+  if adapt.needs_base(params):
     base = _base_params(
       workdir, network, config, mesh=mesh, weights=weights or config['weights']
     )
     params = adapt.merge(params, base)
-  for name in ('tokenizer.json', 'prompt.json'):
-    if (folder / name).exists():
-      workdir_lib.verified(folder, name)
   return Loaded(
     params=params,
     model=network,
-    tokenizer=tokenizers.load(folder),
+    tokenizer=load_tokenizer(folder),
     config=config,
   )
+
+
+def load_tokenizer(folder):
+  """The tokenizer of a finished stage, its files verified."""
+  for name in ('tokenizer.json', 'prompt.json'):
+    if (folder / name).exists():
+      workdir_lib.verified(folder, name)
+  return tokenizers.load(folder)
 
 
 def _base_params(workdir, network, config, *, mesh, weights):

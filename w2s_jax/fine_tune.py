@@ -61,7 +61,7 @@ def fine_tune(job, **fields):
       trainable=prepared.trainable,
       frozen=prepared.frozen,
       **prepared.run,
-      **_settings(job, prepared),
+      **_settings(job, prepared.judge),
     )
     trained = _save(job, prepared, trained)
   return _finish(job, prepared, trained)
@@ -82,7 +82,7 @@ def fine_tune_together(jobs, fields):
       trainable=prepared[i].trainable,
       frozen=prepared[i].frozen,
       **prepared[i].run,
-      **_settings(jobs[i], prepared[i]),
+      **_settings(jobs[i], prepared[i].judge),
     )
     for i in missing
   ]
@@ -100,7 +100,7 @@ def _shared(frozen, fields):
   return [frozen[0]] * len(frozen)
 
 
-def _settings(job, prepared):
+def _settings(job, judge=None):
   """Arguments of train.fit that change no parameter."""
   return dict(
     mesh=job.mesh,
@@ -108,7 +108,7 @@ def _settings(job, prepared):
     logger=job.logger(),
     checkpoint_every=job.runtime.checkpoint_every,
     name=job.name,
-    snapshots=NUM_CANDIDATES - 1 if prepared.judge else 0,
+    snapshots=NUM_CANDIDATES - 1 if judge else 0,
     before_save=job.check_lock,
   )
 
@@ -263,13 +263,8 @@ def generative(job, *, model, seed, rows, train, evaluation):
       model=network,
       trainable=params,
       frozen={},
-      mesh=job.mesh,
-      folder=job.folder,
-      logger=job.logger(),
-      checkpoint_every=job.runtime.checkpoint_every,
-      name=job.name,
-      before_save=job.check_lock,
       **run,
+      **_settings(job),
     )
     job.check_lock()
     checkpoint.save_params(params_folder, trained, name=job.name)

@@ -142,6 +142,7 @@ def canonical(value, *, recipe=False):
   raise TypeError(f'{value!r} cannot be a field of a stage.')
 
 
+@functools.cache
 def source_hash(function):
   """Hash of a function and of those of its module that it calls.
 

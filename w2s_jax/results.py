@@ -102,10 +102,6 @@ class Result:
   def recipe_hash(self):
     return files.sha256(files.to_json(self.recipe))[:16]
 
-  @property
-  def name(self):
-    return tuple(self.row[field] for field in STUDENT)
-
 
 def student(config, chain, loss, generative):
   """The fields STUDENT of the last model of a chain."""
@@ -143,12 +139,11 @@ def check_names(described, workdir=None):
   path = workdir and epath.Path(workdir) / 'results.jsonl'
   if path and path.exists():
     for _, row in _parsed(path):
-      name = tuple(row[field] for field in STUDENT)
       recipe_of = functools.partial(_load_recipe, workdir, row['recipe'])
-      known[_hashable(name)] = row['recipe'], recipe_of
+      known[name_of(row)] = row['recipe'], recipe_of
   for result in described:
     here = result.recipe_hash, lambda result=result: result.recipe
-    before = known.setdefault(_hashable(result.name), here)
+    before = known.setdefault(name_of(result.row), here)
     if before[0] != here[0]:
       changes = differences(before[1](), result.recipe)
       raise errors.UserError(
@@ -159,8 +154,9 @@ def check_names(described, workdir=None):
       )
 
 
-def _hashable(name):
-  return files.to_json(name)
+def name_of(row):
+  """The fields STUDENT of a row as one text: equal for all its seeds."""
+  return files.to_json([row[field] for field in STUDENT])
 
 
 def describe(row):
@@ -279,8 +275,7 @@ def write(workdir, rows, recipes):
     known = [row for _, row in _parsed(path)] if path.exists() else []
     by_key, recipe_of = {}, {}
     for row in [*known, *rows]:
-      name = files.to_json([row[field] for field in STUDENT])
-      if recipe_of.setdefault(name, row['recipe']) != row['recipe']:
+      if recipe_of.setdefault(name_of(row), row['recipe']) != row['recipe']:
         raise errors.UserError(
           f'{path}: another job has added {describe(row)} of another recipe; '
           'give each its own variant or its own workdir.'

@@ -21,8 +21,6 @@ from w2s_jax import sharding
 from w2s_jax import weak_labels
 from w2s_jax.models import heads
 from w2s_jax.models import text_heads
-from w2s_jax.models import tokenizers
-from w2s_jax.runtime import files
 from w2s_jax.tasks import examples as examples_lib
 
 
@@ -38,8 +36,7 @@ def on_features(model, features, parts):
   """The model as it is, or as a probe of stored features of some Examples."""
   if features is None:
     return model
-  path = features.folder / 'features.npz'
-  arrays = files.load_arrays(path)
+  arrays = features.arrays('features.npz')
   row_of = {id_: i for i, id_ in enumerate(arrays['ids'].tolist())}
   examples = examples_lib.union(parts)
   rows_N = [row_of[id_] for id_ in examples.ids.tolist()]
@@ -70,12 +67,11 @@ def predict(job, *, supervisor, model, seed, start, features, rows, evaluation):
   model = on_features(model, features, [rows, *evaluation.splits.values()])
   params_folder = supervisor.folder / 'params'
   if (supervisor.folder / 'prompt.json').exists():
-    supervisor.verified('prompt.json')
-    tokenizer = tokenizers.load(supervisor.folder)
+    tokenizer = checkpoint.load_tokenizer(supervisor.folder)
     model = model._replace(tokenizer=tokenizer)
   if params_folder.exists():
     params = checkpoint.load_params(params_folder, mesh=job.mesh)
-    if 'transformer' not in params or adapt.is_lora(params):
+    if adapt.needs_base(params):
       base = initial_params(job, model, start=start, seed=seed)
       params = adapt.merge(params, base)
   else:  # few-shot prompting trains nothing

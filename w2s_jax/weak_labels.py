@@ -11,7 +11,6 @@ from typing import NamedTuple
 import numpy as np
 
 from w2s_jax import errors
-from w2s_jax.runtime import files
 
 
 class Labels(NamedTuple):
@@ -27,10 +26,7 @@ def ground_truth(examples):
 
 def predicted(stage):
   """The labels that a `stages.predict` left."""
-  path = stage.folder / 'weak_labels.npz'
-  arrays = files.load_arrays(path)
-  if str(arrays['stage']) != stage.key:
-    raise files.DamagedError(path, 'it belongs to another stage')
+  arrays = stage.arrays('weak_labels.npz')
   return Labels(arrays['ids'], arrays['probs'], arrays.get('texts'))
 
 

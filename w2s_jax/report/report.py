@@ -43,8 +43,7 @@ def aggregate(workdir, rows) -> list[dict]:
   load = functools.cache(functools.partial(_load_predictions, workdir))
   by_name = {}
   for row in rows:
-    name = tuple(row[field] for field in results.STUDENT)
-    by_name.setdefault(name, []).append(row)
+    by_name.setdefault(results.name_of(row), []).append(row)
   for rows in by_name.values():
     recipes = sorted({row['recipe'] for row in rows})
     if len(recipes) > 1:  # results.write refuses this; the file was edited

@@ -43,11 +43,16 @@ class Finished:
     """Arrays ids [N], probs [N, C], label_probs [N, C] (ground truth).
 
     And texts [N] of a model that generates its answers.
+    """
+    return self.arrays(f'predictions/{split}.npz')
+
+  def arrays(self, name):
+    """{name: array} that `Job.save_arrays` wrote.
 
     Raises:
       files.DamagedError: the file is damaged, or of another stage.
     """
-    path = self.folder / 'predictions' / f'{split}.npz'
+    path = self.folder / name
     arrays = files.load_arrays(path)
     if str(arrays.pop('stage', '')) != self.key:
       raise files.DamagedError(path, 'it belongs to another stage')
@@ -56,10 +61,6 @@ class Finished:
   def summary(self):
     """The stage summary: seconds, steps, padding, scores."""
     return files.load_record(self.folder / 'DONE')['summary']
-
-  def verified(self, name):
-    """The path of a small file, such as tokenizer.json, unless it changed."""
-    return verified(self.folder, name)
 
 
 def verified(folder, name):
