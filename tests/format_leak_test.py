@@ -158,6 +158,7 @@ def test_a_leak_is_found(tmp_path, monkeypatch, convert):
   assert leak(pool)[0] > 0.95
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
   'name', [name for name in tiny_rows.ROWS if _place(name).exists()]
 )

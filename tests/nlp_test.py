@@ -75,6 +75,7 @@ REAL = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('name', REAL)
 def test_real_folders_load(name):
   source = f'file:{_real(name).parent}/{{task}}/'

@@ -7,7 +7,6 @@ import rich.console
 
 from w2s_jax import adapt
 from w2s_jax import batching
-from w2s_jax import checkpoint
 from w2s_jax import losses
 from w2s_jax import population
 from w2s_jax import sharding
@@ -193,7 +192,7 @@ def test_a_member_goes_on_alone(singles, tmp_path):
   ]
   with pytest.raises(tiny.MachineLost):
     fit(pair, checkpoint_every=3)
-  assert checkpoint.Training(tmp_path / '0' / 'checkpoints').latest_step() == 6
+  assert {x.name for x in (tmp_path / '0/checkpoints').iterdir()} == {'3', '6'}
   again = [member(tmp_path / f'{i}', mesh, **MEMBERS[i]) for i in range(3)]
   # The third begins, so the first two go on beside each other without it.
   assert_alike(fit(again), singles[0][:3])

@@ -29,6 +29,7 @@ from w2s_jax.models import presets
 from w2s_jax.models import text_heads
 from w2s_jax.runtime import files as files_lib
 from w2s_jax.runtime import logger
+from w2s_jax.tasks import synthetic
 
 ROOT = pathlib.Path(__file__).parents[1]
 
@@ -63,8 +64,17 @@ MESH_STUDY = {
 def config(**fields):
   """The config of the tiny study; fields as {'a.b': value} change it."""
   c = nlp.get_config('debug')
-  c.update_from_flattened_dict(FIELDS | fields)
+  c.update_from_flattened_dict(FIELDS | {'data.source': source()} | fields)
   return c
+
+
+@functools.cache
+def source():
+  """A file of 1,000 rows of the synthetic task, which is quick to read."""
+  path = temporary_folder() / 'synthetic.jsonl'
+  rows = synthetic.reviews(rows=1000)
+  path.write_text(''.join(json.dumps(row) + '\n' for row in rows))
+  return f'file:{path}'
 
 
 def splits(seeds=(0,)):
@@ -85,7 +95,8 @@ def run(workdir, *, devices=1, console=None, **fields):
 
 def start(workdir, *flags, stdout=subprocess.DEVNULL, env=None, **fields):
   """Starts experiments/main.py in a process of its own, on one device."""
-  values = [f'--config.{k}={v}' for k, v in (FIELDS | fields).items()]
+  fields = FIELDS | {'data.source': source()} | fields
+  values = [f'--config.{k}={v}' for k, v in fields.items()]
   return subprocess.Popen(
     [
       sys.executable,

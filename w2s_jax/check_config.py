@@ -30,7 +30,7 @@ def parse_chains(students, ladder):
   """(('a', 'b', 'c'), ...) of ('a>b>c', ...): a teaches b, and b teaches c.
 
   Raises:
-    ValueError: a chain is too short, repeats, or names no model.
+    errors.UserError: a chain is too short, repeats, or names no model.
   """
   chains = [tuple(key.strip() for key in s.split('>')) for s in students]
   for text, chain in zip(students, chains):

@@ -69,10 +69,6 @@ class Training:
       options=ocp.CheckpointManagerOptions(max_to_keep=2),
     )
 
-  def latest_step(self):
-    """Step of the newest checkpoint, or None."""
-    return self._manager.latest_step()
-
   def save(self, step, state, data_state):
     """Starts an asynchronous save; it is atomic."""
     self._before_save()
