@@ -5,6 +5,7 @@ import platform
 import subprocess
 import sys
 
+import forked
 import pytest
 import rich.table
 
@@ -51,14 +52,7 @@ def test_freed_memory_is_used_again():
 
 def run(*flags):
   """(exit status, lines on stderr) of main.py, which trains nothing here."""
-  done = subprocess.run(
-    [sys.executable, 'experiments/main.py', *flags],
-    cwd=tiny.ROOT,
-    env=tiny.environment(),
-    capture_output=True,
-    text=True,
-    timeout=60,
-  )
+  done = forked.run('experiments/main.py', *flags)
   return done.returncode, done.stderr.splitlines()
 
 

@@ -1,10 +1,8 @@
 """Mistakes end with one line before training; sweeps and suites expand."""
 
-from concurrent import futures
 import json
-import subprocess
-import sys
 
+import forked
 import pytest
 
 import tiny
@@ -35,42 +33,21 @@ MISTAKES = {
 }
 
 
-def run(flag, workdir):
-  return subprocess.run(
-    [
-      sys.executable,
-      'experiments/main.py',
-      '--config=configs/nlp.py:debug',
-      f'--workdir={workdir}',
-      flag,
-    ],
-    cwd=tiny.ROOT,
-    env=tiny.environment() | {'JAX_NUM_CPU_DEVICES': '2'},
-    capture_output=True,
-    text=True,
-    timeout=120,
-  )
-
-
-@pytest.fixture(scope='module')
-def attempts(tmp_path_factory):
-  """A workdir and a finished process for each mistake."""
-  workdirs = {flag: tmp_path_factory.mktemp('mistake') for flag in MISTAKES}
-  with futures.ThreadPoolExecutor(max_workers=2) as pool:
-    processes = pool.map(run, workdirs.keys(), workdirs.values())
-    finished = zip(workdirs.values(), processes, strict=True)
-    return dict(zip(MISTAKES, finished, strict=True))
-
-
 @pytest.mark.parametrize('flag', MISTAKES)
-def test_mistake_ends_with_one_line(flag, attempts):
-  workdir, process = attempts[flag]
+def test_mistake_ends_with_one_line(flag, tmp_path):
+  process = forked.run(
+    'experiments/main.py',
+    '--config=configs/nlp.py:debug',
+    f'--workdir={tmp_path}',
+    flag,
+    devices=2,
+  )
   assert process.returncode == 1
   (line,) = process.stderr.splitlines()
   assert line.startswith('error: ')
   assert all(words in line for words in MISTAKES[flag]), line
   assert 'Traceback' not in process.stdout
-  assert not list(workdir.iterdir()), 'something was done before'
+  assert not list(tmp_path.iterdir()), 'something was done before'
 
 
 IMPORTS = """
@@ -83,14 +60,9 @@ command_line.parse_flags(sys.argv)
 def run_code(code, *flags):
   """Returns the lines that code prints after main.py parsed its flags."""
   code = f'{IMPORTS}\n{code}'
-  return subprocess.run(
-    [sys.executable, '-c', code, *flags, '--workdir=unused'],
-    cwd=tiny.ROOT,
-    env=tiny.environment(),
-    check=True,
-    capture_output=True,
-    text=True,
-  ).stdout.splitlines()
+  process = forked.run('-c', code, *flags, '--workdir=unused')
+  assert process.returncode == 0, process.stderr
+  return process.stdout.splitlines()
 
 
 def points(*flags):
@@ -198,10 +170,9 @@ for c, _ in points.with_data(configs, console):
   assert 'data.splits.test = 32 needs' in reasons['cola']
   assert 'tfds build anli/r2' in reasons['anli_r2']
   assert 'python -m w2s_jax.tasks.prepare dream FOLDER' in reasons['dream']
-  with pytest.raises(subprocess.CalledProcessError) as error:
+  with pytest.raises(AssertionError, match='the data of none of the tasks'):
     run_code(
       code,
       f'--config={tiny.ROOT}/configs/nlp.py:paper',
       f'--config.data.source=file:{tmp_path}/none/{{task}}/',
     )
-  assert 'the data of none of the tasks' in error.value.stderr

@@ -1,9 +1,8 @@
 """Plans for devices that are not attached, and counts of stages."""
 
 import functools
-import subprocess
-import sys
 
+import forked
 import jax
 import pytest
 
@@ -21,17 +20,10 @@ import tiny
 
 def plan(*flags, config='nlp.py:debug'):
   """(exit status, what it printed) of experiments/plan/plan.py."""
-  done = subprocess.run(
-    [
-      sys.executable,
-      str(tiny.ROOT / 'experiments' / 'plan' / 'plan.py'),
-      f'--config={tiny.ROOT}/configs/{config}',
-      *flags,
-    ],
-    env=tiny.environment(),
-    capture_output=True,
-    text=True,
-    timeout=300,
+  done = forked.run(
+    tiny.ROOT / 'experiments' / 'plan' / 'plan.py',
+    f'--config={tiny.ROOT}/configs/{config}',
+    *flags,
   )
   return done.returncode, done.stdout + done.stderr
 
