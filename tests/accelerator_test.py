@@ -132,7 +132,7 @@ def test_attention_in_one_kernel_deviates_as_einsum_does():
   rows = list(deviation.rows(options()))
   assert len(rows) == 4
   for row in rows:
-    assert row.bound.startswith('equal within rounding'), row
+    assert row.bound.startswith('equal but for rounding'), row
     assert [*row.details['fused']] == ['keys', 'outputs', 'queries', 'values']
 
 

@@ -47,7 +47,8 @@ def row(options, name):
     implementation=implementation,
   )
   fused, einsum = (max(found[key].values()) for key in ('fused', 'einsum'))
-  verdict = 'equal within rounding' if fused < 2 * einsum + 5e-3 else 'DIFFERS'
+  # A wrong mask deviates by its whole size, and rounding by 2 % at most.
+  verdict = 'equal but for rounding' if fused < 0.05 else 'DIFFERS'
   yield table.Row(
     'd',
     f'{name}: deviation of {implementation} from float32',
