@@ -95,6 +95,8 @@ def model(
       'dtype': 'float32',  # of activations; use bfloat16 on TPU and GPU
       'param_dtype': 'float32',
       'remat': False,  # recomputes activations: less memory, more time
+      # 'einsum', 'cudnn' for NVIDIA GPUs, or 'auto': cuDNN where it can.
+      'attention': 'auto',
       'adapt': adaptation(),
       'train': fine_tuning(
         learning_rate=learning_rate,

@@ -273,7 +273,9 @@ def load_model(workdir, stage, *, mesh=None, weights=None):
   folder = find_stage(workdir, stage)
   config = json.loads(workdir_lib.verified(folder, 'config.json').read_text())
   fields = config['model']
-  architecture = presets.TransformerConfig(**fields['architecture'])
+  # The device of the study is not that of its reader.
+  recorded = {**fields['architecture'], 'attention': 'auto'}
+  architecture = presets.TransformerConfig(**recorded)
   kind = heads.HEADS[fields['head']]
   label_ids = {}
   if kind is text_heads.Verbalizer:

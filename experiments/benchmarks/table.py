@@ -59,6 +59,7 @@ UNITS = {
   'x': '{:.2f}x'.format,
   's': '{:.1f} s'.format,
   'of one': '{:.2f} of one'.format,
+  'tokens/s': '{:,.0f} tokens/s'.format,
 }
 FEWER = ('s', 'of one')  # the fewer the better
 

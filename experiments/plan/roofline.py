@@ -35,11 +35,29 @@ CHIPS = {
   'h100': Chip(989e12, 80e9, 3.35e12, 450e9),
   'h200': Chip(989e12, 141e9, 4.8e12, 450e9),
 }
+# By device_kind of JAX. Variants of another power, such as 'NVIDIA H100 PCIe',
+# are not in the table.
+KINDS = {
+  'TPU v4': 'v4',
+  'TPU v5 lite': 'v5e',
+  'TPU v5e': 'v5e',
+  'TPU v5': 'v5p',
+  'TPU v5p': 'v5p',
+  'TPU v6 lite': 'v6e',
+  'TPU v6e': 'v6e',
+  'NVIDIA H100 80GB HBM3': 'h100',
+  'NVIDIA H200': 'h200',
+}
 BYTES = {'pred': 1, 's8': 1, 'u8': 1, 'bf16': 2, 'f16': 2, 's16': 2, 'u16': 2}
 COLLECTIVE = re.compile(
   r'= (.*?) (all-gather|all-reduce|reduce-scatter|all-to-all|'
   r'collective-permute)(-start)?\((.*)'
 )
+
+
+def chip_of(device_kind):
+  """Returns the Chip of an attached device, or None if it is not known."""
+  return CHIPS.get(KINDS.get(device_kind))
 
 
 @dataclasses.dataclass(frozen=True)

@@ -152,7 +152,12 @@ def write(config):
     ValueError: no family has.
   """
   plain = dataclasses.replace(
-    config, dropout=0.0, dtype='float32', param_dtype='float32', remat=False
+    config,
+    dropout=0.0,
+    dtype='float32',
+    param_dtype='float32',
+    remat=False,
+    attention='auto',
   )
   for name, family in hf_families.FAMILIES.items():
     if all(getattr(plain, k) == value for k, value in family.fixed.items()):

@@ -19,6 +19,9 @@ from w2s_jax.models import presets
 from w2s_jax.models import pretrained
 from w2s_jax.models import tokenizers
 
+# Of TransformerConfig, set by the config of a study.
+_FIELDS = ('dropout', 'dtype', 'param_dtype', 'remat', 'attention')
+
 
 class Model(NamedTuple):
   name: str  # in tables and folder names
@@ -55,6 +58,8 @@ def build(spec, task):
       dtype: of the trunk's activations, 'float32' or 'bfloat16'.
       param_dtype: of the parameters, the same.
       remat: recomputes activations in the backward pass to save memory.
+      attention: 'einsum', 'cudnn' for NVIDIA GPUs, or 'auto': cuDNN where it
+        can compute the attention of this model, else einsum.
     task: tasks.task.Task; its inputs and num_classes decide on the head.
 
   Raises:
@@ -79,7 +84,7 @@ def build(spec, task):
   )
   identity = {
     'weights': pretrained.fingerprint(folder) if folder else spec['weights'],
-    'architecture': dataclasses.asdict(architecture),
+    'architecture': _recorded(architecture),
     'head': type(network).__name__,
     'num_classes': task.num_classes,
     'head_ids': head_ids,
@@ -152,8 +157,20 @@ def _architecture(spec, folder):
   return dataclasses.replace(
     architecture,
     num_layers=architecture.num_layers if num_layers == -1 else num_layers,
-    **{k: spec[k] for k in ('dropout', 'dtype', 'param_dtype', 'remat')},
+    **{k: spec[k] for k in _FIELDS},
   )
+
+
+def _recorded(architecture):
+  """Returns the fields of a TransformerConfig that decide its outputs.
+
+  How attention is computed changes their rounding only, as a device does: the
+  default is not recorded, since it is not the same on every device.
+  """
+  fields = dataclasses.asdict(architecture)
+  if architecture.attention == 'auto':
+    del fields['attention']
+  return fields
 
 
 def folder_of(weights):

@@ -38,6 +38,7 @@ class TransformerConfig:
   dtype: str = 'float32'  # of the activations
   param_dtype: str = 'float32'
   remat: bool = False  # recomputes layers in the backward pass
+  attention: Literal['auto', 'einsum', 'cudnn'] = 'auto'  # see attention.py
   norm_kind: Literal['layer', 'rms'] = 'layer'
   norm_offset: float = 0.0  # added to the scale of an RMS norm
   parallel: bool = False  # attention and MLP of a layer read the same states

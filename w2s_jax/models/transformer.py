@@ -24,6 +24,7 @@ import numpy as np
 
 from w2s_jax import errors
 from w2s_jax import sharding
+from w2s_jax.models import attention
 from w2s_jax.models import chess_attacks
 from w2s_jax.models import presets
 from w2s_jax.tasks import chess
@@ -80,38 +81,6 @@ def _norm(config, name):
   )
 
 
-def attention_mask(position_BxL, length, num_keys, *, causal, window):
-  """Returns which of M keys each query attends to: bool, broadcasts to BxHxLxM.
-
-  With one text per row a decoder needs no length: padding is on the right, so
-  the causal mask hides it from real tokens.
-  """
-  key_1x1xM = jnp.arange(num_keys)[None, None]
-  if length.ndim == 1 and not causal:
-    return (key_1x1xM < length[:, None, None])[:, None]
-  mask_BxLxM = True
-  if length.ndim == 2:
-    text_BxL, _ = texts_before(length, num_keys)
-    mask_BxLxM = text_BxL[:, :, None] == text_BxL[:, None]
-  if causal:
-    query_BxLx1 = position_BxL[:, :, None]
-    mask_BxLxM &= key_1x1xM <= query_BxLx1
-    if window is not None:
-      mask_BxLxM &= key_1x1xM > query_BxLx1 - window
-  return mask_BxLxM[:, None]
-
-
-def texts_before(length_BxS, num_tokens):
-  """Returns, for each position, the texts that end before it and their tokens.
-
-  Both are [B, L].
-  """
-  end_BxSx1 = jnp.cumsum(length_BxS, axis=1)[:, :, None]
-  passed_BxSxL = jnp.arange(num_tokens)[None, None] >= end_BxSx1
-  tokens_BxSxL = passed_BxSxL * length_BxS[:, :, None]
-  return jnp.sum(passed_BxSxL, axis=1), jnp.sum(tokens_BxSxL, axis=1)
-
-
 def rotary_frequencies(config, *, window):
   """Returns the rotary frequencies, in radians per position: [X].
 
@@ -150,7 +119,7 @@ def _rotate(x_BxHxLxK, position_BxL, frequency_X):
 
 
 class Attention(nn.Module):
-  """Multi-head self-attention with a float32 softmax."""
+  """Multi-head self-attention, see attention.py."""
 
   config: presets.TransformerConfig
   window: bool
@@ -158,13 +127,11 @@ class Attention(nn.Module):
   @nn.compact
   def __call__(self, x_TxD, length, first_B, shape):
     config = self.config
-    position_BxL = jnp.arange(shape[1])[None]
-    if first_B is not None:
-      position_BxL += first_B[:, None]
     q_BxHxLxK = self._heads('query', config.num_heads, x_TxD, shape)
     k_BxGxLxK = self._heads('key', config.kv_heads, x_TxD, shape)
     v_BxGxMxK = self._heads('value', config.kv_heads, x_TxD, shape)
     if config.rotary_fraction is not None:
+      position_BxL = attention.positions(shape[1], first_B)
       frequency_X = rotary_frequencies(config, window=self.window)
       q_BxHxLxK = _rotate(q_BxHxLxK, position_BxL, frequency_X)
       k_BxGxLxK = _rotate(k_BxGxLxK, position_BxL, frequency_X)
@@ -172,14 +139,15 @@ class Attention(nn.Module):
     if first_B is not None:
       k_BxGxMxK = self._remember('key', k_BxGxLxK, first_B)
       v_BxGxMxK = self._remember('value', v_BxGxMxK, first_B)
-    mask_BxHxLxM = attention_mask(
-      position_BxL,
-      length,
-      k_BxGxMxK.shape[2],
-      causal=config.causal,
+    out_BxHxLxK = attention.attend(
+      config,
+      q_BxHxLxK,
+      k_BxGxMxK,
+      v_BxGxMxK,
+      length=length,
       window=config.window if self.window else None,
+      first_B=first_B,
     )
-    out_BxHxLxK = self._attend(q_BxHxLxK, k_BxGxMxK, v_BxGxMxK, mask_BxHxLxM)
     out_TxD = out_BxHxLxK.transpose(0, 2, 1, 3).reshape(len(x_TxD), -1)
     return _dense(config, config.embed_dim, 'out')(out_TxD)
 
@@ -191,27 +159,6 @@ class Attention(nn.Module):
       x_BxLxHxK = RmsNorm(self.config, name=f'{name}_norm')(x_BxLxHxK)
     return x_BxLxHxK.transpose(0, 2, 1, 3)
 
-  def _attend(self, q_BxHxLxK, k_BxGxMxK, v_BxGxMxK, mask_BxHxLxM):
-    config, shape = self.config, q_BxHxLxK.shape
-    # Heads that share keys and values are adjacent, so they are reshaped into
-    # one head with more queries.
-    grouped = (shape[0], config.kv_heads, -1, shape[-1])
-    scores_BxGxQxM = jnp.einsum(
-      'bgqk,bgmk->bgqm',
-      (q_BxHxLxK * config.query_width**-0.5).reshape(grouped),
-      k_BxGxMxK,
-      preferred_element_type=jnp.float32,
-    )
-    scores_BxHxLxM = scores_BxGxQxM.reshape(*shape[:3], -1)
-    scores_BxHxLxM = _cap(scores_BxHxLxM, config.attention_cap)
-    # Finite, so that a padding row (length 0, every key masked) is not NaN.
-    lowest = jnp.finfo(jnp.float32).min
-    scores_BxHxLxM = jnp.where(mask_BxHxLxM, scores_BxHxLxM, lowest)
-    weights_BxHxLxM = nn.softmax(scores_BxHxLxM).astype(v_BxGxMxK.dtype)
-    weights_BxGxQxM = weights_BxHxLxM.reshape(scores_BxGxQxM.shape)
-    out = jnp.einsum('bgqm,bgmk->bgqk', weights_BxGxQxM, v_BxGxMxK)
-    return out.reshape(shape)
-
   def _remember(self, name, new_BxGxLxK, first_B):
     """Writes new entries into the cache from first_B on; returns all of it."""
 
@@ -222,10 +169,6 @@ class Attention(nn.Module):
     known_BxGxMxK = jax.vmap(write)(past_BxGxMxK, new_BxGxLxK, first_B)
     self.put_variable('cache', name, known_BxGxMxK)
     return known_BxGxMxK
-
-
-def _cap(x, limit):
-  return x if limit is None else limit * jnp.tanh(x / limit)
 
 
 class Mlp(nn.Module):
@@ -252,7 +195,7 @@ class Layer(nn.Module):
   @nn.compact
   def __call__(self, x_TxD, length, first_B, shape, deterministic):
     config = self.config
-    attention = functools.partial(
+    attend = functools.partial(
       Attention(config, self.window, name='attention'),
       length=length,
       first_B=first_B,
@@ -263,9 +206,9 @@ class Layer(nn.Module):
     mlp_norm = _norm(config, 'mlp_norm')
     dropout = nn.Dropout(config.dropout, deterministic=deterministic)
     if config.norm == 'post':
-      x_TxD = attention_norm(x_TxD + dropout(attention(x_TxD)))
+      x_TxD = attention_norm(x_TxD + dropout(attend(x_TxD)))
       return mlp_norm(x_TxD + dropout(mlp(x_TxD)))
-    change_TxD = attention(attention_norm(x_TxD))
+    change_TxD = attend(attention_norm(x_TxD))
     if config.norm == 'both':
       change_TxD = _norm(config, 'attention_out_norm')(change_TxD)
     attended_TxD = x_TxD + dropout(change_TxD)
@@ -340,11 +283,9 @@ class Transformer(nn.Module):
       if first_B is None and length.ndim == 1:
         x_BxLxD += position_PxD[None, :num_tokens]
       else:
-        position_BxL = jnp.arange(num_tokens)[None]
-        if first_B is not None:
-          position_BxL += first_B[:, None]
+        position_BxL = attention.positions(num_tokens, first_B)
         if length.ndim == 2:
-          position_BxL -= texts_before(length, num_tokens)[1]
+          position_BxL -= attention.texts_before(length, num_tokens)[1]
         x_BxLxD += jnp.take(position_PxD, position_BxL, axis=0, mode='clip')
     if config.type_vocab_size:  # inputs are one segment, of type 0
       x_BxLxD += table(config.type_vocab_size, 'type_embed')[None, :1]
@@ -400,4 +341,4 @@ def next_token_logits(x_RxD, params, config):
   logits_RxV = jnp.matmul(
     x_RxD.astype(jnp.float32), table_VxD.T, precision=EXACT
   )
-  return _cap(logits_RxV, config.logits_cap)
+  return attention.cap(logits_RxV, config.logits_cap)
