@@ -23,7 +23,6 @@ def config(**fields):
       'models.weak.num_layers': 0,
       'models.weak.train.learning_rate': 3e-2,
       'models.weak.train.epochs': 4,
-      'checkpoint_every': 1000,
       'models.weak.train.decay': 'constant',
     }
   )

@@ -6,11 +6,21 @@ import numpy as np
 import pytest
 
 from w2s_jax import results
+from w2s_jax.report import figures
 from w2s_jax.report import groups as groups_lib
 from w2s_jax.report import page
 from w2s_jax.report import report
 
 import made_up
+
+
+def markdown(workdir):
+  """(groups, report.md) of a workdir, without its figures as files."""
+  rows = results.read(workdir)
+  groups = report.aggregate(workdir, rows)
+  drawn = figures.draw(groups)
+  captions = {name: caption for name, (_, caption) in drawn.items()}
+  return groups, page.to_markdown(rows, groups, captions, None)
 
 
 def test_markdown_shows_these_numbers(tmp_path):
@@ -42,12 +52,11 @@ def test_markdown_shows_these_numbers(tmp_path):
 
 def test_ways_between_the_same_two_models_are_told_apart(tmp_path):
   made_up.make_ladder(tmp_path, seeds=(0, 1))
-  groups = report.write(tmp_path)
+  groups, text = markdown(tmp_path)
   naive, via = groups[3:5]
   assert naive['seeds'] == via['seeds'] == [0, 1]
   assert naive['student_accuracy'] < via['student_accuracy']
   assert naive['ceiling_accuracy'] == via['ceiling_accuracy']
-  text = (tmp_path / 'report.md').read_text()
   pair, method = 'board-xs → board-l', 'xent via board-s, board-m'
   for name in ('xent', method):
     assert f'| {pair} | {name} | 0 |' in text  # its seeds
@@ -70,13 +79,13 @@ def test_what_was_not_done_is_not_mentioned(tmp_path):
 def test_generative_fine_tuning_is_told_apart(tmp_path):
   made_up.make(tmp_path, losses=('xent',), generative=(False, True))
   groups = report.write(tmp_path)
+  text = (tmp_path / 'report.md').read_text()
   without, after = groups
   assert without['seeds'] == after['seeds'] == [0, 1]
   assert without['weak_accuracy'] == after['weak_accuracy']
   assert without['zero_shot_accuracy'] == after['zero_shot_accuracy']
   assert without['student_accuracy'] != after['student_accuracy']
   assert without['ceiling_accuracy'] != after['ceiling_accuracy']
-  text = (tmp_path / 'report.md').read_text()
   for group, mark in (without, ''), (after, ' + generative'):
     assert f'| minilm-l1 → minilm-l6 | xent{mark} | ' in text
     for role, name in (
@@ -131,8 +140,7 @@ def test_accepted_and_legal_are_shown_where_measured(tmp_path):
     student_legal=1.0,
     ceiling_accepted_accuracy=0.345,
   )
-  report.write(tmp_path)
-  text = (tmp_path / 'report.md').read_text()
+  _, text = markdown(tmp_path)
   assert '| AUROC | NLL | ECE | accepted | legal |' in text
   assert re.search(r'\| board-xs \| weak \| .* \| 0.123 \| 0.999 \|', text)
   assert re.search(r'\| ceiling \| .* \| 0.345 \| – \|', text)
@@ -143,8 +151,7 @@ def test_accepted_and_legal_are_shown_where_measured(tmp_path):
       row.pop(f'{role}_legal', None)
       row.pop(f'{role}_accepted_accuracy', None)
   made_up.write_rows(tmp_path, rows)
-  report.write(tmp_path)
-  text = (tmp_path / 'report.md').read_text()
+  _, text = markdown(tmp_path)
   assert '| role | NLL | ECE |\n' in text
   assert 'accepted' not in text.lower() and 'legal' not in text
 
@@ -153,8 +160,7 @@ def test_undefined_pgr_is_said_with_its_reason(tmp_path):
   made_up.make(
     tmp_path, losses=('xent',), rates=dict.fromkeys(made_up.RATES, 0.7)
   )
-  groups = report.write(tmp_path)
-  text = (tmp_path / 'report.md').read_text()
+  groups, text = markdown(tmp_path)
   assert groups[0]['pgr'] is None
   assert f'ceiling - weak is {100 * groups[0]["gap"]:+.1f} ±' in text
   assert '| undefined | 2 |' in text
@@ -181,8 +187,7 @@ def test_numbers_without_a_value_are_dashes(tmp_path):
   rows[0]['weak_auroc'] = None  # one class was never seen
   rows[0]['agreement_supervisor_wrong'] = None  # it never was
   made_up.write_rows(tmp_path, rows)
-  report.write(tmp_path)
-  text = (tmp_path / 'report.md').read_text()
+  _, text = markdown(tmp_path)
   assert '| weak | – |' in text and '| – | 12 |' in text
 
 
@@ -194,10 +199,9 @@ TASKS = (
 
 def test_medians_over_tasks_and_how_many_were_left_out(tmp_path):
   made_up.make_tasks(tmp_path, TASKS[:8], undefined=TASKS[6:8])
-  groups = report.write(tmp_path)
+  groups, text = markdown(tmp_path)
   (median,) = groups_lib.over_tasks(groups)
   assert (median['n_defined'], median['n_tasks']) == (6, 8)
-  text = (tmp_path / 'report.md').read_text()
   accuracies = ' | '.join(
     f'{100 * np.median([g[f"{role}_accuracy"] for g in groups]):.1f} '
     f'±{100 * median[f"{role}_accuracy_se"]:.1f}'
@@ -218,8 +222,7 @@ def test_medians_over_tasks_and_how_many_were_left_out(tmp_path):
 
 def test_no_task_has_a_gap(tmp_path):
   made_up.make_tasks(tmp_path, TASKS[:2], undefined=TASKS[:2])
-  report.write(tmp_path)
-  text = (tmp_path / 'report.md').read_text()
+  _, text = markdown(tmp_path)
   assert '| undefined | 0 | 2 |' in text
   assert 'PGR is undefined on all of the 2 tasks.' in text
 

@@ -19,7 +19,7 @@ from w2s_jax.report import report
 
 import tiny
 
-FIELDS = {'losses': ('xent',), 'checkpoint_every': 1000}
+FIELDS = {'losses': ('xent',)}
 
 REQUIRED = """task weak_model strong_model loss seed weak_accuracy
   student_accuracy ceiling_accuracy zero_shot_accuracy pgr pgr_status

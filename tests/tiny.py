@@ -37,7 +37,7 @@ ROOT = pathlib.Path(__file__).parents[1]
 FIELDS = {
   'seeds': (0,),
   'losses': ('logconf',),
-  'checkpoint_every': 3,
+  'checkpoint_every': 1000,
   'eval_batch_size': 32,
   'data.max_length': 16,
   'data.num_buckets': 1,
@@ -54,7 +54,6 @@ FIELDS = {
 
 MESH_STUDY = {
   'losses': ('xent',),
-  'checkpoint_every': 1000,
   'mesh.data': 2,
   'mesh.fsdp': 2,
   'mesh.tensor': 2,
@@ -167,7 +166,7 @@ def process_workdir():
 def xent_workdir():
   """Workdir of a study of two seeds that was run here, on one device."""
   workdir = temporary_folder() / 'xent'
-  run(workdir, losses=('xent',), seeds=(0, 1), checkpoint_every=1000)
+  run(workdir, losses=('xent',), seeds=(0, 1))
   return workdir
 
 

@@ -35,16 +35,14 @@ def auroc(scores_N, positive_N) -> float | None:
   The probability that a positive example scores above a negative one, where a
   tie counts half (Mann-Whitney U).
   """
-  positive_N = np.asarray(positive_N, bool)
-  n_positive = int(positive_N.sum())
-  n_negative = len(positive_N) - n_positive
-  if not n_positive or not n_negative:
+  scores_N, positive_N = np.asarray(scores_N), np.asarray(positive_N, bool)
+  positive_P, negative_Q = scores_N[positive_N], np.sort(scores_N[~positive_N])
+  if not len(positive_P) or not len(negative_Q):
     return None
-  from scipy import stats  # imported here, since it takes a second
-
-  rank_sum = stats.rankdata(scores_N)[positive_N].sum()
-  wins = rank_sum - n_positive * (n_positive + 1) / 2
-  return float(wins / (n_positive * n_negative))
+  below_P = np.searchsorted(negative_Q, positive_P, side='left')
+  not_above_P = np.searchsorted(negative_Q, positive_P, side='right')
+  twice_wins = (below_P + not_above_P).sum()
+  return float(twice_wins / (2 * len(positive_P) * len(negative_Q)))
 
 
 def nll(probs_NxC, label_probs_NxC) -> float:
