@@ -2,10 +2,9 @@
 
 import dataclasses
 import json
-import subprocess
-import sys
 import time
 
+import forked
 import jax
 import pytest
 
@@ -16,21 +15,12 @@ from w2s_jax import errors
 from w2s_jax import sharding
 from w2s_jax.models import presets
 
-import tiny
-
 TINY = training.Job('tiny', presets.PRESETS['tiny-decoder'], 8, 16)
 
 
 def run(*flags):
   """(exit status, printed text) of experiments/benchmarks/accelerator.py."""
-  script = tiny.ROOT / 'experiments' / 'benchmarks' / 'accelerator.py'
-  done = subprocess.run(
-    [sys.executable, str(script), *flags],
-    env=tiny.environment(),
-    capture_output=True,
-    text=True,
-    timeout=300,
-  )
+  done = forked.run('experiments/benchmarks/accelerator.py', *flags)
   return done.returncode, done.stdout + done.stderr
 
 
@@ -43,6 +33,7 @@ def options(*, deadline=60.0, lines=None):
   )
 
 
+@pytest.mark.slow
 def test_small_run_on_a_cpu(tmp_path):
   path = tmp_path / 'rows.jsonl'
   status, text = run('--parts=a,b', f'--out={path}')

@@ -3,10 +3,9 @@
 import collections
 import dataclasses
 import json
-import subprocess
-import sys
 import time
 
+import forked
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -32,17 +31,7 @@ SIZES = dict(vocab_size=64, embed_dim=256, num_heads=8, mlp_dim=1024)
 
 def run(*flags):
   """(exit status, what it printed) of experiments/benchmarks/benchmark.py."""
-  done = subprocess.run(
-    [
-      sys.executable,
-      str(tiny.ROOT / 'experiments' / 'benchmarks' / 'benchmark.py'),
-      *flags,
-    ],
-    env=tiny.environment(),
-    capture_output=True,
-    text=True,
-    timeout=300,
-  )
+  done = forked.run('experiments/benchmarks/benchmark.py', *flags)
   return done.returncode, done.stdout + done.stderr
 
 
@@ -176,6 +165,7 @@ def test_verdicts(unit, value, target, verdict):
   assert row.value == value and row.verdict() == verdict
 
 
+@pytest.mark.slow
 def test_table_and_file_of_a_run(tmp_path):
   path = tmp_path / 'rows.jsonl'
   status, text = run(

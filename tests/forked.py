@@ -24,7 +24,7 @@ from w2s_jax import study
 def command(argv, output):
   for number, file in enumerate(output, 1):
     os.dup2(file.fileno(), number)
-  signal.alarm(120)
+  signal.alarm(300)
   status = 0
   try:
     if argv[0] == '-c':
