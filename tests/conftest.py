@@ -2,7 +2,9 @@
 
 import os
 import pathlib
+import shutil
 import sys
+import tempfile
 
 # Programs run only a few times here, so compiling fast matters most: the flags
 # make it three times as fast. Processes that tests start inherit them.
@@ -26,6 +28,11 @@ jax.config.update('jax_numpy_rank_promotion', 'raise')
 
 
 def pytest_configure(config):
+  if 'W2S_TESTS' not in os.environ:  # else it is that of the process above
+    os.environ['W2S_TESTS'] = tempfile.mkdtemp(prefix='w2s-tests-')
+    config.add_cleanup(
+      lambda: shutil.rmtree(os.environ.pop('W2S_TESTS'), ignore_errors=True)
+    )
   config.addinivalue_line(
     'markers', 'slow: left out unless -m selects it, as in pytest -m slow'
   )

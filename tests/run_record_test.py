@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import subprocess
 
 from etils import epath
@@ -143,9 +144,9 @@ def test_state_of_a_checkout(tmp_path, monkeypatch):
 
 
 def test_main_keeps_a_record_for_each_invocation(tmp_path):
-  for flags in ([], ['--config.tensorboard=false']):
-    tiny.finish(tiny.start(tmp_path, *flags))
-  latest, (first, second) = records(epath.Path(tmp_path))
+  workdir = shutil.copytree(tiny.process_workdir(), tmp_path / 'again')
+  tiny.finish(tiny.start(workdir, '--config.tensorboard=false'))
+  latest, (first, second) = records(epath.Path(workdir))
   assert latest == second and first['status'] == second['status'] == 'ok'
   assert first['command'].startswith('python experiments/main.py --config=')
   assert first['configs'][0]['seeds'] == [0]

@@ -1,16 +1,13 @@
 """A study of seconds for the tests, in this process or in one of its own."""
 
-import atexit
 import dataclasses
 import functools
 import json
 import os
 import pathlib
-import shutil
 import socket
 import subprocess
 import sys
-import tempfile
 
 import jax
 import jax.numpy as jnp
@@ -28,6 +25,7 @@ from w2s_jax import train
 from w2s_jax.models import presets
 from w2s_jax.models import text_heads
 from w2s_jax.runtime import files as files_lib
+from w2s_jax.runtime import lock
 from w2s_jax.runtime import logger
 from w2s_jax.tasks import synthetic
 
@@ -72,7 +70,8 @@ def source():
   """A file of 1,000 rows of the synthetic task, which is quick to read."""
   path = temporary_folder() / 'synthetic.jsonl'
   rows = synthetic.reviews(rows=1000)
-  path.write_text(''.join(json.dumps(row) + '\n' for row in rows))
+  text = ''.join(json.dumps(row) + '\n' for row in rows)
+  files_lib.write_atomically(path, text)
   return f'file:{path}'
 
 
@@ -138,12 +137,9 @@ def finish(process):
   return stderr
 
 
-@functools.cache
 def temporary_folder():
-  """One for the whole test session."""
-  folder = pathlib.Path(tempfile.mkdtemp(prefix='w2s-tests-'))
-  atexit.register(shutil.rmtree, folder, ignore_errors=True)
-  return folder
+  """One for all processes of the test session."""
+  return pathlib.Path(os.environ['W2S_TESTS'])
 
 
 def environment():
@@ -154,18 +150,19 @@ def environment():
   }
 
 
-@functools.cache
 def process_workdir():
   """Workdir of a study that ran in one process on one device."""
   workdir = temporary_folder() / 'process'
-  finish(start(workdir))
+  with lock.hold(temporary_folder() / 'LOCK'):
+    if not (workdir / 'report.html').exists():
+      finish(start(workdir))
   return workdir
 
 
 @functools.cache
 def xent_workdir():
   """Workdir of a study of two seeds that was run here, on one device."""
-  workdir = temporary_folder() / 'xent'
+  workdir = temporary_folder() / f'xent-{os.getpid()}'
   run(workdir, losses=('xent',), seeds=(0, 1))
   return workdir
 
@@ -173,7 +170,7 @@ def xent_workdir():
 @functools.cache
 def mesh_workdir():
   """Workdir of the same study, of one seed, on a mesh with all three axes."""
-  workdir = temporary_folder() / 'mesh'
+  workdir = temporary_folder() / f'mesh-{os.getpid()}'
   run(workdir, devices=8, **MESH_STUDY)
   return workdir
 
