@@ -12,6 +12,7 @@ from w2s_jax import check_config
 from w2s_jax import results
 from w2s_jax import study
 from w2s_jax.models import model as model_lib
+from w2s_jax.models import presets
 from w2s_jax.tasks import nlp
 from w2s_jax.tasks import registry
 from w2s_jax.tasks import sources
@@ -110,10 +111,13 @@ def test_students_are_chains_of_existing_models(
 
 @EACH_FILE
 def test_assets_of_each_config_exist(path):
-  known = SHIPPED | assets.ASSETS.keys()
+  known = {
+    'asset': SHIPPED | assets.ASSETS.keys(),
+    'random': presets.PRESETS.keys(),
+  }
   for model in load(path.stem).models.values():
     kind, _, name = model.weights.partition(':')
-    assert kind == 'asset' and name in known
+    assert name in known[kind]
 
 
 def test_shipped_puzzles_suffice_for_the_longest_chain():
@@ -275,3 +279,29 @@ def test_suite_points_match_the_configs_of_their_tasks(suite):
     names.add(at.task)
   assert names == known.keys() - {'synthetic'}
   assert list(file['tasks'](file['get_config']())) == [{}]
+
+
+@pytest.mark.parametrize(
+  'kind, tasks, each', [('probe', 25, 1), ('tune', 3, 3)]
+)
+def test_points_of_smollm2(kind, tasks, each):
+  file = runpy.run_path(str(tiny.ROOT / 'configs' / 'smollm2.py'))
+  config = file['get_config'](f'kind={kind}').lock()
+  points = []
+  for point in file['tasks'](config):
+    points.append(config.copy_and_resolve_references())
+    points[-1].update(point)  # raises for an unknown field or another type
+  names = [at.task for at in points]
+  assert len({*names}) == tasks and len(names) == tasks * each
+  assert {*names} <= nlp.TASKS.keys()
+  for at in points:
+    assert_has_the_fields_of_base(at)
+    assert at.data.splits.transfer <= config.data.splits.transfer
+    assert at.data.source == ''
+  check_points(points)
+  assert list(file['tasks'](file['get_config'](f'kind={kind},debug'))) == [{}]
+
+
+def test_unknown_kind_of_smollm2_names_the_nearest():
+  with pytest.raises(ValueError, match="kind='prob'.*'probe'"):
+    load('smollm2', 'kind=prob')
