@@ -28,6 +28,7 @@ def tokens_of(lengths, *, width, seed=0):
   return np.where(np.arange(width) < lengths[:, None], tokens_BxL, 0)
 
 
+@functools.cache
 def random_params(config, *, num_classes=3, seed=0):
   """Returns random parameters, also for biases and the zero head."""
   model = text_heads.Classifier(config, num_classes)
