@@ -28,6 +28,7 @@ jax.config.update('jax_numpy_rank_promotion', 'raise')
 
 
 def pytest_configure(config):
+  config.option.loadscopereorder = False  # of pytest-xdist: see FIRST
   if 'W2S_TESTS' not in os.environ:  # else it is that of the process above
     os.environ['W2S_TESTS'] = tempfile.mkdtemp(prefix='w2s-tests-')
     config.add_cleanup(
@@ -38,7 +39,16 @@ def pytest_configure(config):
   )
 
 
+# The modules that take longest, so that no worker ends with one of them.
+FIRST = (
+  *('distributed', 'resume', 'sweep', 'population', 'colab', 'run_record'),
+  *('pretrain', 'study', 'adapt', 'train', 'checkpoint', 'generator'),
+)
+
+
 def pytest_collection_modifyitems(config, items):
+  place = {f'{name}_test': i for i, name in enumerate(FIRST)}
+  items.sort(key=lambda item: place.get(item.module.__name__, len(FIRST)))
   if config.getoption('-m'):
     return
   slow = [item for item in items if item.get_closest_marker('slow')]

@@ -1,8 +1,7 @@
-"""Killed at any moment, a study ends with the bits it would have had."""
+"""Interrupted at any moment, a study ends with the bits it would have had."""
 
 import io
 import json
-import os
 import pathlib
 import re
 import shutil
@@ -36,43 +35,53 @@ def resumed(pattern, step):
   return saved
 
 
-# What is awaited, and a stage that is not done by then.
-KILLS = {
+# The signal, what is awaited before it, and a stage that is not done by then.
+INTERRUPTIONS = {
   'weak labels are written': (
+    signal.SIGKILL,
     exists('stages/labels-*/weak_labels.npz'),
     'student-*',
   ),
   'the middle of a student': (
+    signal.SIGTERM,
     resumed('student-*', 6),
     'student-*',
   ),
   'parameters appear, whole or not': (
+    signal.SIGKILL,
     exists('stages/ceiling-*/params*'),
     'ceiling-*',
   ),
 }
 
 
-def kill_when(reached, workdir):
-  """Starts the study and kills it, without warning, at the moment."""
-  process = tiny.start(workdir, checkpoint_every=3)
+def interrupt_when(reached, number, workdir):
+  """Starts the study, sends the signal at the moment; returns what it says."""
+  process = tiny.start(workdir, stdout=subprocess.PIPE, checkpoint_every=3)
   deadline = time.monotonic() + 200
   while not reached(workdir):
-    assert process.poll() is None, process.communicate()[1]
+    assert process.poll() is None, process.communicate()
     assert time.monotonic() < deadline
     time.sleep(0.001)
-  os.kill(process.pid, signal.SIGKILL)
-  process.communicate()
-  assert process.returncode == -signal.SIGKILL
+  process.send_signal(number)
+  printed, _ = process.communicate(timeout=100)
+  expected = {signal.SIGKILL: -9, signal.SIGTERM: preemption.EXIT_CODE}
+  assert process.returncode == expected[number]
+  return printed
 
 
 @pytest.fixture(scope='module')
 def killed(tmp_path_factory):
-  """Workdir of one study that was killed at every point in turn."""
+  """Workdir of one study that was interrupted at every point in turn."""
   workdir = tmp_path_factory.mktemp('killed')
-  for reached, unfinished in KILLS.values():
-    kill_when(reached, workdir)
+  for number, reached, unfinished in INTERRUPTIONS.values():
+    printed = interrupt_when(reached, number, workdir)
     assert not exists(f'stages/{unfinished}/DONE')(workdir)
+    if number == signal.SIGTERM:  # it saves the step that it stops before
+      step = re.search(r'stopped before step (\d+); the same', printed)[1]
+      assert exists(f'stages/student-*/checkpoints/{step}')(workdir)
+      assert not resumed('student-*', int(step) + 1)(workdir)
+      assert int(step) >= 6 and not list(workdir.rglob('*LOCK'))
   tiny.finish(tiny.start(workdir))
   return workdir
 
@@ -191,26 +200,3 @@ def test_damaged_parameters_before_done_are_trained_again(killed, tmp_path):
   flip(max(files, key=lambda path: path.stat().st_size))
   repaired(workdir)
   assert_close(workdir, killed)
-
-
-def test_asked_to_stop_it_saves_and_goes_on_to_the_same_bits(tmp_path):
-  fields = {'models.strong.train.epochs': 30, 'checkpoint_every': 60}
-  whole, stopped = tmp_path / 'whole', tmp_path / 'stopped'
-  tiny.finish(tiny.start(whole, **fields))
-  process = tiny.start(stopped, stdout=subprocess.PIPE, **fields)
-  deadline = time.monotonic() + 200
-  while not resumed('student-*', 60)(stopped):
-    assert process.poll() is None, process.communicate()
-    assert time.monotonic() < deadline
-    time.sleep(0.001)
-  process.send_signal(signal.SIGTERM)
-  printed, _ = process.communicate(timeout=100)
-  assert process.returncode == preemption.EXIT_CODE
-  step = int(re.search(r'stopped before step (\d+); the same', printed)[1])
-  saved = stopped.glob('stages/student-*/checkpoints/[0-9]*')
-  assert max(int(path.name) for path in saved) == step >= 60
-  assert not list(stopped.rglob('*LOCK'))
-  tiny.finish(tiny.start(stopped, **fields))
-  assert tiny.stage_names(stopped) == tiny.stage_names(whole)
-  for name in tiny.stage_names(whole):
-    tiny.assert_same_results(whole / 'stages' / name, stopped / 'stages' / name)

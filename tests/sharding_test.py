@@ -11,7 +11,11 @@ from w2s_jax import sharding
 import tiny
 
 P = jax.sharding.PartitionSpec
-MESHES = [(8, 1, 1), (2, 4, 1), (2, 2, 2)]
+MESHES = [
+  pytest.param((8, 1, 1), marks=pytest.mark.slow),
+  (2, 4, 1),
+  (2, 2, 2),
+]
 LOGCONF = tiny.RECIPE._replace(
   loss=losses.logconf, loss_args=(('alpha_max', 0.5), ('warmup', 0.2))
 )

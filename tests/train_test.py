@@ -215,8 +215,14 @@ def test_wrong_freeze_and_decay_name_the_field(mesh, tmp_path):
     tiny.fit(tmp_path, mesh=mesh, recipe=recipe)
 
 
-@pytest.mark.parametrize('loss', ['xent', 'logconf'])
-@pytest.mark.parametrize('sizes', [(1, 1, 1), (2, 2, 2)])
+@pytest.mark.parametrize(
+  'loss, sizes',
+  [
+    ('logconf', (1, 1, 1)),
+    ('xent', (2, 2, 2)),
+    pytest.param('logconf', (2, 2, 2), marks=pytest.mark.slow),
+  ],
+)
 def test_pieces_of_a_batch_give_the_gradient_of_the_whole(loss, sizes):
   """The threshold of logconf too is that of the whole batch."""
   devices = jax.devices()[: np.prod(sizes)]
