@@ -124,7 +124,7 @@ def _load(folder, name, rows) -> examples_lib.Examples:
 @pytest.mark.parametrize('name', sorted(nlp.TASKS.keys() - {'synthetic'}))
 def test_a_conversion_gives_nothing_away(tmp_path, name):
   """Synthetic answers have the same format in both classes."""
-  pool = _load(tmp_path, name, tiny_rows.rows(name, 300))
+  pool = _load(tmp_path, name, tiny_rows.rows(name, 400))
   accuracy, rows = leak(pool)
   assert rows > 80
   assert accuracy < 0.5 + 4 * 0.5 / np.sqrt(rows)
