@@ -22,14 +22,6 @@ import jax
 ROOT = pathlib.Path(__file__).parents[1]
 sys.path.insert(0, str(ROOT))
 
-from w2s_jax import assets
-
-# Compiling is most of the work, so programs are kept from one run to the next,
-# by their code, flags and the version of jax.
-PROGRAMS = assets.cache_dir() / 'tests-xla'
-
-jax.config.update('jax_compilation_cache_dir', str(PROGRAMS))
-jax.config.update('jax_persistent_cache_min_compile_time_secs', 0)
 jax.config.update('jax_platforms', 'cpu')
 jax.config.update('jax_num_cpu_devices', 8)
 jax.config.update('jax_numpy_rank_promotion', 'raise')
@@ -39,10 +31,6 @@ def pytest_configure(config):
   config.option.loadscopereorder = False  # of pytest-xdist: see FIRST
   if 'W2S_TESTS' not in os.environ:  # else it is that of the process above
     os.environ['W2S_TESTS'] = tempfile.mkdtemp(prefix='w2s-tests-')
-    PROGRAMS.mkdir(parents=True, exist_ok=True)
-    cache = pathlib.Path(os.environ['W2S_TESTS'], 'cache')
-    cache.mkdir()
-    (cache / 'xla').symlink_to(PROGRAMS)  # for processes, see tiny.environment
     config.add_cleanup(
       lambda: shutil.rmtree(os.environ.pop('W2S_TESTS'), ignore_errors=True)
     )
