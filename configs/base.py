@@ -21,6 +21,9 @@ def get_config():
   c.students = ('weak>strong',)
   # 'soft': the supervisor's probabilities; 'hard': its most probable class.
   c.weak_labels = 'soft'
+  # Whether students of shuffled, constant, randomly wrong and true labels are
+  # trained too, see CONTROLS of weak_labels.py; the report reads them.
+  c.controls = False
   # The checkpoint of a student that is kept. 'none': the last; 'weak_labels':
   # the one that agrees best with the supervisor on validation rows;
   # 'ground_truth': the most accurate there, which is cheating (paper section

@@ -262,6 +262,23 @@ def test_a_study_whose_supervisor_is_the_mean_of_two(workdir):
   assert row['weak_label_accuracy'] == pytest.approx(right.mean())
 
 
+def test_controls_replace_the_labels_of_the_last_student_only():
+  config = tiny.config(
+    controls=True, students=('weak>strong', 'weak>strong>strong')
+  )
+  (results,) = study.outline(config).values()
+  of_chain = {x.row['weak_labels']: x for x in results if x.row['via']}
+  assert list(of_chain) == ['soft', *weak_labels.CONTROLS]
+  for name, result in of_chain.items():
+    assert result.teacher.key == of_chain['soft'].teacher.key
+    assert result.ceiling.key == of_chain['soft'].ceiling.key
+    assert (result.student.key == of_chain['soft'].student.key) == (
+      name == 'soft'
+    )
+  with pytest.raises(errors.UserError, match='controls=True.*chess_puzzles'):
+    study.outline(tiny.config(controls=True, task='chess_puzzles'))
+
+
 def test_ground_truth_of_the_transfer_half_cannot_reach_the_student(
   finished, tmp_path, monkeypatch
 ):

@@ -55,6 +55,7 @@ def check(config):
   check_numbers(config)
   check_choices(config)
   check_losses(config.losses, config.loss_args, config.task)
+  check_controls(config)
 
 
 def check_numbers(config):
@@ -137,6 +138,15 @@ def check_choices(config):
       raise errors.UserError(
         f'{name}={config[name]!r} is not one of {", ".join(sorted(known))}.'
       )
+
+
+def check_controls(config):
+  """Checks that labels can be moved from one row to another."""
+  if config.controls and registry.find(config.task).inputs == 'position':
+    raise errors.UserError(
+      f'controls=True needs classes that all rows share; {config.task} has the '
+      'legal moves of each position. Set controls=False.'
+    )
 
 
 def build_models(config, mesh):

@@ -103,7 +103,7 @@ class Result:
     return files.sha256(files.to_json(self.recipe))[:16]
 
 
-def student(config, chain, loss, generative):
+def student(config, chain, loss, generative, control=''):
   """The fields STUDENT of the last model of a chain."""
 
   def name(key):
@@ -116,7 +116,7 @@ def student(config, chain, loss, generative):
     strong_model=name(chain[-1]),
     via=tuple(name(key) for key in chain[1:-1]),
     loss=loss,
-    weak_labels=config.weak_labels,
+    weak_labels=control or config.weak_labels,
     early_stopping=config.early_stopping,
     generative=generative,
     variant=config.variant,

@@ -56,22 +56,27 @@ def students(study, supervise=predicted):
   A weak supervisor is trained on ground truth; a student on the labels of its
   teacher for rows that are new to both; the ceiling, the student's model, on
   the truth of the transfer set (paper section 3). In a chain of more than two
-  models each labels fresh rows for the next: bootstrapping (section 4.3.1).
+  models each labels fresh rows for the next: bootstrapping (section 4.3.1). As
+  a control, labels of the last one are replaced, see weak_labels.CONTROLS.
   """
   config, slices = study.config, study.slices
   chains = check_config.parse_chains(config.students, config.models)
-  for generative, chain, loss in itertools.product(
-    config.generative, chains, config.losses
+  controls = weak_labels.CONTROLS if config.controls else ()
+  for generative, chain, loss, control in itertools.product(
+    config.generative, chains, config.losses, ('', *controls)
   ):
     weak = student = train(
       study, 'weak', chain[0], slices.weak, truth(slices.weak)
     )
     for link, key in enumerate(chain[1:]):
       teacher, transfer = student, slices.transfer[link]
-      labels = supervise(study, teacher, transfer)
+      labels, role = supervise(study, teacher, transfer), f'student-{loss}'
+      if control and link == len(chain) - 2:
+        labels = controlled(control, labels, transfer, study.seed)
+        role += f'-{control}'
       student = train(
         study,
-        f'student-{loss}',
+        role,
         key,
         transfer,
         labels,
@@ -89,7 +94,7 @@ def students(study, supervise=predicted):
       generative=generative,
     )
     yield results.Result(
-      row=results.student(config, chain, loss, generative)
+      row=results.student(config, chain, loss, generative, control)
       | {
         'seed': study.seed,
         'weak_parameters': study.models[chain[0]].num_parameters,
@@ -108,6 +113,12 @@ def students(study, supervise=predicted):
 def truth(rows):
   """Ground truth as labels: no other way leads from it into training."""
   return graph.Call(weak_labels.ground_truth, (rows,))
+
+
+def controlled(control, labels, rows, seed):
+  """Labels of a control in place of weak ones."""
+  function = weak_labels.CONTROLS[control]
+  return graph.Call(function, (labels, truth(rows), seed))
 
 
 def judge(study, teacher):
