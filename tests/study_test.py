@@ -125,6 +125,27 @@ def test_second_loss_trains_only_the_student(workdir):
   ]
 
 
+def test_learning_curves_change_no_result(workdir):
+  before, folders = rows(workdir), tiny.stage_names(workdir)
+  tiny.run(workdir, seeds=(0,), eval_every=3, **FIELDS)
+  new = tiny.stage_names(workdir) - folders
+  assert {name.partition('-')[0] for name in new} == {'student', 'ceiling'}
+  without = ('stages', 'seconds', 'checksum')
+  for old, row in zip(before, rows(workdir), strict=True):
+    assert {k: v for k, v in old.items() if k not in without} == {
+      k: v for k, v in row.items() if k not in without
+    }
+  for name in new:
+    folder = workdir / 'stages' / name
+    points = json.loads((folder / 'curve.json').read_text())
+    assert [point['step'] for point in points] == [3, 6, 9, 12, 15, 16]
+    test = tiny.arrays(folder / 'predictions' / 'test.npz')
+    right_N = test['probs'].argmax(1) == test['label_probs'].argmax(1)
+    assert points[-1]['accuracy'] == pytest.approx(right_N.mean())
+    assert ('agreement_all' in points[0]) == name.startswith('student')
+    assert not (folder / 'snapshots').exists()
+
+
 def test_other_weak_recipe_keeps_ceiling_and_zero_shot(workdir):
   before = tiny.files(workdir / 'stages')
   names = tiny.stage_names(workdir)

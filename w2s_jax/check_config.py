@@ -82,6 +82,10 @@ def check_numbers(config):
   for name, value in counts.items():
     if not isinstance(value, int) or value < 1:
       raise errors.UserError(f'{name}={value!r} must be at least 1.')
+  if not isinstance(config.eval_every, int) or config.eval_every < 0:
+    raise errors.UserError(
+      f'eval_every={config.eval_every!r} must be a number of steps, or 0.'
+    )
   for name, size in config.data.splits.items():
     if size < -1 or size == 0:
       raise errors.UserError(

@@ -84,6 +84,7 @@ def students(study, supervise=predicted):
         generative=generative,
         loss=loss,
         judge=judge(study, teacher),
+        curve=curve(study, teacher),
       )
     ceiling = train(
       study,
@@ -92,6 +93,7 @@ def students(study, supervise=predicted):
       slices.transfer[0],
       truth(slices.transfer[0]),
       generative=generative,
+      curve=curve(study),
     )
     yield results.Result(
       row=results.student(config, chain, loss, generative, control)
@@ -130,6 +132,14 @@ def judge(study, teacher):
   return None
 
 
+def curve(study, supervisor=None):
+  """How a learning curve is measured (paper figure 7); None if it is not."""
+  every = study.config.eval_every
+  if supervisor is not None:
+    supervisor = graph.Call(weak_labels.predicted_on, (supervisor, 'test'))
+  return {'every': every, 'supervisor': supervisor} if every else None
+
+
 def train(
   study,
   role,
@@ -141,6 +151,7 @@ def train(
   generative=False,
   loss='xent',
   judge=None,
+  curve=None,
 ):
   """The stage of a model that is trained on labels, by its `adapt.method`.
 
@@ -153,6 +164,7 @@ def train(
     generative: whether generative fine-tuning comes first.
     loss: name in losses.LOSSES.
     judge: None, or labels of the validation rows, for early stopping.
+    curve: None, or how its learning curve is measured.
   """
   spec, model = study.config.models[key], study.models[key]
   start = (generative_model(study, key),) if generative else ()
@@ -182,6 +194,7 @@ def train(
       loss=losses.LOSSES[loss],
       loss_args=dict(study.config.loss_args.get(loss, {})),
       judge=judge,
+      curve=curve,
     )
     together = fine_tune.fine_tune_together
     return dataclasses.replace(described, make_together=together)
