@@ -61,9 +61,10 @@ def run():
 
 
 def write_report(workdir, console):
+  from w2s_jax.report import console as console_lib
   from w2s_jax.report import report  # brings matplotlib, only needed here
 
-  console.print(report.console_table(report.write(workdir)))
+  console.print(console_lib.tables(report.write(workdir)))
   console.print(f'Report: {workdir}/report.html')
 
 

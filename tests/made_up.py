@@ -10,7 +10,8 @@ import rich.console
 
 from w2s_jax import metrics
 from w2s_jax import results
-from w2s_jax.report import report
+from w2s_jax.report import console as console_lib
+from w2s_jax.report import groups as groups_lib
 from w2s_jax.runtime import files
 
 RATES = {'weak': 0.66, 'student': 0.74, 'ceiling': 0.82, 'zero_shot': 0.5}
@@ -176,10 +177,10 @@ def write_rows(workdir, rows):
   (workdir / 'results.jsonl').write_text(''.join(lines))
 
 
-def console(groups):
+def console(groups, width=100):
   stream = io.StringIO()
-  console = rich.console.Console(file=stream, width=100)
-  console.print(report.console_table(groups))
+  console = rich.console.Console(file=stream, width=width)
+  console.print(console_lib.tables(groups))
   return stream.getvalue()
 
 
@@ -225,6 +226,9 @@ def group(
   }.items():
     group[f'{role}_accuracy'], group[f'{role}_accuracy_se'] = accuracy, 0.01
     group[f'{role}_ece'] = 0.1
+  for role in groups_lib.GAINING:
+    group[f'{role}_gain'], group[f'{role}_gain_se'] = 0.1, 0.01
+  group['zero_shot_is_chance'] = False
   return group
 
 

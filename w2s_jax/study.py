@@ -64,6 +64,7 @@ def students(study, supervise=predicted):
     weak = student = train(
       study, 'weak', chain[0], slices.weak, truth(slices.weak)
     )
+    links = []
     for link, key in enumerate(chain[1:]):
       teacher, transfer = student, slices.transfer[link]
       labels = supervise(study, teacher, transfer)
@@ -78,6 +79,7 @@ def students(study, supervise=predicted):
         loss=loss,
         judge=judge(study, teacher),
       )
+      links.append((teacher, student))
     ceiling = train(
       study,
       'ceiling',
@@ -100,6 +102,7 @@ def students(study, supervise=predicted):
       student=student,
       ceiling=ceiling,
       zero_shot=zero_shot(study, chain[-1]),
+      links=tuple(links),
     )
 
 
