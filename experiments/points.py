@@ -139,6 +139,30 @@ def with_data(configs, console):
   return [(config, splits[_data_of(config)]) for config in configs]
 
 
+def check_fields(fields, studies):
+  """Raises errors.UserError for a field that no study's test rows have.
+
+  Args:
+    fields: of --by.
+    studies: of `with_data`.
+  """
+  if not fields:
+    return
+
+  from w2s_jax import study
+  from w2s_jax.report import by_field
+
+  found = set()
+  for config, splits in studies:
+    evaluated, _ = splits or study.load_splits(config)
+    for row in evaluated['test'].fields:
+      found.update(json.loads(row))
+    if splits is None:
+      break  # points of one task have the same fields
+  for field in fields:
+    by_field.check(field, found)
+
+
 def _data_of(config):
   """Fields that decide the splits of a study."""
   longest = max(chain.count('>') for chain in config.students)

@@ -1,6 +1,7 @@
 """Studies of pairs, with and without generative fine-tuning."""
 
 import json
+import re
 
 import jax
 import numpy as np
@@ -18,6 +19,7 @@ from w2s_jax.models import model as model_lib
 from w2s_jax.report import report
 from w2s_jax.tasks import registry
 
+import made_up
 import tiny
 
 

@@ -1,13 +1,6 @@
 """Sentences on the numbers of a report."""
 
-import numpy as np
-import pytest
-
-from w2s_jax import metrics
-from w2s_jax import results
-from w2s_jax.report import groups as groups_lib
 from w2s_jax.report import readings
-from w2s_jax.report import report
 
 import made_up
 

@@ -1,7 +1,6 @@
 """A report on a made-up workdir: its numbers, its files, its errors."""
 
 import json
-import re
 
 from matplotlib import image
 import numpy as np

@@ -1,4 +1,7 @@
-"""The tables that end a study on the console, at most 100 columns wide."""
+"""The tables that end a study on the console, at most 100 columns wide.
+
+Names are text in all of them, whatever rich markup is in them.
+"""
 
 from rich import box
 from rich import console as rich_console
@@ -11,12 +14,11 @@ from w2s_jax.report import differences as differences_lib
 from w2s_jax.report import groups as groups_lib
 from w2s_jax.report import readings
 
+_RESULTS = 'weak', 'student', 'ceiling', 'zero-shot', 'PGR'
+
 
 def tables(groups) -> rich_console.Group:
-  """Returns accuracies and PGR, and paired differences if there are any.
-
-  Names are text, whatever rich markup is in them.
-  """
+  """Returns accuracies and PGR, and paired differences if there are any."""
   shown = [_results(groups)]
   differences = differences_lib.paired(groups)
   medians = differences_lib.over_tasks(differences)
@@ -46,9 +48,31 @@ def _add_rows(table, groups, cells):
     for students in groups_lib.by(of_task, *results.PANEL).values():
       table.add_row(rich_text.Text(groups_lib.pair(students[0])))
       for group in students:
-        method = rich_text.Text(groups_lib.method(group))
-        table.add_row(padding.Padding(method, (0, 0, 0, 2)), *cells(group))
+        table.add_row(_indented(groups_lib.method(group), 2), *cells(group))
       table.add_section()
+
+
+def _indented(text, columns):
+  return padding.Padding(rich_text.Text(text), (0, 0, 0, columns))
+
+
+def by_field(field, binned) -> rich_table.Table:
+  """Returns the table of the groups of by_field.aggregate."""
+  captions = ['test rows with these values of the field alone']
+  captions += readings.legend(binned)
+  first = f'weak → strong\n  method\n    {field}'
+  table = _table(first, ('rows', *_RESULTS), captions)
+  cells = _cells_of_results(binned)
+  key = *results.PANEL, *results.METHOD
+  for bins in groups_lib.by(binned, *key).values():
+    task, pair = bins[0]['task'], groups_lib.pair(bins[0])
+    table.add_row(rich_text.Text(f'{task}\n{pair}'))
+    table.add_row(_indented(groups_lib.method(bins[0]), 2))
+    for group in bins:
+      name = _indented(group['bin'], 4)
+      table.add_row(name, f'{group["n_test"]:,}', *cells(group))
+    table.add_section()
+  return table
 
 
 def _results(groups):
@@ -58,13 +82,18 @@ def _results(groups):
   if medians:
     captions.append('over tasks: medians, of PGR where it is defined')
   captions += readings.legend(every) + readings.rows_truncated(groups)
-  names = 'weak', 'student', 'ceiling', 'zero-shot', 'PGR'
-  table = _table('weak → strong\n  method', names, captions)
-  marked = bool(groups_lib.marks(every))
+  table = _table('weak → strong\n  method', _RESULTS, captions)
+  _add_rows(table, every, _cells_of_results(every))
+  return table
+
+
+def _cells_of_results(groups):
+  """group -> cells of _RESULTS, their numbers in line whether marked or not."""
+  marked = bool(groups_lib.marks(groups))
 
   def cells(group):
     accuracies = groups_lib.accuracies(group)
-    for i, role in enumerate(results.ROLES):  # numbers stay in line
+    for i, role in enumerate(results.ROLES):
       plain = accuracies[i][-1].isdigit()
       if marked and role in groups_lib.GAINING and plain:
         accuracies[i] += '  '
@@ -73,8 +102,7 @@ def _results(groups):
       pgr += f'\non {group["n_defined"]} of {group["n_tasks"]} tasks'
     return *accuracies, pgr
 
-  _add_rows(table, every, cells)
-  return table
+  return cells
 
 
 def _differences(differences):
@@ -86,6 +114,7 @@ def _differences(differences):
     captions.append('over tasks: median, with an interval over tasks')
   names = 'compared with', 'difference'
   table = _table('weak → strong\n  method', names, captions)
+  table.columns[1].justify = 'left'
 
   def cells(difference):
     text = differences_lib.text(difference['student'])

@@ -3,7 +3,7 @@
 A group is a dict of the results of one pair of models on one task with one
 method, over all seeds; `report.aggregate` makes them.
 
-Shapes: K bins, 3 = (confidence, accuracy, count).
+Shapes: S seeds, N test examples, K bins, 3 = (confidence, accuracy, count).
 """
 
 import numpy as np
@@ -57,6 +57,31 @@ def method(group):
 def marked(name, group):
   """The name, marked if generative fine-tuning came first."""
   return f'{name} + generative' if group['generative'] else name
+
+
+def scores(correct, *, n_classes, zero_shot_is_chance):
+  """Accuracies, gains on zero-shot accuracy and PGR of a group.
+
+  Args:
+    correct: {role: bool [S, N]}.
+    zero_shot_is_chance: whether the head starts at zero.
+  """
+  group = {
+    'correct': correct,
+    'n_classes': n_classes,
+    'zero_shot_is_chance': zero_shot_is_chance,
+  }
+  for role, correct_SxN in correct.items():
+    mean_and_se = metrics.mean_and_se(correct_SxN)
+    group[f'{role}_accuracy'], group[f'{role}_accuracy_se'] = mean_and_se
+  for role in GAINING:
+    group[f'{role}_gain'], group[f'{role}_gain_se'] = gain(group, role)
+  pgr = metrics.pgr_interval(
+    correct['weak'], correct['student'], correct['ceiling']
+  )
+  group.update(pgr=pgr.value, pgr_low=pgr.low, pgr_high=pgr.high)
+  group.update(pgr_status=pgr.status, gap=pgr.gap, gap_se=pgr.gap_se)
+  return group
 
 
 def gain(group, role, seeds=slice(None)):

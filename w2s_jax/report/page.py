@@ -107,7 +107,7 @@ task's own difference is above or below 0.
 
 def _links(groups):
   """A section on each step of the chains, '' without chains."""
-  if not any(group['via'] for group in groups):
+  if not any(group['via'] and group['links'] for group in groups):
     return ''
   header = ['task', 'method', 'chain', 'teacher', 'student', 'repeated']
   header += ['corrected', 'lost']
@@ -127,7 +127,7 @@ Each step of a chain: the last model named is the student of the one before it.
 Accuracies of both in %, means over seeds. Of the teacher's errors on test
 examples the share, in %, that the student repeated, which is the same wrong
 answer, and that it corrected; of the teacher's right answers the share that it
-lost. A chain helps where its steps correct more than they lose.
+lost. A student that repeats nearly all errors imitates its teacher.
 
 """
 
@@ -235,13 +235,35 @@ def _run(run):
 """
 
 
-def to_markdown(rows, groups, captions, run=None):
+def _by_field(field, binned):
+  """A section on results by a field of the test rows."""
+  header = ['task', 'weak → strong', 'method', field, 'rows', 'weak']
+  header += ['student', 'ceiling', 'zero-shot', 'PGR']
+  lines = []
+  for group in binned:
+    names = group['task'], groups_lib.pair(group), groups_lib.method(group)
+    bin_ = group['bin'], f'{group["n_test"]:,}'
+    numbers = *groups_lib.accuracies(group), groups_lib.pgr_text(group)
+    lines.append([*names, *bin_, *numbers])
+  return f"""## By {field}
+
+{markdown.table(header, lines)}
+
+{_sentences(readings.legend(binned))}As the results above, of the test examples \
+with these values alone. Numbers are in bins of about equally many; an example
+with several values is in the line of each. Values of few examples are left out.
+
+"""
+
+
+def to_markdown(rows, groups, captions, run=None, by=None):
   """Returns the report; html_page.py knows the kinds of blocks used here.
 
   Args:
     rows: of results.read. groups: of report.aggregate.
     captions: {file name: caption} of the figures.
     run: the record of the latest run, or None.
+    by: {field: groups of by_field.aggregate}, or None.
   """
   tests = (f'{g["task"]} {g["n_test"]:,}' for g in groups)
   models = (f'{m} ({n:,})' for m, n in groups_lib.sizes(groups).items())
@@ -251,6 +273,7 @@ def to_markdown(rows, groups, captions, run=None):
   sentences = f'{markdown.bullets(map(readings.of_student, groups))}\n\n'
   if groups_lib.many_tasks(groups):
     sentences = ''  # the table must do
+  by_fields = ''.join(_by_field(*item) for item in (by or {}).items())
   via = _VIA if any(g['via'] for g in groups) else ''
   generative = _GENERATIVE if any(g['generative'] for g in groups) else ''
   accepted = any(g['student_accepted_accuracy'] is not None for g in groups)
@@ -275,7 +298,7 @@ examples.
 
 {via}{generative}{sentences}{markdown.images(captions, others)}
 
-{_differences(groups)}{_links(groups)}## Beyond accuracy
+{_differences(groups)}{_links(groups)}{by_fields}## Beyond accuracy
 
 {_beyond_accuracy_table(groups)}
 

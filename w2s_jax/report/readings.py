@@ -5,25 +5,21 @@ from w2s_jax.tasks import registry
 
 
 def legend(groups):
-  """Sentences on marks beside accuracies and on what zero-shot is."""
-  sentences = []
-  marks = groups_lib.marks(groups)
-  if groups_lib.BELOW in marks:
-    sentences.append(
-      f'{groups_lib.BELOW}: more than 2 standard errors below the zero-shot '
-      'accuracy of the same model.'
-    )
-  if groups_lib.NEAR in marks:
-    sentences.append(
-      f'{groups_lib.NEAR}: within 2 standard errors of it, so a ceiling with '
-      'this mark shows that nothing was elicited.'
-    )
+  """A paragraph on marks beside accuracies and on zero-shot, or none."""
   chance = [group for group in groups if group['zero_shot_is_chance']]
+  own = 'the zero-shot accuracy of the same model'
+  if len(chance) == len(groups):
+    own = 'chance'
+  meanings = {
+    groups_lib.BELOW: f'more than 2 standard errors below {own}',
+    groups_lib.NEAR: f'within 2 standard errors of {own}; of a ceiling it '
+    'means that nothing was elicited',
+  }
+  marks = groups_lib.marks(groups)
+  sentences = [f'{x}: {meanings[x]}.' for x in meanings if x in marks]
   if chance:
-    whose = ''
-    if len(chance) < len(groups):
-      models = dict.fromkeys(group['strong_model'] for group in chance)
-      whose = f' of {", ".join(models)}'
+    models = dict.fromkeys(group['strong_model'] for group in chance)
+    whose = f' of {", ".join(models)}' if len(chance) < len(groups) else ''
     sentences.append(
       f'Zero-shot{whose} is chance by construction: the head starts at zero.'
     )

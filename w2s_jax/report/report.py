@@ -14,6 +14,7 @@ from w2s_jax import errors
 from w2s_jax import metrics
 from w2s_jax import results
 from w2s_jax import weak_labels
+from w2s_jax.report import by_field
 from w2s_jax.report import figures
 from w2s_jax.report import groups as groups_lib
 from w2s_jax.report import html_page
@@ -75,8 +76,7 @@ def _aggregate_seeds(rows, load):
   group['n_test'] = len(ids_N)
   for name in ('rows', 'rows_truncated'):
     group[name] = sum(row[name] for row in rows)
-  correct = group['correct'] = {}
-  group['reliability'] = {}
+  correct, group['reliability'] = {}, {}
   for role in results.ROLES:
     probs_SxNxC, labels_SxNxC = [], []
     for row in rows:
@@ -90,26 +90,18 @@ def _aggregate_seeds(rows, load):
         found.append(weak_labels.join(ids_N, labels).probs_NxC)
     probs_SxNxC, labels_SxNxC = np.stack(probs_SxNxC), np.stack(labels_SxNxC)
     correct[role] = metrics.correct(probs_SxNxC, labels_SxNxC)
-    group[f'{role}_accuracy'], group[f'{role}_accuracy_se'] = (
-      metrics.mean_and_se(correct[role])
-    )
     if role == 'zero_shot':
-      group['zero_shot_is_chance'] = not np.ptp(probs_SxNxC, -1).any()
-    n_classes = group['n_classes'] = probs_SxNxC.shape[-1]
+      is_chance = not np.ptp(probs_SxNxC, -1).any()
+    n_classes = probs_SxNxC.shape[-1]
     group['reliability'][role] = metrics.reliability(
       probs_SxNxC.reshape(-1, n_classes), labels_SxNxC.reshape(-1, n_classes)
     )
-  for role in groups_lib.GAINING:
-    gain = groups_lib.gain(group, role)
-    group[f'{role}_gain'], group[f'{role}_gain_se'] = gain
+  group |= groups_lib.scores(
+    correct, n_classes=n_classes, zero_shot_is_chance=is_chance
+  )
   group |= _means(rows, (*results.MEANS, *results.OPTIONAL))
   links = [row['links'] for row in rows if 'links' in row]
   group['links'] = [_means(seeds, seeds[0]) for seeds in zip(*links)]
-  pgr = metrics.pgr_interval(
-    correct['weak'], correct['student'], correct['ceiling']
-  )
-  group.update(pgr=pgr.value, pgr_low=pgr.low, pgr_high=pgr.high)
-  group.update(pgr_status=pgr.status, gap=pgr.gap, gap_se=pgr.gap_se)
   return group
 
 
@@ -122,15 +114,19 @@ def _means(dicts, names):
   return means
 
 
-def write(workdir) -> list[dict]:
+def write(workdir, by=()) -> list[dict]:
   """Writes report.md, report.html and figures/*.png; returns `aggregate`'s.
 
+  Args:
+    by: fields of the test rows, each for a section, see by_field.py.
+
   Raises:
-    errors.UserError: as `results.read` and `aggregate`.
+    errors.UserError: as `results.read`, `aggregate` and `by_field.aggregate`.
   """
   workdir = epath.Path(workdir)
   rows = results.read(workdir)
   groups = aggregate(workdir, rows)
+  binned = {x: by_field.aggregate(workdir, groups, x) for x in by}
   pngs = {}
   drawn = figures.draw(groups)
   for name, (figure, _) in drawn.items():
@@ -139,7 +135,7 @@ def write(workdir) -> list[dict]:
     pngs[name] = buffer.getvalue()
   captions = {name: caption for name, (_, caption) in drawn.items()}
   run = _latest_run(workdir)
-  markdown = page.to_markdown(rows, groups, captions, run)
+  markdown = page.to_markdown(rows, groups, captions, run, binned)
   page_html = html_page.to_html(markdown, pngs)
   with lock.hold(workdir / 'report.LOCK'):  # jobs may end at the same time
     for name, png in pngs.items():
