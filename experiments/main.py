@@ -59,8 +59,7 @@ def run():
     record = run_record.keep(workdir, fields)
   with record:
     studies = points.with_data(configs, console)
-    points.check_fields(BY.value, studies)
-    for config, splits in studies:
+    for config, splits in points.check_fields(BY.value, studies):
       study.run(config, workdir, console=console, splits=splits)
     if primary and POINT.value is None:
       write_report(workdir, console, BY.value)

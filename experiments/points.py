@@ -140,27 +140,31 @@ def with_data(configs, console):
 
 
 def check_fields(fields, studies):
-  """Raises errors.UserError for a field that no study's test rows have.
+  """Returns `studies`, and splits with them that were read to check fields.
 
   Args:
     fields: of --by.
     studies: of `with_data`.
+
+  Raises:
+    errors.UserError: no study's test rows have one of the fields.
   """
   if not fields:
-    return
+    return studies
 
   from w2s_jax import study
   from w2s_jax.report import by_field
 
-  found = set()
-  for config, splits in studies:
-    evaluated, _ = splits or study.load_splits(config)
-    for row in evaluated['test'].fields:
-      found.update(json.loads(row))
-    if splits is None:
-      break  # points of one task have the same fields
+  config, splits = studies[0]
+  if splits is None:  # of one task, whose rows have the same fields everywhere
+    studies = [(config, study.load_splits(config)), *studies[1:]]
+  tests = [splits[0]['test'] for _, splits in studies if splits]
+  found = {
+    name for test in tests for row in test.fields for name in json.loads(row)
+  }
   for field in fields:
     by_field.check(field, found)
+  return studies
 
 
 def _data_of(config):

@@ -94,6 +94,17 @@ def result(workdir, rates, **key):
   row['pgr'] = metrics.pgr(*accuracies)
   row['pgr_status'] = 'ok'
   row['weak_label_accuracy'] = row['weak_accuracy']
+  models = key['weak_model'], *key['via'], key['strong_model']
+  row['links'] = [
+    {
+      'teacher_accuracy': 0.5 + 0.1 * i,
+      'student_accuracy': 0.6 + 0.1 * i,
+      'repeated': 0.75 + 0.05 * key['seed'],
+      'corrected': 0.25 - 0.05 * key['seed'],
+      'lost': None,
+    }
+    for i in range(len(models) - 1)
+  ]
   return row
 
 
@@ -170,6 +181,12 @@ def make_tasks(workdir, tasks, *, undefined=(), losses=('xent',)):
   ]
   write_rows(workdir, rows)
   return rows
+
+
+def write_fields(workdir, fields, ids=IDS):
+  """Writes a file of test rows with such fields."""
+  lines = [{'id': str(id_), 'fields': x} for id_, x in zip(ids, fields)]
+  files.save_lines(workdir / 'rows' / 'test-made-up.jsonl.gz', lines)
 
 
 def write_rows(workdir, rows):

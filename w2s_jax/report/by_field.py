@@ -54,6 +54,11 @@ def aggregate(workdir, groups, field) -> list[dict]:
           zero_shot_is_chance=group['zero_shot_is_chance'],
         )
       )
+  if not names:  # written before rows had fields, or in another workdir
+    raise errors.UserError(
+      f'--by={field}: {workdir}/rows has no fields of the test rows; delete '
+      f'{workdir}/rows and run again: finished stages are not repeated.'
+    )
   check(field, names)
   if not binned:
     raise errors.UserError(
@@ -114,7 +119,7 @@ def _quantiles(numbers_N):
   if not count:
     return {}
   ends = np.quantile(numbers_N[known_N], np.arange(1, count) / count)
-  place_N = np.searchsorted(np.unique(ends), numbers_N, side='right')
+  place_N = np.searchsorted(np.unique(ends), numbers_N)
   found = {}
   for place in range(count):
     in_N = known_N & (place_N == place)

@@ -13,6 +13,7 @@ from w2s_jax.report import groups as groups_lib
 PLAIN = {
   'via': ((), 'naive'),
   'loss': ('xent', 'xent'),
+  'weak_labels': ('soft', 'soft'),
   'early_stopping': ('none', 'not stopped'),
   'generative': (False, 'without generative'),
   'variant': ('', 'no variant'),

@@ -249,9 +249,9 @@ def _by_field(field, binned):
 
 {markdown.table(header, lines)}
 
-{_sentences(readings.legend(binned))}As the results above, of the test examples \
-with these values alone. Numbers are in bins of about equally many; an example
-with several values is in the line of each. Values of few examples are left out.
+{_sentences(readings.legend(binned))}The same of the test
+examples with these values alone. Numbers are in bins of about equally many; an
+example with several values is in the line of each. Values of few are left out.
 
 """
 
