@@ -141,6 +141,34 @@ def with_data(configs, console):
   return [(config, splits[_data_of(config)]) for config in configs]
 
 
+def check_fields(fields, studies):
+  """Returns `studies`, and splits with them that were read to check fields.
+
+  Args:
+    fields: of --by.
+    studies: of `with_data`.
+
+  Raises:
+    errors.UserError: no study's test rows have one of the fields.
+  """
+  if not fields:
+    return studies
+
+  from w2s_jax import study
+  from w2s_jax.report import by_field
+
+  config, splits = studies[0]
+  if splits is None:  # of one task, whose rows have the same fields everywhere
+    studies = [(config, study.load_splits(config)), *studies[1:]]
+  tests = [splits[0]['test'] for _, splits in studies if splits]
+  found = {
+    name for test in tests for row in test.fields for name in json.loads(row)
+  }
+  for field in fields:
+    by_field.check(field, found)
+  return studies
+
+
 def _data_of(config):
   """Fields that decide the splits of a study."""
   longest = max(chain.count('>') for chain in config.students)

@@ -30,6 +30,7 @@ MISTAKES = {
     'data',
   ],
   "--config.losses=('logconv',)": ["'logconv'", 'logconf'],
+  '--by=Rating': ['--by=Rating', 'no such field', 'label, text'],
 }
 
 

@@ -68,6 +68,7 @@ def students(study, supervise=predicted):
     weak = student = train(
       study, 'weak', chain[0], slices.weak, truth(slices.weak)
     )
+    links = []
     for link, key in enumerate(chain[1:]):
       teacher, transfer = student, slices.transfer[link]
       labels, role = supervise(study, teacher, transfer), f'student-{loss}'
@@ -86,6 +87,7 @@ def students(study, supervise=predicted):
         judge=judge(study, teacher),
         curve=curve(study, teacher),
       )
+      links.append((teacher, student))
     ceiling = train(
       study,
       'ceiling',
@@ -109,6 +111,7 @@ def students(study, supervise=predicted):
       student=student,
       ceiling=ceiling,
       zero_shot=zero_shot(study, chain[-1]),
+      links=tuple(links),
     )
 
 
