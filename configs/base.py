@@ -66,7 +66,9 @@ def get_config():
   c.mesh = config_dict.ConfigDict({'data': -1, 'fsdp': 1, 'tensor': 1})
   c.eval_batch_size = 32
   c.checkpoint_every = 100  # steps
-  c.eval_every = 0  # steps of a learning curve of students and ceilings; 0: none
+  c.eval_every = (
+    0  # steps of a learning curve of students and ceilings; 0: none
+  )
   c.tensorboard = False  # needs pip install 'w2s_jax[tensorboard]'
   return c
 

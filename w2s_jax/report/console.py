@@ -10,6 +10,7 @@ from rich import table as rich_table
 from rich import text as rich_text
 
 from w2s_jax import results
+from w2s_jax.report import controls as controls_lib
 from w2s_jax.report import differences as differences_lib
 from w2s_jax.report import groups as groups_lib
 from w2s_jax.report import readings
@@ -18,7 +19,9 @@ _RESULTS = 'weak', 'student', 'ceiling', 'zero-shot', 'PGR'
 
 
 def tables(groups) -> rich_console.Group:
-  """Returns accuracies and PGR, and paired differences if there are any."""
+  """Returns accuracies and PGR, paired differences and controls, if any."""
+  controls = controls_lib.read(groups)
+  groups, _ = controls_lib.split(groups)
   shown = [_results(groups)]
   differences = differences_lib.paired(groups)
   medians = differences_lib.over_tasks(differences)
@@ -26,6 +29,8 @@ def tables(groups) -> rich_console.Group:
     differences = []  # they are in the report
   if differences or medians:
     shown.append(_differences([*differences, *medians]))
+  if controls:
+    shown.append(_controls(controls))
   return rich_console.Group(*shown)
 
 
@@ -123,4 +128,23 @@ def _differences(differences):
     return rich_text.Text(difference['than']), text
 
   _add_rows(table, differences, cells)
+  return table
+
+
+def _controls(controls):
+  captions = ['controls: student accuracy minus what it is compared with']
+  captions += controls_lib.sentences(controls)
+  names = 'compared with', 'difference', 'expected'
+  table = _table('weak → strong\n  method', names, captions)
+  table.columns[1].justify = 'left'
+
+  def cells(control):
+    verdict = '' if control['holds'] else ': NOT SO'
+    return (
+      rich_text.Text(control['than']),
+      differences_lib.text(control['difference']),
+      control['expected'] + verdict,
+    )
+
+  _add_rows(table, controls, cells)
   return table

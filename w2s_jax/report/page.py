@@ -3,6 +3,7 @@
 import json
 
 from w2s_jax import results
+from w2s_jax.report import controls as controls_lib
 from w2s_jax.report import differences as differences_lib
 from w2s_jax.report import groups as groups_lib
 from w2s_jax.report import markdown
@@ -214,6 +215,38 @@ def _seeds_table(rows, groups):
   return markdown.table([*header, 'seconds'], lines)
 
 
+def _controls(groups):
+  """A section, '' without controls."""
+  found = controls_lib.read(groups)
+  if not found:
+    return ''
+  header = ['task', 'weak → strong', 'method', 'labels', 'student']
+  header += ['compared with', 'difference', 'expected', 'seeds']
+  lines = []
+  for control in found:
+    names = control['task'], groups_lib.pair(control)
+    labels = markdown.number(control['weak_label_accuracy'], 100, 1)
+    student = groups_lib.accuracies(control)[results.ROLES.index('student')]
+    verdict = '' if control['holds'] else ': NOT SO'
+    lines.append(
+      [
+        *(*names, groups_lib.method(control), labels, student),
+        *(control['than'], differences_lib.text(control['difference'])),
+        *(control['expected'] + verdict, str(control['n_seeds'])),
+      ]
+    )
+  return f"""## Controls
+
+{markdown.table(header, lines)}
+
+The same students, of other labels of the same rows: shuffled among them, their
+mean for every row, with as many errors in rows drawn at random, or the truth.
+Labels is their accuracy in %, the difference is in points, with its 95 %
+interval. What is expected is denied where the interval excludes it.
+
+{_sentences(controls_lib.sentences(found))}"""
+
+
 def _run(run):
   """The latest run as a list and its config; '' without its record."""
   if run is None:
@@ -265,6 +298,8 @@ def to_markdown(rows, groups, captions, run=None, by=None):
     run: the record of the latest run, or None.
     by: {field: groups of by_field.aggregate}, or None.
   """
+  every = groups
+  groups, _ = controls_lib.split(every)
   tests = (f'{g["task"]} {g["n_test"]:,}' for g in groups)
   models = (f'{m} ({n:,})' for m, n in groups_lib.sizes(groups).items())
   seeds = sorted({seed for g in groups for seed in g['seeds']})
@@ -298,13 +333,13 @@ examples.
 
 {via}{generative}{sentences}{markdown.images(captions, others)}
 
-{_differences(groups)}{_links(groups)}{by_fields}## Beyond accuracy
+{_differences(groups)}{_controls(every)}{_links(groups)}{by_fields}## Beyond accuracy
 
 {_beyond_accuracy_table(groups)}
 
 {_ACCEPTED if accepted else ''}## Every seed
 
-{_seeds_table(rows, groups)}
+{_seeds_table(rows, every)}
 
 Agreement: share of test examples, in %, on which the student predicts what the
 weak model does; then only those where the weak model is right, and where it is

@@ -15,6 +15,7 @@ from w2s_jax import metrics
 from w2s_jax import results
 from w2s_jax import weak_labels
 from w2s_jax.report import by_field
+from w2s_jax.report import controls
 from w2s_jax.report import figures
 from w2s_jax.report import groups as groups_lib
 from w2s_jax.report import html_page
@@ -126,9 +127,10 @@ def write(workdir, by=()) -> list[dict]:
   workdir = epath.Path(workdir)
   rows = results.read(workdir)
   groups = aggregate(workdir, rows)
-  binned = {x: by_field.aggregate(workdir, groups, x) for x in by}
+  of_study, _ = controls.split(groups)
+  binned = {x: by_field.aggregate(workdir, of_study, x) for x in by}
   pngs = {}
-  drawn = figures.draw(groups)
+  drawn = figures.draw(of_study)
   for name, (figure, _) in drawn.items():
     buffer = io.BytesIO()
     figure.savefig(buffer, format='png', dpi=160, metadata={'Software': None})
