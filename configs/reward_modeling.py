@@ -5,7 +5,7 @@
 
 Default: which of two short texts was rated as more positive. These pairs are
 shipped in w2s_jax/data; they are preferences for positivity, not helpfulness.
-The mean of MiniLM-L6's token embeddings supervises all six layers.
+A bag of words supervises MiniLM-L6, as in configs/nlp.py.
 
 Arguments, after a colon: task=, weak=, strong=, loss=, bootstrap, generative,
 debug. For other pairs set --config.data.source (w2s_jax/tasks/sources.py):
@@ -46,7 +46,7 @@ def get_config(arg=None):
     bootstrap=False,  # in place of weak and strong
     generative=False,
     task='vader_pairs',
-    weak='minilm-l0',
+    weak='bag',
     strong='minilm-l6',
     loss='xent',  # or 'all' losses of base.py
   )
@@ -57,21 +57,22 @@ def get_config(arg=None):
   if args.loss != 'all':
     c.losses = (args.loss,)
   c.models.weak = model(args.weak, field='weak')
-  c.models.strong = model(args.strong, field='strong')
-  if args.bootstrap:
-    nlp.bootstrap(c)
-    for fields in c.models.values():
-      fields.train.freeze = ''
   if args.generative:
     c.generative = (False, True)
+  if args.bootstrap:
+    nlp.bootstrap(c)
+  else:
+    c.models.strong = model(args.strong, field='strong')
+  for fields in c.models.values():
+    fields.train.freeze = ''
   if args.debug:
     debug(c)
   return c
 
 
 def model(name, *, field):
-  """Returns the model of configs/nlp.py with trainable embeddings."""
-  fields = nlp.model(name, field=field)
+  """Returns a model of configs/nlp.py with trainable embeddings."""
+  fields = nlp.model(name, field=field, adapt='full')
   fields.train.freeze = ''
   return fields
 
@@ -85,7 +86,7 @@ def debug(c):
 
 def sweep():
   """Yields supervisors of three sizes, each with both losses."""
-  for weak in ('minilm-l0', 'minilm-l1', 'minilm-l2'):
+  for weak in ('bag', 'minilm-l1', 'minilm-l2'):
     yield {
       'models': {'weak': model(weak, field='weak')},
       'losses': ('xent', 'logconf'),

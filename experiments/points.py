@@ -23,8 +23,8 @@ def expand(*, sweep, point=None):
   """Returns the configs of a command line, one for each study.
 
   Args:
-    sweep: whether to expand sweep() of the config file. A suite of tasks is
-      always expanded, by its tasks().
+    sweep: whether to expand sweep() of the config file. What its studies()
+      yields for a config is always expanded: tasks of a suite, for example.
     point: number of the one config to return, or None for all.
 
   Raises:
@@ -44,8 +44,10 @@ def expand(*, sweep, point=None):
     )
   with config_file.located(path):
     configs = [at(config, x) for x in (file['sweep']() if sweep else [{}])]
-    if 'tasks' in file:
-      configs = [at(c, fields) for c in configs for fields in file['tasks'](c)]
+    if 'studies' in file:
+      configs = [
+        at(c, fields) for c in configs for fields in file['studies'](c)
+      ]
   if sweep:
     from w2s_jax import results
     from w2s_jax import study

@@ -43,6 +43,10 @@ def names(config):
       yield from names(value)
 
 
+def name_in_results(spec):
+  return results.adapted_name(model_lib.name_of(spec), spec.adapt.method)
+
+
 def full_base():
   config = base.get_config()
   config.models.weak = base.model('weak', weights='')
@@ -84,7 +88,8 @@ def test_debug_needs_no_download(path):
 @pytest.mark.parametrize(
   'name, arg, students, models, longest',
   [
-    ('nlp', '', 1, 2, 2),
+    ('nlp', '', 2, 3, 2),
+    ('nlp', 'adapt=full', 1, 2, 2),
     ('nlp', 'bootstrap', 5, 4, 4),
     ('reward_modeling', '', 1, 2, 2),
     ('reward_modeling', 'bootstrap', 5, 4, 4),
@@ -102,7 +107,7 @@ def test_students_are_chains_of_existing_models(
   config = load(name, arg)
   chains = check_config.parse_chains(config.students, config.models)
   assert len(chains) == students and len(config.models) == models
-  assert len({*map(model_lib.name_of, config.models.values())}) == models
+  assert len({*map(name_in_results, config.models.values())}) == models
   check_config.check_numbers(config)
   check_config.check_losses(config.losses, config.loss_args, config.task)
   assert max(map(len, chains)) == longest
@@ -194,7 +199,7 @@ def check_points(configs):
 
 def test_points_with_the_same_result_names_need_a_variant():
   def points(**fields):
-    configs = [load('nlp') for _ in range(3)]
+    configs = [load('nlp', 'adapt=full') for _ in range(3)]
     for number, config in enumerate(configs):
       config.losses = ('logconf',)
       for field, value in fields.items():
@@ -298,37 +303,26 @@ def test_suite_points_match_the_configs_of_their_tasks(suite):
   known = nlp.PAPER if suite == 'paper' else nlp.TASKS
   config = file['get_config'](suite).lock()
   names = set()
-  for point in file['tasks'](config):
+  for point in file['studies'](config):
     at = config.copy_and_resolve_references()
     at.update(point)  # raises for an unknown field or another type
     alone = file['get_config'](f'task={at.task}')
     assert at.data.to_dict() == alone.data.to_dict()
     names.add(at.task)
   assert names == known.keys() - {'synthetic'}
-  assert list(file['tasks'](file['get_config']())) == [{}]
 
 
-@pytest.mark.parametrize(
-  'kind, tasks, each', [('probe', 25, 1), ('tune', 3, 3)]
-)
-def test_points_of_smollm2(kind, tasks, each):
-  file = runpy.run_path(str(tiny.ROOT / 'configs' / 'smollm2.py'))
-  config = file['get_config'](f'kind={kind}').lock()
-  points = []
-  for point in file['tasks'](config):
-    points.append(config.copy_and_resolve_references())
-    points[-1].update(point)  # raises for an unknown field or another type
-  names = [at.task for at in points]
-  assert len({*names}) == tasks and len(names) == tasks * each
-  assert {*names} <= nlp.TASKS.keys()
-  for at in points:
-    assert_has_the_fields_of_base(at)
-    assert at.data.splits.transfer <= config.data.splits.transfer
-    assert at.data.source == ''
-  check_points(points)
-  assert list(file['tasks'](file['get_config'](f'kind={kind},debug'))) == [{}]
-
-
-def test_unknown_kind_of_smollm2_names_the_nearest():
-  with pytest.raises(ValueError, match="kind='prob'.*'probe'"):
-    load('smollm2', 'kind=prob')
+def test_fine_tuning_of_nlp_is_a_study_of_its_own():
+  file = runpy.run_path(str(tiny.ROOT / 'configs' / 'nlp.py'))
+  config = file['get_config']().lock()
+  probes, tuned = (config.copy_and_resolve_references() for _ in range(2))
+  for study_config, point in zip((probes, tuned), file['studies'](config)):
+    study_config.update(point)
+  assert probes.students == ('weak>strong',) and probes.seeds == config.seeds
+  assert tuned.students == ('weak>tuned',) and len(tuned.seeds) == 1
+  assert tuned.data.splits.transfer < probes.data.splits.transfer
+  assert tuned.data.splits.weak == probes.data.splits.weak
+  check_points([probes, tuned])
+  for arg in ('adapt=full', 'debug'):
+    alone = file['get_config'](arg)
+    assert list(file['studies'](alone)) == [{'students': alone.students}]

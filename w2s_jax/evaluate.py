@@ -103,17 +103,31 @@ def outputs(job, network, params, rows, *, buckets, label):
 def evaluate(job, model, params, evaluation):
   """Writes predictions/<split>.npz; returns the scores on each split."""
   buckets = evaluation.buckets(model)
+
+  def predicted(split, examples):
+    rows = evaluation.rows(model, split)
+    return predictions(
+      job, model, params, rows, examples.inputs, buckets=buckets, label=split
+    )
+
+  return _score(job, evaluation, predicted)
+
+
+def evaluate_uniform(job, model, evaluation):
+  """`evaluate` of a model for which all classes are equally probable."""
+  num_classes = model.network.num_classes
+
+  def predicted(_, examples):
+    shape = len(examples), num_classes
+    return np.full(shape, 1 / num_classes, np.float32), None
+
+  return _score(job, evaluation, predicted)
+
+
+def _score(job, evaluation, predicted):
   scores = {}
   for split, examples in evaluation.splits.items():
-    probs_NxC, texts_N = predictions(
-      job,
-      model,
-      params,
-      evaluation.rows(model, split),
-      examples.inputs,
-      buckets=buckets,
-      label=split,
-    )
+    probs_NxC, texts_N = predicted(split, examples)
     job.save_arrays(
       f'predictions/{split}.npz',
       ids=examples.ids,

@@ -48,6 +48,7 @@ def logconf(
   weight_B,
   step_fraction,
   alpha_max,
+  start=0.0,
   warmup,
   compat='paper',
 ):
@@ -75,8 +76,8 @@ def logconf(
     ramp = jnp.where(step_fraction > warmup, 1.0, step_fraction)
     hard_BxC = _harden_at_weak_prior(own_BxC, labels_BxC, weight_B)
   elif compat == 'paper':
-    grown = jnp.minimum(1.0, step_fraction / jnp.where(warmup, warmup, 1.0))
-    ramp = jnp.where(warmup, grown, 1.0)
+    grown = (step_fraction - start) / jnp.maximum(warmup - start, 1e-6)
+    ramp = jnp.where(step_fraction >= warmup, 1.0, jnp.maximum(grown, 0.0))
     hard_BxC = _harden_top_half(own_BxC, weight_B)
   else:
     raise errors.UserError(

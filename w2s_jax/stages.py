@@ -94,6 +94,10 @@ def predict(job, *, supervisor, model, seed, start, features, rows, evaluation):
 
 def zero_shot(job, *, model, seed, evaluation):
   """Scores a model before any fine-tuning."""
+  trained_head = text_heads.Classifier, text_heads.RewardModel
+  if isinstance(model.network, trained_head) and not model.identity['head_ids']:
+    # Whatever the trunk computes, the head makes zeros of it.
+    return evaluate.evaluate_uniform(job, model, evaluation)
   params = model.init(job.mesh, seed)
   return evaluate.evaluate(job, model, params, evaluation)
 

@@ -38,7 +38,9 @@ class Study:
   evaluation: evaluate.Evaluation
   slices: study_splits.Slices
   seed: int
-  all_rows: examples_lib.Examples  # of all seeds, for features that they share
+  # Name of a model -> Examples whose frozen features some probe reads, of all
+  # seeds, which share them.
+  probed: dict
 
 
 def predicted(study, supervisor, rows):
@@ -234,7 +236,7 @@ def generative_model(study, key):
 
 
 def frozen_features(study, model, start):
-  """The stage of the frozen features of all rows of all seeds."""
+  """The stage of the frozen features of all rows that probes read."""
   pretrained = not model.weights.startswith('random:')
   return graph.Stage(
     f'features-{model.name}',
@@ -243,7 +245,7 @@ def frozen_features(study, model, start):
       'model': model,
       'seed': 0 if pretrained else study.seed,
       'start': start,
-      'rows': study.all_rows,
+      'rows': study.probed.get(model.name),
       'evaluation': study.evaluation,
     },
   )
@@ -308,13 +310,33 @@ def describe_seeds(config, models, evaluated, slices, describe=students):
     num_buckets=config.data.num_buckets,
     measure=registry.TASKS[config.task].measure,
   )
-  parts = [x for each in slices.values() for x in (each.weak, *each.transfer)]
-  all_rows = examples_lib.union([*evaluated.values(), *parts])
+
+  def describe_with(probed):
+    return {
+      seed: list(
+        describe(Study(config, models, evaluation, slices[seed], seed, probed))
+      )
+      for seed in slices
+    }
+
+  # Twice: which rows probes read follows from the description itself.
+  described = describe_with(probed={})
+  if probed := rows_of_probes(described, evaluated):
+    described = describe_with(probed)
+  return described
+
+
+def rows_of_probes(described, evaluated):
+  """{name of a model: Examples whose features some stage reads}."""
+  parts = {}
+  stages = [s for each in described.values() for r in each for s in r.stages]
+  for stage in graph.in_order(stages):
+    if stage.fields.get('features') is not None:
+      read = parts.setdefault(stage.fields['model'].name, [])
+      read.append(stage.fields['rows'])
   return {
-    seed: list(
-      describe(Study(config, models, evaluation, slices[seed], seed, all_rows))
-    )
-    for seed in slices
+    name: examples_lib.union([*evaluated.values(), *read])
+    for name, read in parts.items()
   }
 
 

@@ -12,7 +12,7 @@ from experiments.benchmarks import table
 def rows(options, console):
   del options, console
   configs = {
-    'nlp': nlp.get_config(),
+    'nlp': nlp.get_config('adapt=full'),
     'chess': chess.get_config(),
     'reward_modeling': reward_modeling.get_config(),
   }

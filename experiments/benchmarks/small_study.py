@@ -9,7 +9,7 @@ def config_of(rows, *, tables=False):
 
   With `tables` the embeddings train too, as in the public code.
   """
-  config = nlp.get_config('weak=minilm-l2,loss=xent')
+  config = nlp.get_config('weak=minilm-l2,adapt=full,loss=xent')
   config.seeds = (0,)
   config.data.splits.update(
     weak=rows, transfer=rows, validation=max(2, rows // 2), test=2 * rows

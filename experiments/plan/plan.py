@@ -1,7 +1,7 @@
 r"""Plans a study: its memory, time and communication on chips not at hand.
 
   pip install libtpu  # the TPU compiler; it needs no TPU
-  python experiments/plan/plan.py --config=configs/nlp.py \
+  python experiments/plan/plan.py --config=configs/nlp.py:adapt=full \
       --chip=v5p --devices=256 --mesh=fsdp=64,tensor=4 \
       --config.models.strong.weights=random:qwen1.5-72b \
       --config.models.strong.num_layers=-1 ...

@@ -275,6 +275,22 @@ _TINY = dict(
   mlp_dim=64,
 )
 
+# Embeddings of hashed words, a norm, and their mean: no layers, no positions.
+# Random at first, so its errors are no errors of a pretrained student.
+_BAG = TransformerConfig(
+  vocab_size=1024,
+  max_positions=None,
+  embed_dim=32,
+  num_layers=0,
+  num_heads=1,
+  mlp_dim=32,
+  causal=False,
+  norm='post',
+  activation='gelu',
+  norm_eps=1e-12,
+  pooling='mean',
+)
+
 # Sizes: width, layers, heads; then key-value heads (None: as many), MLP width.
 PRESETS = {
   'minilm-l6': _bert(384, 6, 12),
@@ -355,6 +371,7 @@ PRESETS = {
   'board-s': _board(32, 3, 4),
   'board-m': _board(64, 4, 4),
   'board-l': _board(128, 4, 4),
+  'bag': _BAG,
   'tiny-encoder': _encoder(**_TINY),
   'tiny-decoder': _decoder(**_TINY),
 }
