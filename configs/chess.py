@@ -82,7 +82,7 @@ def model(key):
   )
 
 
-def tasks(c):
+def studies(c):
   """Yields the study of `c`, and its naive students with early stopping."""
   yield {}
   if c.early_stopping != 'none':

@@ -181,7 +181,7 @@ def studies(c):
     transfer = min(TUNED['transfer'], c.data.splits.transfer)
     yield {
       'students': tuned,
-      'seeds': tuple(c.seeds)[:TUNED['num_seeds']],
+      'seeds': tuple(c.seeds)[: TUNED['num_seeds']],
       'data': {'splits': {'transfer': transfer}},
     }
 

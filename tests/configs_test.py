@@ -137,19 +137,19 @@ def test_shipped_puzzles_suffice_for_the_longest_chain():
 
 
 def test_chess_has_naive_students_with_early_stopping_beside_the_others():
-  tasks = runpy.run_path(str(tiny.ROOT / 'configs' / 'chess.py'))['tasks']
+  studies = runpy.run_path(str(tiny.ROOT / 'configs' / 'chess.py'))['studies']
   config = load('chess')
-  first, *others = [points.at(config, point) for point in tasks(config)]
+  first, *others = [points.at(config, point) for point in studies(config)]
   assert first.to_json() == config.to_json()
   assert [c.early_stopping for c in others] == ['weak_labels', 'ground_truth']
   for c in others:
     assert c.students == ('tiny>xs', 'tiny>s', 'tiny>m', 'tiny>l')
   check_points([first, *others])
   config.early_stopping = 'ground_truth'
-  assert list(tasks(config)) == [{}]
+  assert list(studies(config)) == [{}]
   config.early_stopping = 'none'
   config.students = ('tiny>xs>s',)
-  assert list(tasks(config)) == [{}]
+  assert list(studies(config)) == [{}]
 
 
 def test_large_chess_study_has_more_rows_of_another_source():
