@@ -12,8 +12,8 @@ EXPECTED = {
   'truth': ('ceiling', 'not below it'),
 }
 _HARMFUL = (
-  'On the truth {loss} is {points:.1f} points below the ceiling: where it fails '
-  'on weak labels, too, its schedule, not the supervision, is at fault.'
+  'On the truth {loss} is {points:.1f} points below the ceiling: where it '
+  'fails on weak labels, too, its schedule, not the supervision, is at fault.'
 )
 
 

@@ -333,7 +333,8 @@ examples.
 
 {via}{generative}{sentences}{markdown.images(captions, others)}
 
-{_differences(groups)}{_controls(every)}{_links(groups)}{by_fields}## Beyond accuracy
+{_differences(groups)}{_controls(every)}{_links(groups)}{by_fields}\
+## Beyond accuracy
 
 {_beyond_accuracy_table(groups)}
 
