@@ -10,7 +10,7 @@ from w2s_jax.report import report
 
 import made_up
 
-# Rates at which the students of a control are right: as they should be, and not.
+# Rates at which a control is right: as it should be, and not.
 AS_EXPECTED = {
   'shuffled': (0.5, 0.8),
   'constant': (0.5, 0.8),

@@ -3,6 +3,7 @@
 from matplotlib import figure as mpl_figure
 
 from w2s_jax import results
+from w2s_jax.report import curves
 from w2s_jax.report import figures_by_task
 from w2s_jax.report import groups as groups_lib
 from w2s_jax.report import panels
@@ -27,6 +28,15 @@ def draw(groups):
       _plot(pairs, panels.accuracy, methods),
       'Test accuracy, ±1 standard error; beside the students PGR with its 95 % '
       'interval. The axis need not start at 0.',
+    )
+  measured = [group for group in groups if 'student' in group.get('curves', {})]
+  if measured:
+    figures['learning_curves.png'] = (
+      _plot(groups_lib.by(measured, *results.PANEL), curves.draw, methods),
+      'Accuracy over training on test rows, mean over seeds; dotted, agreement '
+      'with the supervisor. Where accuracy falls while agreement rises, the '
+      'student overfits to weak labels (paper figure 7). The axes need not start '
+      'at 0.',
     )
   if compared := figures_by_task.generative_pairs(groups):
     figures['generative.png'] = (

@@ -16,6 +16,7 @@ from w2s_jax import results
 from w2s_jax import weak_labels
 from w2s_jax.report import by_field
 from w2s_jax.report import controls
+from w2s_jax.report import curves
 from w2s_jax.report import figures
 from w2s_jax.report import groups as groups_lib
 from w2s_jax.report import html_page
@@ -52,7 +53,10 @@ def aggregate(workdir, rows) -> list[dict]:
         f'{len(recipes)} recipes ({", ".join(recipes)}), which must not be '
         'averaged; delete the file and run again.'
       )
-  return [_aggregate_seeds(rows, load) for rows in by_name.values()]
+  return [
+    _aggregate_seeds(rows, load) | {'curves': curves.load(workdir, rows)}
+    for rows in by_name.values()
+  ]
 
 
 def _load_predictions(workdir, stage):
