@@ -209,7 +209,7 @@ def test_pgr_interval_has_nominal_coverage(n_seeds):
 def test_paired_difference_has_nominal_coverage(n_seeds):
   rng = np.random.default_rng(10)
   spread = 0.02 * (n_seeds > 1)
-  covered = 0
+  found = []
   for _ in range(150):
     hard_N = rng.standard_normal(400)
 
@@ -218,9 +218,12 @@ def test_paired_difference_has_nominal_coverage(n_seeds):
       rate_Sx1 = rate + spread * rng.standard_normal((n_seeds, 1))
       return 0.8 * hard_N + 0.6 * noise_SxN < stats.norm.ppf(rate_Sx1)
 
-    result = metrics.paired_difference(model(0.7), model(0.65), resamples=400)
-    covered += result.low <= 0.05 <= result.high
-  assert 0.88 <= covered / 150 <= 0.995
+    left, right = model(0.7), model(0.65)
+    found.append(metrics.paired_difference(left, right, resamples=200))
+  values, low, high = np.transpose(found)
+  assert np.mean((low <= 0.05) & (0.05 <= high)) >= 0.88
+  # Wider than needed with several seeds, see mean_and_se, but not by much.
+  assert 0.85 < np.mean(high - low) / (2 * 1.96 * values.std()) < 1.4
 
 
 def test_paired_difference_gains_from_pairing():
