@@ -1,4 +1,4 @@
-"""NLP over tasks: a bag of words supervises SmolLM2-135M, a pretrained decoder.
+"""NLP over tasks: a bag of words supervises SmolLM2-135M-Instruct, a decoder.
 
   python experiments/main.py --config=configs/smollm2.py:kind=probe \
       '--config.data.source=file:DATA/{task}/' --workdir=runs/probe
