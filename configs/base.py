@@ -91,13 +91,15 @@ def model(
       'weights': weights,  # asset:NAME, hf:NAME, a folder, or random:PRESET
       'num_layers': num_layers,  # keeps the first num_layers; -1 keeps all
       # 'classify' adds a linear head; 'verbalize' compares the logits of a
-      # decoder for head_tokens, one token per class, after `prompt`.
+      # decoder for head_tokens, one token per class.
       'head': 'classify',
       # 'zero', or 'token_rows': the embeddings of head_tokens (paper appendix
       # A.1).
       'head_init': 'zero',
-      'head_tokens': ('0', '1'),
-      'prompt': '{text}\nAnswer:',
+      'head_tokens': (),  # (): '0', '1', ... as the tokenizer writes them
+      # Around each text, as 'Review: {text}\nSentiment:'. '' is the text alone
+      # for 'classify', and '{text}\nAnswer:' for 'verbalize'.
+      'prompt': '',
       'dropout': 0.0,
       'dtype': 'float32',  # of activations; use bfloat16 on TPU and GPU
       'param_dtype': 'float32',

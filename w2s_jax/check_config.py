@@ -16,6 +16,7 @@ from w2s_jax import losses
 from w2s_jax import optimizer
 from w2s_jax import sharding
 from w2s_jax import weak_labels
+from w2s_jax.models import chess_heads
 from w2s_jax.models import heads
 from w2s_jax.models import language_model
 from w2s_jax.models import model as model_lib
@@ -163,6 +164,8 @@ def build_models(config, mesh):
   }
   if any(config.generative):
     check_generative(config.generative_train, chains, models, mesh)
+  if config.weak_labels == 'soft':
+    check_soft(chains, models)
   return models
 
 
@@ -276,6 +279,16 @@ def check_generative(fields, chains, ladder, mesh):
     network = language_model.LanguageModel(model.network.config)
     shapes = heads.parameter_shapes(network, 2)
     check_fine_tuning(fields, shapes, model, mesh, field='generative_train')
+
+
+def check_soft(chains, ladder):
+  """Checks that no supervisor writes its answers."""
+  for key in dict.fromkeys(key for chain in chains for key in chain[:-1]):
+    if isinstance(ladder[key].network, chess_heads.Generator):
+      raise errors.UserError(
+        f"weak_labels='soft': models.{key} ({ladder[key].name}) writes its "
+        "answers as text, without probabilities; set weak_labels='hard'."
+      )
 
 
 def check_losses(names, loss_args, task):
