@@ -5,20 +5,21 @@
 
 Default: which of two short texts was rated as more positive. These pairs are
 shipped in w2s_jax/data; they are preferences for positivity, not helpfulness.
-A bag of words supervises MiniLM-L6, as in configs/nlp.py.
+As in configs/nlp.py a bag of words, trained on 1,000 pairs, supervises a linear
+probe of MiniLM-L6's frozen features.
 
-Arguments, after a colon: task=, weak=, strong=, loss=, bootstrap, generative,
-debug. For other pairs set --config.data.source (w2s_jax/tasks/sources.py):
+Arguments, after a colon: task=, weak=, strong=, adapt=, loss=, bootstrap,
+generative, debug. For other pairs set --config.data.source
+(w2s_jax/tasks/sources.py):
 
   --config=configs/reward_modeling.py:task=hh_rlhf \
       --config.data.source=hf:Anthropic/hh-rlhf:helpful-base/
 
 With `generative` students and ceilings are trained with and without generative
 fine-tuning on the texts of the transfer set (paper section 5.2.2). That needs a
-decoder, so set --config.models.strong.weights too.
+decoder, such as strong=smollm2, which is then fine-tuned and not probed.
 
-Halves are equal, as in the paper. Recipes are those of configs/nlp.py, except
-that nothing is frozen; no field was searched.
+Recipes are those of configs/nlp.py, except that fine-tuning freezes nothing.
 """
 
 from configs import base
@@ -43,36 +44,39 @@ def get_config(arg=None):
   args = base.parse_arg(
     arg,
     debug=False,
-    bootstrap=False,  # in place of weak and strong
+    bootstrap=False,  # in place of strong
     generative=False,
     task='vader_pairs',
     weak='bag',
     strong='minilm-l6',
-    loss='xent',  # or 'all' losses of base.py
+    adapt='',  # of the student; '' is a probe, or full with `generative`
+    loss='',  # '' is all losses of base.py
   )
   c = base.get_config()
   c.task = args.task
+  c.seeds = (0, 1, 2)
   c.data.max_length = base.choose(TASKS, args.task, field='task')
-  c.data.splits.update(weak=1000, transfer=1000, validation=500, test=2000)
-  if args.loss != 'all':
+  c.data.splits.update(weak=1000, transfer=2000, validation=500, test=2000)
+  if args.loss:
     c.losses = (args.loss,)
-  c.models.weak = model(args.weak, field='weak')
   if args.generative:
     c.generative = (False, True)
+  c.models.weak = model(args.weak, field='weak')
   if args.bootstrap:
     nlp.bootstrap(c)
+    for fields in c.models.values():
+      fields.train.freeze = ''
   else:
-    c.models.strong = model(args.strong, field='strong')
-  for fields in c.models.values():
-    fields.train.freeze = ''
+    adapt = args.adapt or ('full' if args.generative else 'probe')
+    c.models.strong = model(args.strong, field='strong', adapt=adapt)
   if args.debug:
     debug(c)
   return c
 
 
-def model(name, *, field):
-  """Returns a model of configs/nlp.py with trainable embeddings."""
-  fields = nlp.model(name, field=field, adapt='full')
+def model(name, *, field, adapt=''):
+  """Returns a model of configs/nlp.py; fine-tuning trains embeddings too."""
+  fields = nlp.model(name, field=field, adapt=adapt)
   fields.train.freeze = ''
   return fields
 
@@ -85,9 +89,6 @@ def debug(c):
 
 
 def sweep():
-  """Yields supervisors of three sizes, each with both losses."""
-  for weak in ('bag', 'minilm-l1', 'minilm-l2'):
-    yield {
-      'models': {'weak': model(weak, field='weak')},
-      'losses': ('xent', 'logconf'),
-    }
+  """Yields supervisors that are apart from, and part of, the student."""
+  for weak in ('bag', 'minilm-l1'):
+    yield {'models': {'weak': model(weak, field='weak')}}

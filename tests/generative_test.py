@@ -24,7 +24,7 @@ import tiny
 
 
 def config(**fields):
-  c = reward_modeling.get_config('debug,generative')
+  c = reward_modeling.get_config('debug,generative,loss=xent')
   c.seeds = (0,)
   c.data.num_buckets = 1
   c.data.splits.update(weak=32, transfer=64, validation=32, test=64)

@@ -14,7 +14,7 @@ def rows(options, console):
   configs = {
     'nlp': nlp.get_config('adapt=full'),
     'chess': chess.get_config(),
-    'reward_modeling': reward_modeling.get_config(),
+    'reward_modeling': reward_modeling.get_config('adapt=full'),
   }
   for name, config in configs.items():
     with own_process.Process(measure, config=config) as measured:
