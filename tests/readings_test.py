@@ -51,7 +51,7 @@ def test_what_is_above_zero_shot_has_no_mark(tmp_path):
 
 def test_a_head_that_starts_at_zero_is_compared_with_chance(tmp_path):
   rows = made_up.make(tmp_path, losses=('xent',))
-  for row in rows:  # the answer of equal probabilities is class 0
+  for row in rows:  # equal probabilities count as class 0, on 60 %
     labels_NxC = made_up.one_hot(np.arange(600) < 240)
     for role in ('zero_shot', 'ceiling'):
       probs_NxC = np.full((600, 2), 0.5, np.float32)
@@ -62,7 +62,11 @@ def test_a_head_that_starts_at_zero_is_compared_with_chance(tmp_path):
       made_up.save_stage(tmp_path, stage, probs_NxC, labels_NxC)
   (group,) = report.aggregate(tmp_path, results.read(tmp_path))
   assert group['zero_shot_is_chance']
-  assert group['zero_shot_accuracy'] == pytest.approx(0.6)
+  assert (group['zero_shot_accuracy'], group['zero_shot_accuracy_se']) == (
+    0.5,
+    0,
+  )
+  assert groups_lib.accuracies(group)[3] == '50.0'
   assert group['ceiling_gain'] == pytest.approx(0)  # on 0.5, not 0.6
   assert 'within 2 standard errors of chance' in readings.of_student(group)
   (legend,) = readings.legend([group])

@@ -66,7 +66,8 @@ def by_field(field, binned) -> rich_table.Table:
   captions = ['test rows with these values of the field alone']
   captions += readings.legend(binned)
   first = f'weak → strong\n  method\n    {field}'
-  table = _table(first, ('rows', *_RESULTS), captions)
+  names = [name for name in _RESULTS if name != 'zero-shot']  # no room for it
+  table = _table(first, ('rows', *names), captions)
   cells = _cells_of_results(binned)
   key = *results.PANEL, *results.METHOD
   for bins in groups_lib.by(binned, *key).values():
@@ -75,7 +76,8 @@ def by_field(field, binned) -> rich_table.Table:
     table.add_row(_indented(groups_lib.method(bins[0]), 2))
     for group in bins:
       name = _indented(group['bin'], 4)
-      table.add_row(name, f'{group["n_test"]:,}', *cells(group))
+      *accuracies, _, pgr = cells(group)
+      table.add_row(name, f'{group["n_test"]:,}', *accuracies, pgr)
     table.add_section()
   return table
 

@@ -29,11 +29,13 @@ def pair(group):
 
 def accuracies(group):
   """Accuracies of all roles in %, with standard errors and marks."""
-  return [
-    f'{100 * group[f"{role}_accuracy"]:.1f} '
-    f'±{100 * group[f"{role}_accuracy_se"]:.1f} {_mark_of(group, role)}'.strip()
-    for role in results.ROLES
-  ]
+  cells = []
+  for role in results.ROLES:
+    cell = f'{100 * group[f"{role}_accuracy"]:.1f}'
+    if not (role == 'zero_shot' and group['zero_shot_is_chance']):
+      cell += f' ±{100 * group[f"{role}_accuracy_se"]:.1f}'
+    cells.append(f'{cell} {_mark_of(group, role)}'.strip())
+  return cells
 
 
 def method(group):
@@ -64,7 +66,8 @@ def scores(correct, *, n_classes, zero_shot_is_chance):
 
   Args:
     correct: {role: bool [S, N]}.
-    zero_shot_is_chance: whether the head starts at zero.
+    zero_shot_is_chance: whether the head starts at zero: its zero-shot accuracy
+      is then chance, whatever class a tie is counted for.
   """
   group = {
     'correct': correct,
@@ -73,6 +76,8 @@ def scores(correct, *, n_classes, zero_shot_is_chance):
   }
   for role, correct_SxN in correct.items():
     mean_and_se = metrics.mean_and_se(correct_SxN)
+    if role == 'zero_shot' and zero_shot_is_chance:
+      mean_and_se = 1 / n_classes, 0.0
     group[f'{role}_accuracy'], group[f'{role}_accuracy_se'] = mean_and_se
   for role in GAINING:
     group[f'{role}_gain'], group[f'{role}_gain_se'] = gain(group, role)

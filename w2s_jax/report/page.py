@@ -194,10 +194,12 @@ def _seeds_table(rows, groups):
     agreement += results.TEACHER_AGREEMENT
   lines = []
   for row in rows:
+    group = named[results.name_of(row)]
     percents = [row[f'{role}_accuracy'] for role in results.ROLES]
+    if group['zero_shot_is_chance']:
+      percents[-1] = group['zero_shot_accuracy']
     percents += [row[name] for name in agreement]
     percents = [markdown.number(x, scale=100, digits=1) for x in percents]
-    group = named[results.name_of(row)]
     for i, role in enumerate(results.ROLES):
       if role in groups_lib.GAINING:
         of_seed = [group['seeds'].index(row['seed'])]
@@ -282,11 +284,7 @@ def _by_field(field, binned):
 
 {markdown.table(header, lines)}
 
-{_sentences(readings.legend(binned))}The same of the test
-examples with these values alone. Numbers are in bins of about equally many; an
-example with several values is in the line of each. Values of few are left out.
-
-"""
+{_sentences(readings.legend(binned))}{_BY_FIELD}"""
 
 
 def to_markdown(rows, groups, captions, run=None, by=None):
@@ -355,6 +353,12 @@ model named, each model labels fresh rows for the next, and the last one is the
 student. So it is trained on the transfer slice after those of the chain before
 it, on labels of the model just before it; weak is still the start of the chain.
 Its ceiling is the one of the same model on the first transfer slice.
+
+"""
+
+_BY_FIELD = """As under Results, of the test examples with these values alone.
+Numbers are in bins of about equally many; an example with several values is in
+the line of each; values of few examples are left out.
 
 """
 
