@@ -111,6 +111,15 @@ def test_models_of_one_size_or_one_name_can_be_drawn():
   assert [len(axes.get_xticks()) for axes in figure.axes] == [1, 1]
 
 
+def test_models_nearly_as_large_share_a_tick():
+  ends = [('board-xs', 'board-s'), ('board-xs', 'board-l')]
+  groups = [made_up.group(*pair) for pair in ends]
+  groups[0] |= {'strong_parameters': 1.03 * groups[0]['weak_parameters']}
+  figure, _ = figures.draw(groups)['accuracy_by_size.png']
+  ticks = [x.get_text() for x in figure.axes[0].get_xticklabels()]
+  assert ticks == ['board-xs,\nboard-s', 'board-l']
+
+
 def test_bars_and_curves_have_a_colour_of_their_own():
   ends = 'board-xs', 'board-l'
   ways = (), ('board-s',), ('board-m',), ('board-s', 'board-m')

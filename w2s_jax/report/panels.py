@@ -256,9 +256,16 @@ def _size_axis(axes, groups):
   models = groups_lib.sizes(groups)
   smallest, largest = min(models.values()), max(models.values())
   room = max(largest / smallest, 2) ** 0.08
+  names = {}
+  for model, size in models.items():
+    near = [x for x in names if size <= x * room**0.5]
+    # Names of models nearly as large would lie on each other.
+    names.setdefault(near[-1] if near else size, []).append(model)
   axes.set_xscale('log')
   axes.set_xlim(smallest / room, largest * room)
-  axes.set_xticks(list(models.values()), models, rotation=30, ha='right')
+  axes.set_xticks(
+    list(names), map(',\n'.join, names.values()), rotation=30, ha='right'
+  )
   axes.minorticks_off()
   axes.set_xlabel('parameters (log scale)')
 
