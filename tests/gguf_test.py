@@ -288,9 +288,11 @@ def test_unread_quantisation_is_named(tmp_path):
     gguf_lib.converted(file)
 
 
-def test_a_file_that_is_no_gguf_is_named(tmp_path):
-  file = tmp_path / 'm.gguf'
-  file.write_bytes(b'PK' + bytes(999))
+@pytest.mark.parametrize('size', [-5000, 500, 0])
+def test_a_file_that_is_no_gguf_or_truncated_is_named(size, tmp_path):
+  tensors = stored_gemma(random_flat(GEMMA))
+  file = write_gemma(tmp_path / 'm.gguf', tensors)
+  file.write_bytes(file.read_bytes()[:size] or b'PK' + bytes(999))
   with pytest.raises(ValueError, match=f'{file} cannot be read as GGUF'):
     gguf_lib.converted(file)
 

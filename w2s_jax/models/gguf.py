@@ -167,13 +167,13 @@ def convert(file, folder):
     ) from None
   try:
     reader = gguf.GGUFReader(file)
-  except ValueError as error:
+  except (ValueError, IndexError) as error:  # another format, or truncated
     raise errors.UserError(
       f'{file} cannot be read as GGUF ({error}).'
     ) from None
   fields = {key: field.contents() for key, field in reader.fields.items()}
   tensors = {tensor.name: tensor for tensor in reader.tensors}
-  name = fields['general.architecture']
+  name = fields.get('general.architecture')
   if name not in _ARCHITECTURES:
     raise errors.UserError(
       f'{file}: general.architecture = {name!r} is not supported; '

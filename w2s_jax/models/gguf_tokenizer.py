@@ -22,7 +22,7 @@ def read(fields, file):
   Raises:
     ValueError: a tokenizer that is not implemented.
   """
-  kind = fields['tokenizer.ggml.model'], fields.get('tokenizer.ggml.pre')
+  kind = tuple(fields.get(f'tokenizer.ggml.{x}') for x in ('model', 'pre'))
   adds_space = fields.get('tokenizer.ggml.add_space_prefix', True)
   tokens = fields['tokenizer.ggml.tokens']
   kinds = fields['tokenizer.ggml.token_type']
