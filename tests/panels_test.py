@@ -41,7 +41,7 @@ def test_methods_of_one_supervisor_are_lines_of_one_panel():
     for loss in ('xent', 'logconf')
   ]
   stopped = [g | {'early_stopping': 'ground_truth'} for g in naive[:2]]
-  figure, _ = figures.draw([*naive, *others[0], *stopped])[
+  figure, _ = figures.draw([*stopped, *naive, *others[0]])[
     'accuracy_by_size.png'
   ]
   (axes,) = figure.axes
@@ -54,6 +54,7 @@ def test_methods_of_one_supervisor_are_lines_of_one_panel():
   assert colour['xent'] == colour['xent,\nbootstrapped']
   assert len({colour[x] for x in ('xent', 'logconf', stopped)}) == 3
   assert colour['board-xs'] == panels.WEAK
+  assert colour['xent'] == panels.COLOURS[0]  # stopped ones come after it
 
 
 def test_methods_of_other_ceilings_have_panels_of_their_own():

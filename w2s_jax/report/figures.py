@@ -150,6 +150,8 @@ def _ladder_panels(groups):
   Methods share a panel where a student's supervisor and ceiling are the same
   for all of them. Else each has its own, and lines are supervisors.
   """
+  # Early stopping comes after what it is compared with.
+  groups = sorted(groups, key=lambda group: group['early_stopping'] != 'none')
   fields = 'strong_model', 'weak_model', 'weak_accuracy', 'ceiling_accuracy'
   if len(groups_lib.by(groups, *fields)) == len(
     groups_lib.by(groups, 'strong_model')
