@@ -13,6 +13,7 @@ import rich.console
 from w2s_jax import errors
 from w2s_jax import graph
 from w2s_jax import losses
+from w2s_jax import steps
 from w2s_jax import study
 from w2s_jax import weak_labels
 from w2s_jax.report import report
@@ -241,7 +242,7 @@ def surest_half(labels):
 def taught_by_two(s, supervisor, rows):
   """The surest labels of the mean of a supervisor and a larger one."""
   weak = s.slices.weak
-  other = study.train(s, 'weak', 'strong', weak, study.truth(weak))
+  other = steps.train(s, 'weak', 'strong', weak, study.truth(weak))
   each = [study.predicted(s, x, rows) for x in (supervisor, other)]
   return graph.Call(surest_half, (graph.Call(mean, tuple(each)),))
 

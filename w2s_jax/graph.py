@@ -32,8 +32,8 @@ from w2s_jax.tasks import examples as examples_lib
 
 # Part of every key; raised when the same fields come to mean something else.
 FORMAT = 7
-# Fields that tell stages apart but not what their results mean: a learning curve
-# is measured on the way and changes none.
+# Fields that tell stages apart but not what results mean: a learning curve is
+# measured on the way and changes none.
 _NOT_OF_A_RECIPE = ('seed', 'curve')
 
 

@@ -35,8 +35,8 @@ def draw(groups):
       _plot(groups_lib.by(measured, *results.PANEL), curves.draw, methods),
       'Accuracy over training on test rows, mean over seeds; dotted, agreement '
       'with the supervisor. Where accuracy falls while agreement rises, the '
-      'student overfits to weak labels (paper figure 7). The axes need not start '
-      'at 0.',
+      'student overfits to weak labels (paper figure 7). The axes need not '
+      'start at 0.',
     )
   if compared := figures_by_task.generative_pairs(groups):
     figures['generative.png'] = (
