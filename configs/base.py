@@ -21,6 +21,9 @@ def get_config():
   c.students = ('weak>strong',)
   # 'soft': the supervisor's probabilities; 'hard': its most probable class.
   c.weak_labels = 'soft'
+  # Whether students of shuffled, constant, randomly wrong and true labels are
+  # trained too, see CONTROLS of weak_labels.py; the report reads them.
+  c.controls = False
   # The checkpoint of a student that is kept. 'none': the last; 'weak_labels':
   # the one that agrees best with the supervisor on validation rows;
   # 'ground_truth': the most accurate there, which is cheating (paper section
@@ -41,6 +44,7 @@ def get_config():
         'alpha_max': 0.5,  # in the paper 0.75 for its largest students
         'warmup': 0.2,  # share of training over which alpha grows
         'compat': 'paper',  # or 'openai', as in the public code
+        'jump': 0.1,  # of 'openai', in place of a warm-up: where alpha jumps up
       }
     }
   )
@@ -62,6 +66,9 @@ def get_config():
   c.mesh = config_dict.ConfigDict({'data': -1, 'fsdp': 1, 'tensor': 1})
   c.eval_batch_size = 32
   c.checkpoint_every = 100  # steps
+  c.eval_every = (
+    0  # steps of a learning curve of students and ceilings; 0: none
+  )
   c.tensorboard = False  # needs pip install 'w2s_jax[tensorboard]'
   return c
 
@@ -84,13 +91,15 @@ def model(
       'weights': weights,  # asset:NAME, hf:NAME, a folder, or random:PRESET
       'num_layers': num_layers,  # keeps the first num_layers; -1 keeps all
       # 'classify' adds a linear head; 'verbalize' compares the logits of a
-      # decoder for head_tokens, one token per class, after `prompt`.
+      # decoder for head_tokens, one token per class.
       'head': 'classify',
       # 'zero', or 'token_rows': the embeddings of head_tokens (paper appendix
       # A.1).
       'head_init': 'zero',
-      'head_tokens': ('0', '1'),
-      'prompt': '{text}\nAnswer:',
+      'head_tokens': (),  # (): '0', '1', ... as the tokenizer writes them
+      # Around each text, as 'Review: {text}\nSentiment:'. '' is the text alone
+      # for 'classify', and '{text}\nAnswer:' for 'verbalize'.
+      'prompt': '',
       'dropout': 0.0,
       'dtype': 'float32',  # of activations; use bfloat16 on TPU and GPU
       'param_dtype': 'float32',

@@ -35,6 +35,7 @@ MODELS = {
   'minilm-l3': dict(_MINILM, num_layers=3, learning_rate=5e-4),
   'minilm-l6': dict(_MINILM, num_layers=6, learning_rate=2e-4),
   'smollm2': dict(_SMOLLM2, learning_rate=5e-5),
+  'gemma3-270m': dict(weights='asset:gemma3-270m', learning_rate=5e-5),
 }
 
 # {task: (max_length, rows of the test set, rows of the transfer set)}; the
@@ -181,7 +182,7 @@ def studies(c):
     transfer = min(TUNED['transfer'], c.data.splits.transfer)
     yield {
       'students': tuned,
-      'seeds': tuple(c.seeds)[:TUNED['num_seeds']],
+      'seeds': tuple(c.seeds)[: TUNED['num_seeds']],
       'data': {'splits': {'transfer': transfer}},
     }
 

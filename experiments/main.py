@@ -4,7 +4,8 @@
 
 `--config=FILE.py:arg,...` passes arguments to the config file; any field is
 set with `--config.a.b=value`. The same command again resumes or, where all is
-done, only rewrites the report. At SIGTERM or ctrl-C it saves a checkpoint and
+done, only rewrites the report: with --by=Rating,Themes also by such fields of
+the test rows. At SIGTERM or ctrl-C it saves a checkpoint and
 exits with 75 or 130: start it again. A second signal ends it at once.
 """
 
@@ -26,6 +27,9 @@ SWEEP = flags.DEFINE_bool(
 )
 POINT = flags.DEFINE_integer(
   'point', None, 'Run the point of this number only, and write no report.'
+)
+BY = flags.DEFINE_list(
+  'by', [], 'Also report by these fields of the test rows, such as Rating.'
 )
 flags.adopt_module_key_flags(processes)
 
@@ -54,16 +58,23 @@ def run():
     fields = run_record.describe(sys.argv, configs, point=POINT.value)
     record = run_record.keep(workdir, fields)
   with record:
-    for config, splits in points.with_data(configs, console):
+    studies = points.with_data(configs, console)
+    for config, splits in points.check_fields(BY.value, studies):
       study.run(config, workdir, console=console, splits=splits)
     if primary and POINT.value is None:
-      write_report(workdir, console)
+      write_report(workdir, console, BY.value)
 
 
-def write_report(workdir, console):
+def write_report(workdir, console, by):
+  from w2s_jax.report import by_field
+  from w2s_jax.report import console as console_lib
   from w2s_jax.report import report  # brings matplotlib, only needed here
 
-  console.print(report.console_table(report.write(workdir)))
+  groups = report.write(workdir, by)
+  console.print(console_lib.tables(groups))
+  for field in by:
+    binned = by_field.aggregate(workdir, groups, field)
+    console.print(console_lib.by_field(field, binned))
   console.print(f'Report: {workdir}/report.html')
 
 

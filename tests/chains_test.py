@@ -137,6 +137,27 @@ def test_rows_of_chains_have_the_agreement_with_the_teacher(chained):
       assert row[name] == pytest.approx(same.mean())
 
 
+def test_rows_hold_what_each_link_repeats_corrects_and_loses(chained):
+  naive, via = sorted(rows(chained), key=lambda row: len(row['via']))
+  assert len(naive['links']) == 1 and len(via['links']) == 2
+  names = (
+    'weak-tiny-encoder-l0',
+    'student-xent-middle-by-weak',
+    'student-xent-strong-by-weak-middle',
+  )
+  test = [
+    tiny.arrays(folder_of(chained, name) / 'predictions' / 'test.npz')
+    for name in names
+  ]
+  right = [x['probs'].argmax(1) == x['label_probs'].argmax(1) for x in test]
+  for teacher, student, link in zip(right, right[1:], via['links']):
+    assert link['teacher_accuracy'] == pytest.approx(teacher.mean())
+    assert link['student_accuracy'] == pytest.approx(student.mean())
+    assert link['corrected'] == pytest.approx(student[~teacher].mean())
+    assert link['repeated'] == pytest.approx(1 - link['corrected'])
+    assert link['lost'] == pytest.approx((~student)[teacher].mean())
+
+
 def assert_keeps_the_best(student, judge_NxC):
   """The best of ten checkpoints by a judge is kept; returns all agreements."""
   agreement = json.loads((student / 'early_stopping.json').read_text())

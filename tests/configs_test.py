@@ -7,6 +7,7 @@ from ml_collections import config_dict
 import pytest
 
 from configs import base
+from experiments import points
 from w2s_jax import assets
 from w2s_jax import check_config
 from w2s_jax import results
@@ -92,11 +93,12 @@ def test_debug_needs_no_download(path):
     ('nlp', 'bootstrap', 5, 4, 4),
     ('reward_modeling', '', 1, 2, 2),
     ('reward_modeling', 'bootstrap', 5, 4, 4),
-    ('chess', '', 8, 4, 4),
-    ('chess', 'naive', 6, 4, 2),
-    ('chess', 'bootstrap', 5, 4, 4),
+    ('chess', '', 7, 5, 5),
+    ('chess', 'weak=xs', 5, 4, 4),
+    ('chess', 'weak=xs,pairs', 8, 4, 4),
+    ('chess', 'weak=m', 1, 2, 2),
     ('chess', 'debug', 3, 3, 3),
-    ('chess', 'bootstrap,debug', 3, 3, 3),
+    ('chess', 'large,weak=xs,debug', 3, 3, 3),
   ],
 )
 def test_students_are_chains_of_existing_models(
@@ -134,8 +136,33 @@ def test_shipped_puzzles_suffice_for_the_longest_chain():
   assert needed <= sum(1 for _ in rows)
 
 
+def test_chess_has_naive_students_with_early_stopping_beside_the_others():
+  studies = runpy.run_path(str(tiny.ROOT / 'configs' / 'chess.py'))['studies']
+  config = load('chess')
+  first, *others = [points.at(config, point) for point in studies(config)]
+  assert first.to_json() == config.to_json()
+  assert [c.early_stopping for c in others] == ['weak_labels', 'ground_truth']
+  for c in others:
+    assert c.students == ('tiny>xs', 'tiny>s', 'tiny>m', 'tiny>l')
+  check_points([first, *others])
+  config.early_stopping = 'ground_truth'
+  assert list(studies(config)) == [{}]
+  config.early_stopping = 'none'
+  config.students = ('tiny>xs>s',)
+  assert list(studies(config)) == [{}]
+
+
+def test_large_chess_study_has_more_rows_of_another_source():
+  small, large = load('chess'), load('chess', 'large')
+  for name in ('weak', 'transfer'):
+    assert large.data.splits[name] > 5 * small.data.splits[name]
+  assert large.data.source.startswith('file:') and not small.data.source
+  with pytest.raises(ValueError, match="weak='l': .*Valid: m, s, tiny, xs"):
+    load('chess', 'weak=l')
+
+
 def test_pretraining_has_a_recipe_for_each_board_model():
-  for key, model in load('chess').models.items():
+  for key, model in load('chess', 'weak=xs').models.items():
     config = load('pretrain_chess', f'model=board-{key}')
     assert config.model.weights == f'random:board-{key}'
     assert model_lib.name_of(config.model) == model_lib.name_of(model)

@@ -109,6 +109,7 @@ def chess_config(path):
       'seeds': (0,),
       'losses': ('xent',),
       'students': ('board>writer', 'writer>board', 'writer>author'),
+      'weak_labels': 'hard',
       'eval_batch_size': 8,
       'data.source': f'file:{path}',
       'data.max_length': 72,
@@ -141,7 +142,11 @@ def chess_config(path):
     ),
     (
       {'models.writer.head_init': 'token_rows'},
-      "models.writer: head_tokens=.'0', '1'",
+      "models.writer: head_init='token_rows'.*kind 'position'",
+    ),
+    (
+      {'weak_labels': 'soft'},
+      "weak_labels='soft': models.writer .*set weak_labels='hard'",
     ),
   ],
 )

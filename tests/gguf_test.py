@@ -1,5 +1,6 @@
 import re
 
+import gguf_tokenizer_test
 import hf_families_test
 import numpy as np
 import pretrained_test
@@ -41,6 +42,71 @@ NAMES = {
   'mlp/up/kernel': 'ffn_up',
   'mlp/down/kernel': 'ffn_down',
 }
+
+
+GEMMA = hf_families_test._tiny(
+  'gemma-3-270m',
+  vocab_size=V,
+  max_positions=32,
+  embed_dim=D,
+  num_layers=2,
+  num_heads=HEADS,
+  num_kv_heads=KV_HEADS,
+  head_dim=32,  # wider than D / HEADS
+  mlp_dim=F,
+  window=8,
+)
+GEMMA_NAMES = NAMES | {
+  'attention/query_norm/scale': 'attn_q_norm',
+  'attention/key_norm/scale': 'attn_k_norm',
+  'attention_out_norm/scale': 'post_attention_norm',
+  'mlp_out_norm/scale': 'post_ffw_norm',
+}
+
+
+def stored_gemma(flat):
+  """Returns {name in a GGUF file: tensor}; scales are stored plus 1."""
+  tensors = {
+    'token_embd.weight': flat['token_embed/embedding'],
+    'output_norm.weight': flat['final_norm/scale'] + 1,
+  }
+  for path, x in flat.items():
+    layer, _, rest = path.partition('/')
+    if layer.startswith('layer_'):
+      name = f'blk.{layer[6:]}.{GEMMA_NAMES[rest]}.weight'
+      tensors[name] = x.T if x.ndim == 2 else x + 1
+  return {name: np.ascontiguousarray(x) for name, x in tensors.items()}
+
+
+def write_gemma(path, tensors, **fields):
+  writer = gguf.GGUFWriter(path, 'gemma3')
+  writer.add_context_length(32)
+  writer.add_embedding_length(D)
+  writer.add_block_count(2)
+  writer.add_feed_forward_length(F)
+  writer.add_head_count(HEADS)
+  writer.add_head_count_kv(KV_HEADS)
+  writer.add_key_length(32)
+  writer.add_value_length(32)
+  writer.add_rope_freq_base(1_000_000.0)
+  writer.add_sliding_window(8)
+  writer.add_layer_norm_rms_eps(1e-6)
+  writer.add_tokenizer_model('llama')
+  writer.add_tokenizer_pre('default')
+  writer.add_token_list(gguf_tokenizer_test.TOKENS)
+  writer.add_token_scores(gguf_tokenizer_test.SCORES)
+  writer.add_token_types(gguf_tokenizer_test.KINDS)
+  writer.add_bos_token_id(2)
+  writer.add_add_space_prefix(False)
+  for name, value in fields.items():
+    writer.add_float32(f'gemma3.{name}', value)
+  for name, x in tensors.items():
+    writer.add_tensor(name, x)
+  writer.write_header_to_file()
+  writer.write_kv_data_to_file()
+  writer.write_tensors_to_file()
+  writer.close()
+  return path
 
 
 def stored(flat):
@@ -93,11 +159,12 @@ def write(path, tensors, *, kind='F32', pre='smollm', architecture='llama'):
   return path
 
 
-def random_flat():
+def random_flat(config=CONFIG):
+  """Returns parameters of few bits, so that x + 1 is exact."""
   rng = np.random.default_rng(0)
   return {
-    path: rng.normal(size=shape).astype(np.float32)
-    for path, shape in pretrained.parameter_shapes(CONFIG).items()
+    path: np.float32(np.round(rng.normal(size=shape) * 2**10) / 2**10)
+    for path, shape in pretrained.parameter_shapes(config).items()
   }
 
 
@@ -186,6 +253,50 @@ def test_what_is_not_implemented_is_named(fields, says, tmp_path):
   assert sorted(tmp_path.iterdir()) == [file, tmp_path / 'm.lock']
 
 
+def test_gemma_weights_to_the_bit(tmp_path):
+  flat = random_flat(GEMMA)
+  _, config, trunk = loaded(
+    write_gemma(tmp_path / 'm.gguf', stored_gemma(flat))
+  )
+  assert config == GEMMA
+  wanted = pretrained_test.flax.traverse_util.unflatten_dict(flat, sep='/')
+  pretrained_test.same(trunk, pretrained_test.jax.tree.map(np.asarray, wanted))
+  assert trunk['layer_0']['attention']['query']['kernel'].shape == (D, 128)
+
+
+@pytest.mark.parametrize(
+  'fields, says',
+  [
+    (
+      {'final_logit_softcapping': 30.0, 'rope.scaling.factor': 8.0},
+      "not supported: .'final_logit_softcapping', 'rope.scaling.factor'.",
+    ),
+  ],
+)
+def test_what_is_not_implemented_of_gemma_is_named(fields, says, tmp_path):
+  tensors = stored_gemma(random_flat(GEMMA))
+  file = write_gemma(tmp_path / 'm.gguf', tensors, **fields)
+  with pytest.raises(ValueError, match=says):
+    gguf_lib.converted(file)
+
+
+def test_unread_quantisation_is_named(tmp_path):
+  tensors = stored_gemma(random_flat(GEMMA))
+  tensors['blk.1.ffn_up.weight'] = np.zeros((F, D), np.int16)
+  file = write_gemma(tmp_path / 'm.gguf', tensors)
+  with pytest.raises(ValueError, match='blk.1.ffn_up.weight is .* as I16'):
+    gguf_lib.converted(file)
+
+
+@pytest.mark.parametrize('size', [-5000, 500, 0])
+def test_a_file_that_is_no_gguf_or_truncated_is_named(size, tmp_path):
+  tensors = stored_gemma(random_flat(GEMMA))
+  file = write_gemma(tmp_path / 'm.gguf', tensors)
+  file.write_bytes(file.read_bytes()[:size] or b'PK' + bytes(999))
+  with pytest.raises(ValueError, match=f'{file} cannot be read as GGUF'):
+    gguf_lib.converted(file)
+
+
 def test_tensors_must_fit(tmp_path):
   tensors = stored(random_flat())
   tensors['rope_freqs.weight'] = np.ones(K // 2, np.float32)
@@ -207,3 +318,13 @@ def test_real_smollm2():
   tokenizer = tokenizers.load(folder)
   ids = tokenizer.encode_whole(['The capital of France is 10'])
   assert ids[0].tolist() == [504, 3575, 282, 4649, 314, 216, 33, 32]
+
+
+def test_real_gemma3():
+  if not any(assets.cache_dir().glob('gemma3-270m-*/MANIFEST.json')):
+    pytest.skip('the Gemma 3 weights are not in the cache')
+  folder = model_folder.folder('asset:gemma3-270m')
+  assert pretrained.read_config(folder) == presets.PRESETS['gemma-3-270m']
+  tokenizer = tokenizers.load(folder)
+  ids, _ = tokenizer.encode(['The quick brown fox  10'], max_length=99)
+  assert ids[0].tolist() == [2, 818, 3823, 8864, 37423, 138, 236770, 236771]

@@ -241,6 +241,21 @@ def test_longest_move_fits_and_a_longer_one_is_an_error():
     model.rows(Spelling(), [position], labels, max_length=99)
 
 
+def test_a_chess_prompt_has_the_bos_token_of_its_tokenizer():
+  class WithBos(tokenizers.Characters):
+    def special_ids(self):
+      return [1], []
+
+  model = chess_heads.Generator(DECODER)
+  position = chess_task.Position(chess.STARTING_FEN, '')
+  for width, prompt in ((99, position.prompt), (9 + 5, position.prompt[-4:])):
+    rows, cut = model.rows(WithBos(), [position], None, max_length=width)
+    assert rows.tokens[0].tolist() == [1, *map(ord, prompt)]
+    assert rows.tokens[0].dtype == np.int32 and cut == (width < 99)
+  with pytest.raises(ValueError, match='max_length=10 has no room'):
+    model.rows(WithBos(), [position], None, max_length=10)
+
+
 def test_completions_of_a_supervisor_are_targets_verbatim():
   model = chess_heads.Generator(DECODER)
   texts = ['Ke9', '', 'no move at all', *answers(PUZZLES)[3:]]

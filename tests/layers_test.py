@@ -13,6 +13,7 @@ import tiny
 PACKAGES = ('models', 'report', 'runtime', 'tasks')
 LAYERS = (
   ('study', 'report'),
+  ('steps',),
   ('check_config', 'fine_tune', 'results'),
   ('stages', 'graph'),
   ('evaluate', 'population'),

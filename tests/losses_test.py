@@ -47,10 +47,11 @@ def test_logconf_matches_the_equation_of_the_paper(fraction):
   np.testing.assert_allclose(got, want, rtol=1e-5)
 
 
+@pytest.mark.parametrize('jump', [0.1, 0.3])
 @pytest.mark.parametrize('fraction', [0.04, 0.1, 0.1001, 0.9])
-def test_logconf_openai_matches_the_public_code(fraction):
+def test_logconf_openai_matches_the_public_code(fraction, jump):
   logits, labels, weight = batch(size=15)
-  coef = 0.5 * (1.0 if fraction > 0.1 else fraction)
+  coef = 0.5 * (1.0 if fraction > jump else fraction)
   p0 = softmax(logits.astype(np.float64))[:, 0]
   threshold = np.quantile(p0, labels[:, 1].mean())
   hard = np.stack([p0 >= threshold, p0 < threshold], 1)
@@ -61,8 +62,9 @@ def test_logconf_openai_matches_the_public_code(fraction):
     weight_B=weight,
     step_fraction=fraction,
     alpha_max=0.5,
-    warmup=0.1,
+    warmup=0.2,
     compat='openai',
+    **({} if jump == 0.1 else {'jump': jump}),  # 0.1 is the public code's
   )
   np.testing.assert_allclose(got, want, rtol=1e-5)
 

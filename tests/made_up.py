@@ -10,7 +10,8 @@ import rich.console
 
 from w2s_jax import metrics
 from w2s_jax import results
-from w2s_jax.report import report
+from w2s_jax.report import console as console_lib
+from w2s_jax.report import groups as groups_lib
 from w2s_jax.runtime import files
 
 RATES = {'weak': 0.66, 'student': 0.74, 'ceiling': 0.82, 'zero_shot': 0.5}
@@ -93,6 +94,17 @@ def result(workdir, rates, **key):
   row['pgr'] = metrics.pgr(*accuracies)
   row['pgr_status'] = 'ok'
   row['weak_label_accuracy'] = row['weak_accuracy']
+  models = key['weak_model'], *key['via'], key['strong_model']
+  row['links'] = [
+    {
+      'teacher_accuracy': 0.5 + 0.1 * i,
+      'student_accuracy': 0.6 + 0.1 * i,
+      'repeated': 0.75 + 0.05 * key['seed'],
+      'corrected': 0.25 - 0.05 * key['seed'],
+      'lost': None,
+    }
+    for i in range(len(models) - 1)
+  ]
   return row
 
 
@@ -171,15 +183,21 @@ def make_tasks(workdir, tasks, *, undefined=(), losses=('xent',)):
   return rows
 
 
+def write_fields(workdir, fields, ids=IDS):
+  """Writes a file of test rows with such fields."""
+  lines = [{'id': str(id_), 'fields': x} for id_, x in zip(ids, fields)]
+  files.save_lines(workdir / 'rows' / 'test-made-up.jsonl.gz', lines)
+
+
 def write_rows(workdir, rows):
   lines = [json.dumps(files.sealed(row)) + '\n' for row in rows]
   (workdir / 'results.jsonl').write_text(''.join(lines))
 
 
-def console(groups):
+def console(groups, width=100):
   stream = io.StringIO()
-  console = rich.console.Console(file=stream, width=100)
-  console.print(report.console_table(groups))
+  console = rich.console.Console(file=stream, width=width)
+  console.print(console_lib.tables(groups))
   return stream.getvalue()
 
 
@@ -225,6 +243,9 @@ def group(
   }.items():
     group[f'{role}_accuracy'], group[f'{role}_accuracy_se'] = accuracy, 0.01
     group[f'{role}_ece'] = 0.1
+  for role in groups_lib.GAINING:
+    group[f'{role}_gain'], group[f'{role}_gain_se'] = 0.1, 0.01
+  group['zero_shot_is_chance'] = False
   return group
 
 

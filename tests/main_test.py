@@ -6,6 +6,7 @@ import forked
 import pytest
 
 import tiny
+import tiny_chess
 import tiny_rows
 
 # Flags with a mistake, and parts of the error line.
@@ -30,6 +31,7 @@ MISTAKES = {
     'data',
   ],
   "--config.losses=('logconv',)": ["'logconv'", 'logconf'],
+  '--by=Rating': ['--by=Rating', 'no such field', 'label, text'],
 }
 
 
@@ -176,3 +178,30 @@ for c, _ in points.with_data(configs, console):
       f'--config={tiny.ROOT}/configs/nlp.py:paper',
       f'--config.data.source=file:{tmp_path}/none/{{task}}/',
     )
+
+
+def test_studies_of_one_task_read_it_once(tmp_path):
+  tiny_chess.write(tmp_path / 'puzzles.csv', 48)
+  sizes = 'weak', 'transfer', 'validation', 'test'
+  code = """
+import rich.console
+from w2s_jax import study
+load, read = study.load_splits, []
+study.load_splits = lambda config: read.append(config.students) or load(config)
+configs = points.expand(sweep=False)
+for c, (_, slices) in points.with_data(configs, rich.console.Console()):
+  transfer = [x.fingerprint for x in slices[0].transfer]
+  alone = [x.fingerprint for x in load(c)[1][0].transfer]
+  print(c.early_stopping, len(alone), transfer[:len(alone)] == alone)
+print(len(read))
+"""
+  lines = run_code(
+    code,
+    f'--config={tiny.ROOT}/configs/chess.py:debug',
+    f'--config.data.source=file:{tmp_path}/puzzles.csv',
+    *(f'--config.data.splits.{x}=8' for x in sizes),
+  )
+  assert lines[-4:] == [
+    *('none 2 True', 'weak_labels 1 True', 'ground_truth 1 True'),
+    '1',
+  ]

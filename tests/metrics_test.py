@@ -205,6 +205,55 @@ def test_pgr_interval_has_nominal_coverage(n_seeds):
   assert 0.88 <= covered / 150 <= 0.995
 
 
+@pytest.mark.parametrize('n_seeds', [1, 3])
+def test_paired_difference_has_nominal_coverage(n_seeds):
+  rng = np.random.default_rng(10)
+  spread = 0.02 * (n_seeds > 1)
+  found = []
+  for _ in range(150):
+    hard_N = rng.standard_normal(400)
+
+    def model(rate, hard_N=hard_N):
+      noise_SxN = rng.standard_normal((n_seeds, 400))
+      rate_Sx1 = rate + spread * rng.standard_normal((n_seeds, 1))
+      return 0.8 * hard_N + 0.6 * noise_SxN < stats.norm.ppf(rate_Sx1)
+
+    left, right = model(0.7), model(0.65)
+    found.append(metrics.paired_difference(left, right, resamples=200))
+  values, low, high = np.transpose(found)
+  assert np.mean((low <= 0.05) & (0.05 <= high)) >= 0.88
+  # Wider than needed with several seeds, see mean_and_se, but not by much.
+  assert 0.85 < np.mean(high - low) / (2 * 1.96 * values.std()) < 1.4
+
+
+def test_paired_difference_gains_from_pairing():
+  rng = np.random.default_rng(11)
+  left = _right(0.7, (2, 1000), rng)
+  right = left & (rng.random((2, 1000)) < 0.9)
+  paired = metrics.paired_difference(left, right)
+  assert paired.value == pytest.approx(left.mean() - right.mean())
+  assert 0 < paired.low < paired.value < paired.high
+  loose = metrics.paired_difference(left, rng.permuted(right, axis=1))
+  assert paired.high - paired.low < 0.7 * (loose.high - loose.low)
+  with pytest.raises(ValueError, match=r'\(2, 1000\), \(1, 1000\)'):
+    metrics.paired_difference(left, right[:1])
+
+
+def test_link_errors_of_three_classes():
+  one_hot = np.eye(3)
+  truth = one_hot[[0, 0, 0, 0, 1, 1]]
+  teacher = one_hot[[1, 1, 1, 1, 1, 1]]  # wrong four times, right twice
+  student = one_hot[[1, 0, 0, 2, 1, 2]]
+  assert metrics.link_errors(student, teacher, truth) == {
+    'repeated': 0.25,
+    'corrected': 0.5,
+    'lost': 0.5,
+  }
+  none = metrics.link_errors(student, truth, truth)
+  assert none['repeated'] is none['corrected'] is None
+  assert none['lost'] == 0.5
+
+
 def test_shape_mismatch_is_an_error():
   with pytest.raises(ValueError, match=r'\(2, 9\), \(2, 9\), \(1, 9\)'):
     metrics.pgr_interval(np.ones((2, 9)), np.ones((2, 9)), np.ones((1, 9)))

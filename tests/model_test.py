@@ -5,6 +5,8 @@ import jax
 import numpy as np
 import pretrained_test
 import pytest
+import tokenizers as hf_tokenizers
+import tokenizers_test
 
 from configs import base
 from configs import nlp
@@ -33,9 +35,26 @@ def build(*, inputs='text', num_classes=2, **fields):
     ({'num_layers': -2}, 'num_layers=-2'),
     ({'head_init': 'ones'}, "head_init='ones'.*'zero'.*'token_rows'"),
     (
-      {'head_init': 'token_rows', 'num_classes': 3},
+      {
+        'head_init': 'token_rows',
+        'head_tokens': ('0', '1'),
+        'num_classes': 3,
+      },
       r"head_tokens=\('0', '1'\).*3 classes",
     ),
+    (
+      {'head_init': 'token_rows', 'inputs': 'pair'},
+      "head_init='token_rows'.*kind 'pair'",
+    ),
+    (
+      {
+        'weights': 'random:tiny-decoder',
+        'inputs': 'position',
+        'prompt': '{text}!',
+      },
+      r"prompt='{text}!' is for texts; .*set prompt=''",
+    ),
+    ({'prompt': 'no place'}, "prompt='no place' must have one '{text}'"),
     (
       {'head_init': 'token_rows', 'head_tokens': ('0', 'two words')},
       "'two words' is not one word",
@@ -120,6 +139,65 @@ def test_head_starts_as_rows_of_its_tokens():
   np.testing.assert_array_equal(
     params['head']['kernel'], table_VxD[np.array(ids)].T
   )
+
+
+def decoder_folder(folder, backend):
+  """Saves a tiny GPT-2 with the tokenizer of `backend`."""
+  tensors = pretrained_test.random_tensors('gpt2')
+  pretrained_test.write_folder(folder, 'gpt2', tensors)
+  tokenizers.Tokenizer(backend).save(folder)
+  return str(folder)
+
+
+@pytest.mark.parametrize('inputs', ['text', 'pair'])
+@pytest.mark.parametrize('preset', ['tiny-encoder', 'tiny-decoder'])
+def test_a_prompt_is_honoured_by_every_head_on_texts(preset, inputs):
+  weights = f'random:{preset}'
+  plain = build(weights=weights, inputs=inputs)
+  prompted = build(weights=weights, inputs=inputs, prompt='is {text} good ?')
+  assert isinstance(plain.tokenizer, tokenizers.WordHash)
+  assert 'prompt' not in plain.identity
+  assert prompted.identity == plain.identity | {'prompt': 'is {text} good ?'}
+  found, _ = prompted.tokenizer.encode(['it'], max_length=9)
+  wanted, _ = plain.tokenizer.encode(['is it good ?'], max_length=9)
+  assert found[0].tolist() == wanted[0].tolist()
+
+
+def test_a_verbalizer_has_a_prompt_of_its_own():
+  fields = dict(weights='random:tiny-decoder', head='verbalize')
+  model = build(**fields)
+  assert model.identity['prompt'] == '{text}\nAnswer:'
+  assert build(**fields, prompt='{text}\nAnswer:').identity == model.identity
+
+
+def test_default_tokens_follow_the_tokenizer(tmp_path):
+  joined = tokenizers_test.gpt2_like()
+  vocab = joined.get_vocab() | {'\u01200': 257, '\u01201': 258}
+  merges = [('\u0120', '0'), ('\u0120', '1')]
+  joined.model = hf_tokenizers.models.BPE(vocab, merges)
+  apart = tokenizers_test.gpt2_like()
+  for name, backend, words in (
+    ('joined', joined, ['\u01200', '\u01201']),
+    ('apart', apart, ['0', '1']),
+  ):
+    weights = decoder_folder(tmp_path / name, backend)
+    model = build(weights=weights, head='verbalize')
+    ids = [backend.token_to_id(word) for word in words]
+    assert model.identity['head_ids'] == ids == list(model.network.label_ids)
+  given = build(weights=weights, head='verbalize', head_tokens=('0', '1'))
+  assert given.identity == model.identity
+
+
+def test_no_verbalizer_where_texts_are_closed_by_a_token(tmp_path):
+  weights = decoder_folder(tmp_path / 'bert', tokenizers_test.bert_like())
+  with pytest.raises(ValueError, match=r'ends each text with the tokens \[3\]'):
+    build(weights=weights, head='verbalize')
+
+
+def test_bos_is_part_of_the_identity_of_a_decoder(tmp_path):
+  weights = decoder_folder(tmp_path / 'llama', tokenizers_test.llama2_like())
+  assert build(weights=weights).identity['start_ids'] == [1]
+  assert 'start_ids' not in build(weights='random:tiny-decoder').identity
 
 
 def test_identity_holds_what_decides_the_parameters():

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from w2s_jax import results
+from w2s_jax.report import differences
 from w2s_jax.report import figures
 from w2s_jax.report import groups as groups_lib
 from w2s_jax.report import page
@@ -242,10 +243,55 @@ def test_one_task_has_no_medians(tmp_path):
   assert 'over tasks' not in (tmp_path / 'report.md').read_text().lower()
 
 
-def test_rows_truncated_of_several_tasks_are_one_sentence(tmp_path):
-  rows = made_up.make_tasks(tmp_path, ('boolq', 'cola', 'hh_rlhf', 'shp'))
-  for row, cut in zip(rows, (7, 0, 5, 1)):
-    row['rows_truncated'] = cut
-  of_texts, of_pairs = page.rows_truncated(rows)
-  assert of_texts.startswith('boolq: 7 of 1,000 training rows')
-  assert of_pairs.startswith('hh_rlhf: 5 of 1,000, shp: 1 of 1,000 training')
+def test_each_link_of_chains_is_in_one_line(tmp_path):
+  made_up.make_ladder(tmp_path, seeds=(0, 1))
+  _, text = markdown(tmp_path)
+  section = text[text.index('## Links') : text.index('## Beyond')]
+  line = '| chess | xent | board-xs → board-s | 50.0 | 60.0 | 77.5 | 22.5 | – |'
+  assert section.count(line) == 1  # it begins three chains
+  assert '| board-xs → board-s → board-m | 60.0 | 70.0 |' in section
+  made_up.make(tmp_path)
+  assert '## Links' not in markdown(tmp_path)[1]
+
+
+def test_links_are_left_out_for_rows_without_them(tmp_path):
+  rows = made_up.make_ladder(tmp_path)
+  for row in rows:
+    del row['links']
+  made_up.write_rows(tmp_path, rows)
+  assert '## Links' not in markdown(tmp_path)[1]
+
+
+def test_paired_differences_are_in_a_section(tmp_path):
+  made_up.make(tmp_path)
+  groups, text = markdown(tmp_path)
+  (found,) = differences.paired(groups)
+  shown = differences.text(found['student'])
+  assert f'| logconf | xent | 2 | {shown} |' in text
+  assert '| seeds | student |\n' in text  # no column for equal ceilings
+  made_up.make(tmp_path, losses=('xent',), generative=(False, True))
+  groups, text = markdown(tmp_path)
+  (found,) = differences.paired(groups)
+  ceilings = differences.text(found['ceiling'])
+  assert f'| {ceilings} |' in text and '| student | ceiling |\n' in text
+  made_up.make(tmp_path, losses=('xent',))
+  assert 'Paired' not in markdown(tmp_path)[1]
+
+
+def test_marks_are_in_all_tables_of_accuracies_and_explained(tmp_path):
+  rates = dict(made_up.RATES, zero_shot=0.9)
+  made_up.make(tmp_path, losses=('xent',), rates=rates, seeds=(0, 1))
+  (group,), text = markdown(tmp_path)
+  assert f'±{100 * group["student_accuracy_se"]:.1f} ↓ |' in text
+  seeds = text[text.index('## Every seed') :]
+  assert seeds.count(' ↓ |') == 4  # student and ceiling of two seeds
+  assert text.count('↓: more than 2 standard errors below') == 1
+
+
+def test_the_median_difference_is_in_the_section_over_tasks(tmp_path):
+  made_up.make_tasks(tmp_path, TASKS[:6], losses=('xent', 'logconf'))
+  groups, text = markdown(tmp_path)
+  (median,) = differences.over_tasks(differences.paired(groups))
+  section = text[text.index('## Over tasks') : text.index('## Results')]
+  shown = differences.text(median['student'])
+  assert f'| logconf | xent | 6 | {shown} | {median["above"]} |' in section

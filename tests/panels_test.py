@@ -7,6 +7,7 @@ import pytest
 
 from w2s_jax.report import figures
 from w2s_jax.report import groups as groups_lib
+from w2s_jax.report import panels
 
 import made_up
 
@@ -17,12 +18,12 @@ def test_accuracy_by_size_has_a_line_for_each_supervisor_and_way():
   lines = made_up.lines(axes)
   naive = lines['taught by board-xs']
   assert naive == pytest.approx([62, 72, 82])
-  assert lines['bootstrapped\nfrom board-xs'] == pytest.approx([73, 84])
+  assert lines['taught by board-xs,\nbootstrapped'] == pytest.approx([73, 84])
   assert lines['taught by board-m'] == pytest.approx([82])
-  assert 'bootstrapped\nfrom board-m' not in lines
+  assert 'taught by board-m,\nbootstrapped' not in lines
   styles = {line.get_label(): line for line in axes.get_lines()}
   solid = styles['taught by board-xs']
-  dashed = styles['bootstrapped\nfrom board-xs']
+  dashed = styles['taught by board-xs,\nbootstrapped']
   assert (solid.get_linestyle(), dashed.get_linestyle()) == ('-', '--')
   assert solid.get_color() == dashed.get_color()
   ticks = axes.get_xticklabels()
@@ -33,6 +34,39 @@ def test_accuracy_by_size_has_a_line_for_each_supervisor_and_way():
   assert [x.get_ydata()[0] for x in dotted] == pytest.approx([50, 60, 70])
 
 
+def test_methods_of_one_supervisor_are_lines_of_one_panel():
+  sizes = ('board-s', ()), ('board-l', ()), ('board-l', ('board-s',))
+  naive, *others = [
+    [made_up.group('board-xs', strong, via, loss) for strong, via in sizes]
+    for loss in ('xent', 'logconf')
+  ]
+  stopped = [g | {'early_stopping': 'ground_truth'} for g in naive[:2]]
+  figure, _ = figures.draw([*stopped, *naive, *others[0]])[
+    'accuracy_by_size.png'
+  ]
+  (axes,) = figure.axes
+  assert axes.get_title(loc='left') == 'chess   taught by board-xs'
+  lines = {x.get_label(): x for x in axes.get_lines()}
+  stopped = 'xent\nstopped by truth (cheating)'
+  names = ['xent', 'xent,\nbootstrapped', 'logconf', 'logconf,\nbootstrapped']
+  assert set([*names, stopped, 'board-xs']) <= set(lines)
+  colour = {name: line.get_color() for name, line in lines.items()}
+  assert colour['xent'] == colour['xent,\nbootstrapped']
+  assert len({colour[x] for x in ('xent', 'logconf', stopped)}) == 3
+  assert colour['board-xs'] == panels.WEAK
+  assert colour['xent'] == panels.COLOURS[0]  # stopped ones come after it
+
+
+def test_methods_of_other_ceilings_have_panels_of_their_own():
+  ends = [('board-xs', 'board-s'), ('board-xs', 'board-l')]
+  groups = [made_up.group(*pair) for pair in ends]
+  groups += [made_up.group(*pair, generative=True) for pair in ends]
+  figure, _ = figures.draw(groups)['accuracy_by_size.png']
+  assert [axes.get_title(loc='left') for axes in figure.axes] == [
+    *('chess   xent', 'chess   xent + generative')
+  ]
+
+
 def test_line_of_bootstrapping_goes_to_the_longest_chain():
   ends = 'board-xs', 'board-l'
   groups = [
@@ -41,9 +75,7 @@ def test_line_of_bootstrapping_goes_to_the_longest_chain():
     made_up.group(*ends, ['board-s', 'board-m']),
   ]
   figure, _ = figures.draw(groups)['accuracy_by_size.png']
-  (line,) = [
-    y for k, y in made_up.lines(figure.axes[0]).items() if 'board-xs' in k
-  ]
+  line = made_up.lines(figure.axes[0])['xent,\nbootstrapped']
   assert line == pytest.approx([73, 84])
   points = np.concatenate([x.get_ydata() for x in figure.axes[0].get_lines()])
   assert np.isclose(points, 83).any()  # the shorter one is a point
@@ -57,9 +89,7 @@ def test_undefined_pgr_is_left_out():
   ]
   figure, caption = figures.draw(groups)['pgr_by_size.png']
   (axes,) = figure.axes
-  assert made_up.lines(axes) == {
-    'taught by board-xs': pytest.approx([0.25, 3.0])
-  }
+  assert made_up.lines(axes) == {'xent': pytest.approx([0.25, 3.0])}
   assert 'undefined are left out' in caption
   low, high = axes.get_ylim()  # finite, though an interval is not
   assert -1 < low < 0 and 3 < high < 4
@@ -80,6 +110,15 @@ def test_models_of_one_size_or_one_name_can_be_drawn():
   figure, _ = figures.draw(groups)['accuracy_by_size.png']
   figure.draw_without_rendering()
   assert [len(axes.get_xticks()) for axes in figure.axes] == [1, 1]
+
+
+def test_models_nearly_as_large_share_a_tick():
+  ends = [('board-xs', 'board-s'), ('board-xs', 'board-l')]
+  groups = [made_up.group(*pair) for pair in ends]
+  groups[0] |= {'strong_parameters': 1.03 * groups[0]['weak_parameters']}
+  figure, _ = figures.draw(groups)['accuracy_by_size.png']
+  ticks = [x.get_text() for x in figure.axes[0].get_xticklabels()]
+  assert ticks == ['board-xs,\nboard-s', 'board-l']
 
 
 def test_bars_and_curves_have_a_colour_of_their_own():

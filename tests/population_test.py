@@ -59,7 +59,7 @@ def member(
     seed=seed,
     mesh=mesh,
     name=folder.name,
-    snapshots=0,
+    snapshot_steps=(),
     before_save=lambda: None,
     checkpoint_every=1000,
   )

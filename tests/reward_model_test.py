@@ -5,6 +5,7 @@ import functools
 import jax
 import numpy as np
 import pytest
+import tokenizers_test
 
 from w2s_jax import batching
 from w2s_jax import predict
@@ -143,6 +144,29 @@ def test_packed_texts_are_whole_with_ends_between_them():
   ids = dict(zip('abcdefghi', np.concatenate(WORDS.encode_whole('abcdefghi'))))
   expected = [ids.get(c, WORDS.end_id()) for c in 'abc..d.efghi.']
   assert np.concatenate(rows.tokens).tolist() == expected
+
+
+def test_packed_texts_have_the_bos_token_of_their_tokenizer(tmp_path):
+  llama2 = tokenizers_test.loaded(tokenizers_test.llama2_like(), tmp_path)
+  rows = language_model.pack(llama2, ['a1', '', '0'], max_length=9)
+  assert np.concatenate(rows.tokens).tolist() == [
+    *(1, 3, 6, 5, 2),  # <s> _ a 1 </s>
+    *(1, 2),
+    *(1, 3, 4, 2),
+  ]
+
+
+def test_a_prompt_is_around_each_text_of_a_pair():
+  model = text_heads.RewardModel(CONFIGS['decoder'])
+  tokenizer = tokenizers.Prompted(WORDS, 'start {text} end')
+  rows, truncated = model.rows(tokenizer, PAIRS, None, max_length=4)
+  first, second = rows.tokens[1]
+  words = ['start', 'five', 'six', 'end']  # the judged reply is at the end
+  assert first.tolist() == [WORDS.token_id(word) for word in words]
+  assert second.tolist() == [
+    WORDS.token_id(word) for word in ('start', 'seven', 'end')
+  ]
+  assert truncated == 3
 
 
 def test_language_model_loss_is_of_the_next_token_alone():

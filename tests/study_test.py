@@ -13,6 +13,7 @@ import rich.console
 from w2s_jax import errors
 from w2s_jax import graph
 from w2s_jax import losses
+from w2s_jax import steps
 from w2s_jax import study
 from w2s_jax import weak_labels
 from w2s_jax.report import report
@@ -125,6 +126,27 @@ def test_second_loss_trains_only_the_student(workdir):
   ]
 
 
+def test_learning_curves_change_no_result(workdir):
+  before, folders = rows(workdir), tiny.stage_names(workdir)
+  tiny.run(workdir, seeds=(0,), eval_every=3, **FIELDS)
+  new = tiny.stage_names(workdir) - folders
+  assert {name.partition('-')[0] for name in new} == {'student', 'ceiling'}
+  without = ('stages', 'seconds', 'checksum')
+  for old, row in zip(before, rows(workdir), strict=True):
+    assert {k: v for k, v in old.items() if k not in without} == {
+      k: v for k, v in row.items() if k not in without
+    }
+  for name in new:
+    folder = workdir / 'stages' / name
+    points = json.loads((folder / 'curve.json').read_text())
+    assert [point['step'] for point in points] == [3, 6, 9, 12, 15, 16]
+    test = tiny.arrays(folder / 'predictions' / 'test.npz')
+    right_N = test['probs'].argmax(1) == test['label_probs'].argmax(1)
+    assert points[-1]['accuracy'] == pytest.approx(right_N.mean())
+    assert ('agreement_all' in points[0]) == name.startswith('student')
+    assert not (folder / 'snapshots').exists()
+
+
 def test_other_weak_recipe_keeps_ceiling_and_zero_shot(workdir):
   before = tiny.files(workdir / 'stages')
   names = tiny.stage_names(workdir)
@@ -220,7 +242,7 @@ def surest_half(labels):
 def taught_by_two(s, supervisor, rows):
   """The surest labels of the mean of a supervisor and a larger one."""
   weak = s.slices.weak
-  other = study.train(s, 'weak', 'strong', weak, study.truth(weak))
+  other = steps.train(s, 'weak', 'strong', weak, study.truth(weak))
   each = [study.predicted(s, x, rows) for x in (supervisor, other)]
   return graph.Call(surest_half, (graph.Call(mean, tuple(each)),))
 
@@ -260,6 +282,23 @@ def test_a_study_whose_supervisor_is_the_mean_of_two(workdir):
   truth = weak_labels.join(kept.ids_N, truth)
   right = kept.probs_NxC.argmax(1) == truth.probs_NxC.argmax(1)
   assert row['weak_label_accuracy'] == pytest.approx(right.mean())
+
+
+def test_controls_replace_the_labels_of_the_last_student_only():
+  config = tiny.config(
+    controls=True, students=('weak>strong', 'weak>strong>strong')
+  )
+  (results,) = study.outline(config).values()
+  of_chain = {x.row['weak_labels']: x for x in results if x.row['via']}
+  assert list(of_chain) == ['soft', *weak_labels.CONTROLS]
+  for name, result in of_chain.items():
+    assert result.teacher.key == of_chain['soft'].teacher.key
+    assert result.ceiling.key == of_chain['soft'].ceiling.key
+    assert (result.student.key == of_chain['soft'].student.key) == (
+      name == 'soft'
+    )
+  with pytest.raises(errors.UserError, match='controls=True.*chess_puzzles'):
+    study.outline(tiny.config(controls=True, task='chess_puzzles'))
 
 
 def test_ground_truth_of_the_transfer_half_cannot_reach_the_student(

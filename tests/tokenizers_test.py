@@ -115,6 +115,36 @@ def test_a_tokenizer_that_puts_a_space_before_texts(tmp_path):
     tokenizer.token_id('01')
 
 
+@pytest.mark.parametrize(
+  'make, start, end',
+  [(bert_like, [2], [3]), (gpt2_like, [], []), (llama2_like, [1], [])],
+)
+def test_special_ids_around_a_text(make, start, end, tmp_path):
+  tokenizer = loaded(make(), tmp_path)
+  assert tokenizer.special_ids() == (start, end)
+  prompted = tokenizers.Prompted(tokenizer, 'bad {text} 1')
+  assert prompted.special_ids() == (start, end)
+  # Without a template around it, the text is as the tokenizer encodes it.
+  plain = tokenizers.Prompted(tokenizer, '{text}')
+  ids, cut = plain.encode(['0 1', '1'], max_length=9)
+  expected, _ = tokenizer.encode(['0 1', '1'], max_length=9)
+  assert as_lists(ids) == as_lists(expected) and cut == [False, False]
+
+
+def test_a_prompt_is_within_special_tokens_and_never_truncated(tmp_path):
+  tokenizer = tokenizers.Prompted(
+    loaded(bert_like(), tmp_path), 'good {text} bad'
+  )
+  texts = ['0 1 1 1', '0']
+  ids, cut = tokenizer.encode(texts, max_length=6)
+  assert as_lists(ids) == [[2, 6, 4, 5, 7, 3], [2, 6, 4, 7, 3]]
+  assert cut == [True, False]
+  ids, _ = tokenizer.encode(texts, max_length=6, keep='end')
+  assert as_lists(ids) == [[2, 6, 5, 5, 7, 3], [2, 6, 4, 7, 3]]
+  with pytest.raises(ValueError, match='max_length=4 has no room.*4 tokens'):
+    tokenizer.encode(texts, max_length=4)
+
+
 def test_what_ends_a_text_is_known_by_its_name(tmp_path):
   assert loaded(llama2_like(), tmp_path).end_id() == 2
   assert loaded(gpt2_like(), tmp_path).end_id() == 256

@@ -72,3 +72,62 @@ def test_ground_truth_takes_the_same_form():
   truth = weak_labels.ground_truth(examples)
   joined_NxC = weak_labels.join(examples.ids[::-1], truth).probs_NxC
   np.testing.assert_array_equal(joined_NxC, examples.label_probs_NxC[::-1])
+
+
+def many_labels(num_rows=400, num_classes=3):
+  """(weak labels, truth) of which the weak ones are right on about 60 %."""
+  rng = np.random.default_rng(0)
+  ids = np.array([f'{i:03}' for i in rng.permutation(num_rows)])
+  true_N = rng.integers(num_classes, size=num_rows)
+  truth = weak_labels.Labels(ids, np.eye(num_classes, dtype=np.float32)[true_N])
+  said_N = np.where(rng.random(num_rows) < 0.6, true_N, (true_N + 1) % 3)
+  noise_NxC = rng.dirichlet(np.ones(num_classes), num_rows)
+  probs_NxC = (0.55 * np.eye(num_classes)[said_N] + 0.45 * noise_NxC).astype(
+    np.float32
+  )
+  return weak_labels.Labels(ids, probs_NxC), truth
+
+
+def right(labels, truth):
+  joined = weak_labels.join(labels.ids_N, truth)
+  return labels.probs_NxC.argmax(1) == joined.probs_NxC.argmax(1)
+
+
+@pytest.mark.parametrize('name', ['shuffled', 'random errors'])
+def test_controls_move_labels_to_other_rows(name):
+  labels, truth = many_labels()
+  control = weak_labels.CONTROLS[name]
+  moved = control(labels, truth, 0)
+  # The same rows, and the same probabilities in some order.
+  assert sorted(moved.ids_N) == sorted(labels.ids_N)
+  np.testing.assert_array_equal(
+    np.sort(moved.probs_NxC, None), np.sort(labels.probs_NxC, None)
+  )
+  again = control(labels._replace(ids_N=labels.ids_N.copy()), truth, 0)
+  np.testing.assert_array_equal(moved.probs_NxC, again.probs_NxC)
+  assert (control(labels, truth, 1).probs_NxC != moved.probs_NxC).any()
+  # Any order of the rows gives each row the same label.
+  order_N = np.argsort(labels.ids_N)[::-1]
+  turned = weak_labels.Labels(labels.ids_N[order_N], labels.probs_NxC[order_N])
+  mine = weak_labels.join(moved.ids_N, control(turned, truth, 0))
+  if name == 'random errors':
+    assert right(mine, truth).mean() == right(labels, truth).mean()
+    errors_before = ~right(labels, truth)
+    errors_after = ~right(weak_labels.join(labels.ids_N, moved), truth)
+    overlap = (errors_before & errors_after).mean()
+    assert abs(overlap - errors_before.mean() ** 2) < 0.05
+  else:
+    assert abs(right(moved, truth).mean() - 1 / 3) < 0.08
+
+
+def test_a_constant_label_is_the_mean_and_the_truth_is_the_truth():
+  labels, truth = many_labels()
+  constant = weak_labels.CONTROLS['constant'](labels, truth, 0)
+  assert len(np.unique(constant.probs_NxC, axis=0)) == 1
+  np.testing.assert_allclose(
+    constant.probs_NxC[0], labels.probs_NxC.mean(0), rtol=1e-6
+  )
+  half = weak_labels.Labels(labels.ids_N[:9], labels.probs_NxC[:9])
+  true = weak_labels.CONTROLS['truth'](half, truth, 0)
+  assert true.ids_N.tolist() == half.ids_N.tolist()
+  assert right(true, truth).all()

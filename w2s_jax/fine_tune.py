@@ -37,6 +37,7 @@ class _Prepared(NamedTuple):
   truncated: int
   run: dict  # rows, plan, recipe, seed, for train.fit
   judge: Any
+  curve: Any
   lora: Any
   evaluation: Any
 
@@ -51,6 +52,9 @@ def fine_tune(job, **fields):
     loss: a function of losses.py. loss_args: its further arguments.
     judge: None, or labels of the validation rows: of NUM_CANDIDATES checkpoints
       the one that agrees best with them is kept (early stopping).
+    curve: None, or how a learning curve is measured, which changes no outcome:
+      'every' so many steps, on test rows, against the truth and, if there is
+      one, a 'supervisor', as its labels of these rows.
   """
   prepared = _prepare(job, **fields)
   params_folder = job.folder / 'params'
@@ -61,7 +65,7 @@ def fine_tune(job, **fields):
       trainable=prepared.trainable,
       frozen=prepared.frozen,
       **prepared.run,
-      **_settings(job, prepared.judge),
+      **_settings(job, _snapshot_steps(prepared)),
     )
     trained = _save(job, prepared, trained)
   return _finish(job, prepared, trained)
@@ -82,7 +86,7 @@ def fine_tune_together(jobs, fields):
       trainable=prepared[i].trainable,
       frozen=prepared[i].frozen,
       **prepared[i].run,
-      **_settings(jobs[i], prepared[i].judge),
+      **_settings(jobs[i], _snapshot_steps(prepared[i])),
     )
     for i in missing
   ]
@@ -100,7 +104,7 @@ def _shared(frozen, fields):
   return [frozen[0]] * len(frozen)
 
 
-def _settings(job, judge=None):
+def _settings(job, snapshot_steps=()):
   """Arguments of train.fit that change no parameter."""
   return dict(
     mesh=job.mesh,
@@ -108,7 +112,7 @@ def _settings(job, judge=None):
     logger=job.logger(),
     checkpoint_every=job.runtime.checkpoint_every,
     name=job.name,
-    snapshots=NUM_CANDIDATES - 1 if judge else 0,
+    snapshot_steps=snapshot_steps,
     before_save=job.check_lock,
   )
 
@@ -127,6 +131,7 @@ def _prepare(
   loss,
   loss_args,
   judge,
+  curve,
   evaluation,
 ):
   rows = weak_labels.labelled(rows, labels)
@@ -151,12 +156,43 @@ def _prepare(
     seed=seed,
   )
   return _Prepared(
-    model, trainable, frozen, tokens, truncated, run, judge, lora, evaluation
+    model=model,
+    trainable=trainable,
+    frozen=frozen,
+    rows=tokens,
+    truncated=truncated,
+    run=run,
+    judge=judge,
+    curve=curve,
+    lora=lora,
+    evaluation=evaluation,
   )
+
+
+def _candidate_steps(total_steps):
+  """Steps, evenly spaced, whose checkpoints early stopping considers."""
+  steps = (total_steps * i // NUM_CANDIDATES for i in range(1, NUM_CANDIDATES))
+  return sorted({*steps} - {0})
+
+
+def _curve_steps(total_steps, every):
+  return list(range(every, total_steps, every))
+
+
+def _snapshot_steps(prepared):
+  """Steps before which train.fit keeps the parameters."""
+  total_steps, steps = len(prepared.run['plan']), []
+  if prepared.judge is not None:
+    steps += _candidate_steps(total_steps)
+  if prepared.curve is not None:
+    steps += _curve_steps(total_steps, prepared.curve['every'])
+  return {*steps}
 
 
 def _save(job, prepared, trained):
   """Writes what has to be kept of the trained parameters; returns it."""
+  if prepared.curve is not None:
+    _save_curve(job, prepared, trained)
   if prepared.judge is not None:
     trained = _best_checkpoint(job, prepared, trained)
   if prepared.lora is None:
@@ -193,36 +229,68 @@ def _best_checkpoint(job, prepared, trained):
 
   Leaves the agreement of all candidates in early_stopping.json.
   """
-  evaluation, model = prepared.evaluation, prepared.model
-  folders = sorted(
-    (x for x in (job.folder / 'snapshots').iterdir() if x.name.isdigit()),
-    key=lambda x: int(x.name),
-  )
-  candidates = {x.name: x for x in folders} | {'end': None}
-  agreement = {}
-  for step, folder in candidates.items():
-    params = trained
-    if folder:
-      params = checkpoint.load_params(folder, mesh=job.mesh)
-    probs_NxC, _ = evaluate.predictions(
-      job,
-      model,
-      adapt.merge(params, prepared.frozen),
-      evaluation.rows(model, 'validation'),
-      evaluation.validation.inputs,
-      buckets=evaluation.buckets(model),
-      label=f'validation_{step}',
+  judged = weak_labels.join(
+    prepared.evaluation.validation.ids, prepared.judge
+  ).probs_NxC
+  steps = _candidate_steps(len(prepared.run['plan']))
+  agreement = {
+    step: metrics.accuracy(probs_NxC, judged)
+    for step, probs_NxC in _predictions_at(
+      job, prepared, trained, steps, 'validation'
     )
-    judged = weak_labels.join(evaluation.validation.ids, prepared.judge)
-    agreement[step] = metrics.accuracy(probs_NxC, judged.probs_NxC)
+  }
   if jax.process_index() == 0:
     files.write_atomically(
       job.folder / 'early_stopping.json', json.dumps(agreement)
     )
-  best = max(agreement, key=agreement.get)
-  if best == 'end':
+  return _params_at(job, max(agreement, key=agreement.get), trained)
+
+
+def _save_curve(job, prepared, trained):
+  """Leaves accuracy and agreement on test rows over training in curve.json."""
+  test, curve = prepared.evaluation.test, prepared.curve
+  total_steps = len(prepared.run['plan'])
+  points = []
+  for step, probs_NxC in _predictions_at(
+    job, prepared, trained, _curve_steps(total_steps, curve['every']), 'test'
+  ):
+    truth = test.label_probs_NxC
+    point = {
+      'step': total_steps if step == 'end' else step,
+      'accuracy': metrics.accuracy(probs_NxC, truth),
+    }
+    if curve['supervisor'] is not None:
+      labels = weak_labels.join(test.ids, curve['supervisor'])
+      agreement = metrics.agreement(probs_NxC, labels.probs_NxC, truth)
+      point |= {f'agreement_{name}': x for name, x in agreement.items()}
+    points.append(point)
+  if jax.process_index() == 0:
+    files.write_atomically(job.folder / 'curve.json', json.dumps(points))
+
+
+def _predictions_at(job, prepared, trained, steps, split):
+  """Yields (step, class probabilities [N, C]) of snapshots and of the 'end'."""
+  evaluation, model = prepared.evaluation, prepared.model
+  for step in (*steps, 'end'):
+    params = _params_at(job, step, trained)
+    probs_NxC, _ = evaluate.predictions(
+      job,
+      model,
+      adapt.merge(params, prepared.frozen),
+      evaluation.rows(model, split),
+      evaluation.splits[split].inputs,
+      buckets=evaluation.buckets(model),
+      label=f'{split}_{step}',
+    )
+    yield step, probs_NxC
+
+
+def _params_at(job, step, trained):
+  if step == 'end':
     return trained
-  return checkpoint.load_params(candidates[best], mesh=job.mesh)
+  return checkpoint.load_params(
+    job.folder / 'snapshots' / str(step), mesh=job.mesh
+  )
 
 
 def generative(job, *, model, seed, rows, train, evaluation):

@@ -31,7 +31,10 @@ from w2s_jax.runtime import preemption
 from w2s_jax.tasks import examples as examples_lib
 
 # Part of every key; raised when the same fields come to mean something else.
-FORMAT = 6
+FORMAT = 7
+# Fields that tell stages apart but not what results mean: a learning curve is
+# measured on the way and changes none.
+_NOT_OF_A_RECIPE = ('seed', 'curve')
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -97,7 +100,8 @@ def canonical(value, *, recipe=False):
 
   Rows are a hash of ids and labels, models their identity, functions their
   source, stages their key. With `recipe` nothing that depends on a study's seed
-  is in it: rows are how they were drawn, stages their own recipe.
+  is in it: rows are how they were drawn, stages their own recipe. Nor are other
+  fields that do not change a result.
 
   Raises:
     TypeError: it is of a kind that has no such JSON.
@@ -119,7 +123,7 @@ def canonical(value, *, recipe=False):
       return {
         name: again(x)
         for name, x in value.items()
-        if not (recipe and name == 'seed')
+        if not (recipe and name in _NOT_OF_A_RECIPE)
       }
     case list() | tuple():
       return [again(x) for x in value]

@@ -51,6 +51,7 @@ def logconf(
   start=0.0,
   warmup,
   compat='paper',
+  jump=0.1,
 ):
   """Auxiliary confidence loss (paper section 4.3.2 and appendix A.4).
 
@@ -63,9 +64,17 @@ def logconf(
   largest students, 0.5 for others, and 20 % of training. With C > 2 there is no
   half to take; predictions are hardened by argmax (our extension).
 
+  Half of a batch is positive even where half of its rows are not. Of a student
+  that ranks all rows rightly, 7 % of the hardened targets are wrong in random
+  batches of 32, and where the length of a text tells its class more, as rows of
+  a batch are of about one length (batching.py): 12.6 % on clickbait and 11.7 %
+  on tweet_eval_sentiment with 8 lengths, 7 % with data.num_buckets=2. For
+  probes, which read features in batches of 128, it is 3.5 % on any task.
+
   compat='openai' reproduces the public code, openai/weak-to-strong: t is the
   quantile of p(class 0) at the mean weak label, ties all go to class 0, and `a`
-  is alpha_max * step_fraction until `warmup`, where it jumps to alpha_max.
+  is alpha_max * step_fraction until `jump`, where it jumps to alpha_max;
+  `warmup` is not used.
 
   Raises:
     errors.UserError: `compat` is neither, or is 'openai' with C > 2.
@@ -73,7 +82,7 @@ def logconf(
   logits_BxC = logits_BxC.astype(jnp.float32)
   own_BxC = jax.lax.stop_gradient(logits_BxC)
   if compat == 'openai':
-    ramp = jnp.where(step_fraction > warmup, 1.0, step_fraction)
+    ramp = jnp.where(step_fraction > jump, 1.0, step_fraction)
     hard_BxC = _harden_at_weak_prior(own_BxC, labels_BxC, weight_B)
   elif compat == 'paper':
     grown = (step_fraction - start) / jnp.maximum(warmup - start, 1e-6)

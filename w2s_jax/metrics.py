@@ -134,6 +134,27 @@ def agreement(student_NxC, supervisor_NxC, label_probs_NxC) -> dict:
   }
 
 
+def link_errors(student_NxC, teacher_NxC, label_probs_NxC) -> dict:
+  """Returns what became of a teacher's answers in the model that it taught.
+
+  Of the teacher's errors the share `repeated`, the same wrong class, and
+  `corrected`; with two classes these sum to 1. Of its right answers the share
+  `lost`, on which the student is wrong. None if there are none.
+  """
+  same_N = correct(student_NxC, teacher_NxC)
+  student_N = correct(student_NxC, label_probs_NxC)
+  teacher_N = correct(teacher_NxC, label_probs_NxC)
+
+  def share(hits_N, rows_N):
+    return float(hits_N[rows_N].mean()) if rows_N.any() else None
+
+  return {
+    'repeated': share(same_N, ~teacher_N),
+    'corrected': share(student_N, ~teacher_N),
+    'lost': share(~student_N, teacher_N),
+  }
+
+
 def mean_and_se(values_SxN) -> tuple[float, float]:
   """Returns the mean over seeds and examples, and its standard error.
 
@@ -229,6 +250,49 @@ def pgr_interval(
   low, high = np.quantile(ratio_R, [tail, 1 - tail], method='inverted_cdf')
   value = float(pgr(weak, student, ceiling))
   return PGR(value, float(low), float(high), 'ok', gap, gap_se)
+
+
+class Difference(NamedTuple):
+  """A difference of accuracies and its interval, None with too few values."""
+
+  value: float
+  low: float | None
+  high: float | None
+
+
+def paired_difference(
+  left_correct_SxN,
+  right_correct_SxN,
+  *,
+  confidence=0.95,
+  resamples=2000,
+  seed=0,
+) -> Difference:
+  """Returns left - right in mean accuracy, with a bootstrap interval.
+
+  Row s of the arrays is whether the models of seed s are right on each of the
+  same N test examples. Paired by seed and example: both models have the same
+  resample, so what is hard for both cancels. With one seed the noise of
+  training is not in the interval.
+
+  Raises:
+    errors.UserError: the two are not of one shape [S, N].
+  """
+  pair = [
+    np.asarray(x, np.float64) for x in (left_correct_SxN, right_correct_SxN)
+  ]
+  shapes = [model.shape for model in pair]
+  if shapes[0] != shapes[1] or len(shapes[0]) != 2 or 0 in shapes[0]:
+    raise errors.UserError(
+      'a paired difference needs the results of the same seeds on the same '
+      f'examples, each [S, N]; got shapes {shapes}'
+    )
+  left_R, right_R = _bootstrap_means(
+    np.stack(pair), resamples=resamples, rng=np.random.default_rng(seed)
+  )
+  tail = (1 - confidence) / 2
+  low, high = np.quantile(left_R - right_R, [tail, 1 - tail])
+  return Difference(float((pair[0] - pair[1]).mean()), float(low), float(high))
 
 
 def _bootstrap_means(correct_MxSxN, *, resamples, rng):

@@ -36,7 +36,7 @@ def fit(model, members):
   Args:
     model: one of heads.py, the same for all.
     members: the arguments of `train.fit` for each, `model` left out. `mesh`,
-      `checkpoint_every` and `snapshots` are those of the first.
+      `checkpoint_every` and `snapshot_steps` are those of the first.
 
   Returns:
     The trained parameters of each.
@@ -93,7 +93,6 @@ def _fit_group(model, members, started):
   share_frozen = all(_are_same(frozen[0], other) for other in frozen)
   train_step = make_step(model, recipe.program(), mesh, share_frozen)
   singles = functools.partial(unstack, first['mesh'], size=size)
-  snapshot_steps = train.steps_of_snapshots(total_steps, first['snapshots'])
   plans = [member['plan'] for member in members]
   lengths = map(max, zip(*(plan.lengths_from(first_step) for plan in plans)))
   log = train.Log(
@@ -115,7 +114,7 @@ def _fit_group(model, members, started):
     )
     with programs, log:  # in the order of train.fit, for its reasons
       for step in range(first_step, total_steps):
-        if step in snapshot_steps:
+        if step in first['snapshot_steps']:
           for member, params in zip(members, singles(state.params)):
             path = member['folder'] / 'snapshots' / str(step)
             checkpoint.save_params(path, params, name=member['name'])

@@ -80,6 +80,7 @@ class Result:
   student: graph.Stage
   ceiling: graph.Stage
   zero_shot: graph.Stage
+  links: tuple = ()  # (teacher, student) stages of each step of the chain
 
   @property
   def roles(self):
@@ -103,7 +104,7 @@ class Result:
     return files.sha256(files.to_json(self.recipe))[:16]
 
 
-def student(config, chain, loss, generative):
+def student(config, chain, loss, generative, control=''):
   """The fields STUDENT of the last model of a chain."""
 
   def name(key):
@@ -116,7 +117,7 @@ def student(config, chain, loss, generative):
     strong_model=name(chain[-1]),
     via=tuple(name(key) for key in chain[1:-1]),
     loss=loss,
-    weak_labels=config.weak_labels,
+    weak_labels=control or config.weak_labels,
     early_stopping=config.early_stopping,
     generative=generative,
     variant=config.variant,
@@ -202,11 +203,14 @@ def _load_recipe(workdir, recipe_hash):
 def measure(runner, result):
   """The row of a result: metrics, agreement and PGR on the test set.
 
-  Models are joined on the ids of the test rows.
+  Models are joined on the ids of the test rows. `links` holds what became of
+  the teacher's answers in each step of the chain, see metrics.link_errors.
   """
   roles = {**result.roles, 'teacher': result.teacher}
+  taught = [stage for link in result.links for stage in link]
 
   def measured(*finished):  # what the student reads comes after the roles
+    chain = finished[len(roles) : len(roles) + len(taught)]
     labels = runner.value(result.labels)
     truth = weak_labels.restrict(runner.value(result.label_truth), labels.ids_N)
     truth = weak_labels.join(labels.ids_N, truth)
@@ -214,23 +218,42 @@ def measure(runner, result):
       **result.row,
       'recipe': result.recipe_hash,
       **_measured(dict(zip(roles, finished))),
+      'links': [_link(*x) for x in zip(chain[::2], chain[1::2], strict=True)],
       'weak_label_accuracy': metrics.accuracy(
         labels.probs_NxC, truth.probs_NxC
       ),
     }
 
-  return runner.read([*roles.values(), *result.student.reads], measured)
+  return runner.read(
+    [*roles.values(), *taught, *result.student.reads], measured
+  )
 
 
-def _measured(finished):
+def _link(teacher, student):
+  """What became of a teacher's answers on the test set in its student."""
+  truth, probs = _joined({'teacher': teacher, 'student': student})
+  return {
+    'teacher_accuracy': metrics.accuracy(probs['teacher'], truth),
+    'student_accuracy': metrics.accuracy(probs['student'], truth),
+    **metrics.link_errors(probs['student'], probs['teacher'], truth),
+  }
+
+
+def _joined(finished):
+  """Ground truth of the test set, and {role: predictions} in its order."""
   test = {role: stage.predictions('test') for role, stage in finished.items()}
-  ids_N, truth = test['weak']['ids'], test['weak']['label_probs']
+  first = next(iter(test.values()))
   probs = {
     role: weak_labels.join(
-      ids_N, weak_labels.Labels(arrays['ids'], arrays['probs'])
+      first['ids'], weak_labels.Labels(arrays['ids'], arrays['probs'])
     ).probs_NxC
     for role, arrays in test.items()
   }
+  return first['label_probs'], probs
+
+
+def _measured(finished):
+  truth, probs = _joined(finished)
   row = {'n_test': len(truth)}
   for role in ROLES:
     summary = metrics.summary(probs[role], truth)

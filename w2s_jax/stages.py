@@ -66,15 +66,14 @@ def predict(job, *, supervisor, model, seed, start, features, rows, evaluation):
   """Predicts the labels of rows that the supervisor never saw: weak labels."""
   model = on_features(model, features, [rows, *evaluation.splits.values()])
   params_folder = supervisor.folder / 'params'
-  if (supervisor.folder / 'prompt.json').exists():
-    tokenizer = checkpoint.load_tokenizer(supervisor.folder)
-    model = model._replace(tokenizer=tokenizer)
   if params_folder.exists():
     params = checkpoint.load_params(params_folder, mesh=job.mesh)
     if adapt.needs_base(params):
       base = initial_params(job, model, start=start, seed=seed)
       params = adapt.merge(params, base)
-  else:  # few-shot prompting trains nothing
+  else:  # few-shot prompting trains nothing; its examples are in the prompt
+    tokenizer = checkpoint.load_tokenizer(supervisor.folder)
+    model = model._replace(tokenizer=tokenizer)
     params = initial_params(job, model, start=start, seed=seed)
   tokens, _ = evaluate.tokenize(model, rows, evaluation.max_length)
   probs_NxC, texts_N = evaluate.predictions(

@@ -15,12 +15,10 @@ import jax
 from w2s_jax import check_config
 from w2s_jax import checkpoint
 from w2s_jax import evaluate
-from w2s_jax import fine_tune
 from w2s_jax import graph
-from w2s_jax import losses
 from w2s_jax import results
 from w2s_jax import sharding
-from w2s_jax import stages
+from w2s_jax import steps
 from w2s_jax import weak_labels
 from w2s_jax.runtime import files
 from w2s_jax.runtime import workdir as workdir_lib
@@ -45,7 +43,7 @@ class Study:
 
 def predicted(study, supervisor, rows):
   """Weak labels: the supervisor's predictions on rows that it never saw."""
-  stage = predict(study, supervisor, rows)
+  stage = steps.predict(study, supervisor, rows)
   transform = weak_labels.TRANSFORMS[study.config.weak_labels]
   return graph.Call(transform, (graph.Call(weak_labels.predicted, (stage,)),))
 
@@ -56,22 +54,30 @@ def students(study, supervise=predicted):
   A weak supervisor is trained on ground truth; a student on the labels of its
   teacher for rows that are new to both; the ceiling, the student's model, on
   the truth of the transfer set (paper section 3). In a chain of more than two
-  models each labels fresh rows for the next: bootstrapping (section 4.3.1).
+  models each labels fresh rows for the next: bootstrapping (section 4.3.1). As
+  a control, labels of the last one are replaced, see weak_labels.CONTROLS.
   """
   config, slices = study.config, study.slices
   chains = check_config.parse_chains(config.students, config.models)
-  for generative, chain, loss in itertools.product(
-    config.generative, chains, config.losses
+  controls = weak_labels.CONTROLS if config.controls else ()
+  for generative, chain, loss, control in itertools.product(
+    config.generative, chains, config.losses, ('', *controls)
   ):
-    weak = student = train(
+    if (loss, control) == ('xent', 'truth'):
+      continue  # the ceiling
+    weak = student = steps.train(
       study, 'weak', chain[0], slices.weak, truth(slices.weak)
     )
+    links = []
     for link, key in enumerate(chain[1:]):
       teacher, transfer = student, slices.transfer[link]
-      labels = supervise(study, teacher, transfer)
-      student = train(
+      labels, role = supervise(study, teacher, transfer), f'student-{loss}'
+      if control and link == len(chain) - 2:
+        labels = controlled(control, labels, transfer, study.seed)
+        role += f'-{control}'
+      student = steps.train(
         study,
-        f'student-{loss}',
+        role,
         key,
         transfer,
         labels,
@@ -79,17 +85,20 @@ def students(study, supervise=predicted):
         generative=generative,
         loss=loss,
         judge=judge(study, teacher),
+        curve=curve(study, teacher),
       )
-    ceiling = train(
+      links.append((teacher, student))
+    ceiling = steps.train(
       study,
       'ceiling',
       chain[-1],
       slices.transfer[0],
       truth(slices.transfer[0]),
       generative=generative,
+      curve=curve(study),
     )
     yield results.Result(
-      row=results.student(config, chain, loss, generative)
+      row=results.student(config, chain, loss, generative, control)
       | {
         'seed': study.seed,
         'weak_parameters': study.models[chain[0]].num_parameters,
@@ -101,13 +110,20 @@ def students(study, supervise=predicted):
       teacher=teacher,
       student=student,
       ceiling=ceiling,
-      zero_shot=zero_shot(study, chain[-1]),
+      zero_shot=steps.zero_shot(study, chain[-1]),
+      links=tuple(links),
     )
 
 
 def truth(rows):
   """Ground truth as labels: no other way leads from it into training."""
   return graph.Call(weak_labels.ground_truth, (rows,))
+
+
+def controlled(control, labels, rows, seed):
+  """Labels of a control in place of weak ones."""
+  function = weak_labels.CONTROLS[control]
+  return graph.Call(function, (labels, truth(rows), seed))
 
 
 def judge(study, teacher):
@@ -119,136 +135,12 @@ def judge(study, teacher):
   return None
 
 
-def train(
-  study,
-  role,
-  key,
-  rows,
-  labels,
-  *,
-  taught_by=(),
-  generative=False,
-  loss='xent',
-  judge=None,
-):
-  """The stage of a model that is trained on labels, by its `adapt.method`.
-
-  Args:
-    role: 'weak', 'student-LOSS' or 'ceiling', for the name of the stage.
-    key: of config.models.
-    rows: Examples; what they hold of the truth does not reach the stage.
-    labels: a graph.Call to weak_labels.Labels of these rows.
-    taught_by: keys of the chain of teachers, for the name.
-    generative: whether generative fine-tuning comes first.
-    loss: name in losses.LOSSES.
-    judge: None, or labels of the validation rows, for early stopping.
-  """
-  spec, model = study.config.models[key], study.models[key]
-  start = (generative_model(study, key),) if generative else ()
-  by = f'-by-{"-".join(taught_by)}' if taught_by else ''
-  common = dict(
-    model=model,
-    seed=study.seed,
-    rows=rows.without_labels(),
-    labels=labels,
-    evaluation=study.evaluation,
-  )
-
-  def stage(make, method, **fields):
-    name = results.adapted_name(model.name, method)
-    return graph.Stage(
-      f'{role}-{name}{by}-seed{study.seed}', make, {**common, **fields}
-    )
-
-  def fine_tuned(method, fields, *, start=start, features=None, lora=None):
-    described = stage(
-      fine_tune.fine_tune,
-      method,
-      start=start,
-      features=features,
-      train=fields.to_dict(),
-      lora=lora,
-      loss=losses.LOSSES[loss],
-      loss_args=dict(study.config.loss_args.get(loss, {})),
-      judge=judge,
-    )
-    together = fine_tune.fine_tune_together
-    return dataclasses.replace(described, make_together=together)
-
-  match spec.adapt.method:
-    case 'full':
-      return fine_tuned('full', spec.train)
-    case 'lora':
-      return fine_tuned('lora', spec.train, lora=spec.adapt.lora.to_dict())
-    case 'probe':
-      features = frozen_features(study, model, start)
-      return fine_tuned('probe', spec.adapt.probe, features=features)
-    case 'lp_ft':  # Kumar et al. 2022, arXiv 2202.10054
-      features = frozen_features(study, model, start)
-      probe = fine_tuned('probe', spec.adapt.probe, features=features)
-      return fine_tuned('lp_ft', spec.train, start=(*start, probe))
-    case 'prompt':
-      return stage(stages.prompt, 'prompt', start=start, shots=spec.adapt.shots)
-
-
-def predict(study, supervisor, rows):
-  """The stage of a supervisor's predictions on rows."""
-  used = {
-    name: supervisor.fields.get(name)
-    for name in ('model', 'seed', 'start', 'features')
-  }
-  return graph.Stage(
-    f'labels-of-{supervisor.name}',
-    stages.predict,
-    {
-      'supervisor': supervisor,
-      **used,
-      'rows': rows.without_labels(),
-      'evaluation': study.evaluation,
-    },
-  )
-
-
-def zero_shot(study, key):
-  """The stage of a model that nothing was trained of."""
-  model = study.models[key]
-  return graph.Stage(
-    f'zero_shot-{model.name}',
-    stages.zero_shot,
-    {'model': model, 'seed': 0, 'evaluation': study.evaluation},
-  )
-
-
-def generative_model(study, key):
-  """The stage of generative fine-tuning (section 5.2.2) on the transfer set."""
-  model = study.models[key]
-  return graph.Stage(
-    f'generative-{model.name}-seed{study.seed}',
-    fine_tune.generative,
-    {
-      'model': model,
-      'seed': study.seed,
-      'rows': study.slices.transfer[0].without_labels(),
-      'train': study.config.generative_train.to_dict(),
-      'evaluation': study.evaluation,
-    },
-  )
-
-
-def frozen_features(study, model, start):
-  """The stage of the frozen features of all rows that probes read."""
-  pretrained = not model.weights.startswith('random:')
-  return graph.Stage(
-    f'features-{model.name}',
-    stages.features,
-    {
-      'model': model,
-      'seed': 0 if pretrained else study.seed,
-      'start': start,
-      'rows': study.probed.get(model.name),
-      'evaluation': study.evaluation,
-    },
-  )
+def curve(study, supervisor=None):
+  """How a learning curve is measured (paper figure 7); None if it is not."""
+  every = study.config.eval_every
+  if supervisor is not None:
+    supervisor = graph.Call(weak_labels.predicted_on, (supervisor, 'test'))
+  return {'every': every, 'supervisor': supervisor} if every else None
 
 
 def run(

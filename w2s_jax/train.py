@@ -243,7 +243,7 @@ def fit(
   logger,
   checkpoint_every,
   name,
-  snapshots=0,
+  snapshot_steps=(),
   before_save=lambda: None,
 ):
   """Trains the trainable parameters of one model and returns them.
@@ -257,8 +257,8 @@ def fit(
     trainable, frozen: of adapt.split; `trainable` is donated.
     rows, plan, recipe, seed: of `prepare`.
     logger: its metrics.jsonl is truncated to the steps before a resume.
-    snapshots: number of steps, evenly spaced and before the last, at which the
-      trainable parameters are written to `folder`/snapshots/<step>.
+    snapshot_steps: steps before which the trainable parameters are written to
+      `folder`/snapshots/<step>.
     before_save: called before anything is written.
 
   Raises:
@@ -268,7 +268,6 @@ def fit(
   init_state, train_step = make_step(model, recipe, mesh)
   numbers, total_steps = recipe.numbers(), recipe.total_steps
   batches = batching.train_iterator(rows, plan)
-  snapshot_steps = steps_of_snapshots(total_steps, snapshots)
   checkpoints = checkpoint.Training(folder / 'checkpoints', before_save)
   with contextlib.closing(checkpoints), jax.set_mesh(mesh):
     state, first_step = init_state(trainable), 0
@@ -302,11 +301,6 @@ def fit(
           state, metrics = programs(state, frozen, placed, seed, numbers)
         log.add(step, metrics, examples=batch['weight'].sum())
     return state.params
-
-
-def steps_of_snapshots(total_steps, count):
-  """`count` steps, evenly spaced between the first and the last."""
-  return {total_steps * i // (count + 1) for i in range(1, count + 1)} - {0}
 
 
 class Log:

@@ -53,6 +53,59 @@ def hard(labels):
 TRANSFORMS = {'soft': soft, 'hard': hard}
 
 
+# Controls: labels that a student must not, or must, learn from; see
+# study.students. Each is a function of weak labels, ground truth and a seed.
+
+
+def shuffled(labels, truth, seed):
+  """The labels of other rows: nothing is left to learn."""
+  del truth
+  sorted_N = np.argsort(labels.ids_N)
+  other_N = np.random.default_rng(seed).permutation(sorted_N)
+  return Labels(labels.ids_N[sorted_N], labels.probs_NxC[other_N])
+
+
+def constant(labels, truth, seed):
+  """The mean label for every row: nothing is left to learn."""
+  del truth, seed
+  mean_C = labels.probs_NxC.mean(0, dtype=np.float64).astype(np.float32)
+  return Labels(labels.ids_N, np.tile(mean_C, (len(labels.ids_N), 1)))
+
+
+def random_errors(labels, truth, seed):
+  """As many errors, as confident, in rows drawn at random.
+
+  Errors that no input explains cannot be imitated (paper appendix E).
+  """
+  rng = np.random.default_rng(seed)
+  true_N = join(labels.ids_N, restrict(truth, labels.ids_N)).probs_NxC.argmax(1)
+  right_N = labels.probs_NxC.argmax(1) == true_N
+  sorted_N = np.argsort(labels.ids_N)
+  other_N = rng.permutation(sorted_N)  # whose label a row gets
+  probs_NxC, true_N = labels.probs_NxC[other_N].copy(), true_N[sorted_N]
+  num_rows, num_classes = probs_NxC.shape
+  wrong_N = (true_N + rng.integers(1, num_classes, num_rows)) % num_classes
+  wanted_N = np.where(right_N[other_N], true_N, wrong_N)
+  rows_N, top_N = np.arange(num_rows), probs_NxC.argmax(1)
+  swapped = probs_NxC[rows_N, wanted_N], probs_NxC[rows_N, top_N]
+  probs_NxC[rows_N, top_N], probs_NxC[rows_N, wanted_N] = swapped
+  return Labels(labels.ids_N[sorted_N], probs_NxC)
+
+
+def true(labels, truth, seed):
+  """The truth of the same rows: no loss should do worse than the ceiling."""
+  del seed
+  return restrict(truth, labels.ids_N)
+
+
+CONTROLS = {
+  'shuffled': shuffled,
+  'constant': constant,
+  'random errors': random_errors,
+  'truth': true,
+}
+
+
 def restrict(labels, ids_N):
   """The labels of some ids; ids without a label are left out."""
   kept_N = np.isin(labels.ids_N, ids_N)

@@ -166,7 +166,8 @@ class Generator(nn.Module):
     Raises:
       ValueError: max_length has no room for a prompt.
     """
-    room = max_length - chess.MAX_COMPLETION
+    start, _ = tokenizer.special_ids()  # BOS, if it asks for one
+    room = max_length - chess.MAX_COMPLETION - len(start)
     if room < 1:
       raise errors.UserError(
         f'max_length={max_length} has no room for a prompt: '
@@ -175,7 +176,7 @@ class Generator(nn.Module):
     prompts = tokenizer.encode_whole([position.prompt for position in inputs])
     completions = _completions(tokenizer, inputs, labels)
     tokens = [
-      np.append(prompt[-room:], completion[:-1])
+      np.concatenate([start, prompt[-room:], completion[:-1]]).astype(np.int32)
       for prompt, completion in zip(prompts, completions)
     ]
     completion_NxT = batching.Padded(completions, chess.MAX_COMPLETION)

@@ -49,9 +49,9 @@ def embedding(stored, path):
   return (Row(f'{stored}.weight', (f'{path}/embedding',)),)
 
 
-def norm(stored, path, bias=True):
+def norm(stored, path, bias=True, layout=AS_IS):
   """Returns the rows of a norm."""
-  scale = Row(f'{stored}.weight', (f'{path}/scale',))
+  scale = Row(f'{stored}.weight', (f'{path}/scale',), layout)
   return (scale, Row(f'{stored}.bias', (f'{path}/bias',)))[: 1 + bias]
 
 

@@ -61,12 +61,14 @@ class LanguageModel(nn.Module):
 def pack(tokenizer, texts, *, max_length):
   """Packs texts into rows of max_length tokens; the last may be shorter.
 
-  Texts are concatenated with an end token after each, so that nothing is
-  truncated and only the last row is padded.
+  Texts are concatenated, each after the BOS token if the tokenizer asks for one
+  and before an end token, so that nothing is truncated and only the last row is
+  padded.
   """
+  start = np.array(tokenizer.special_ids()[0], np.int32)
   end = np.array([tokenizer.end_id()], np.int32)
-  pieces = [x for text in tokenizer.encode_whole(texts) for x in (text, end)]
-  stream = np.concatenate(pieces)
+  texts = tokenizer.encode_whole(texts)
+  stream = np.concatenate([x for text in texts for x in (start, text, end)])
   starts = range(0, len(stream), max_length)
   return batching.Rows([stream[i : i + max_length] for i in starts])
 

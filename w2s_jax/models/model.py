@@ -19,6 +19,8 @@ from w2s_jax.models import presets
 from w2s_jax.models import pretrained
 from w2s_jax.models import tokenizers
 
+ANSWER = '{text}\nAnswer:'  # the prompt of a verbalizer
+
 # Of TransformerConfig, set by the config of a study.
 _FIELDS = ('dropout', 'dtype', 'param_dtype', 'remat', 'attention')
 
@@ -52,8 +54,10 @@ def build(spec, task):
         models and generators have a head of their own.
       head_init: of a 'classify' head: 'zero', or 'token_rows', the embeddings
         of `head_tokens` (paper appendix A.1).
-      head_tokens: one token for each class.
-      prompt: template with one '{text}'.
+      head_tokens: one token for each class; () for '0', '1', ..., with a space
+        before them if the tokenizer has such tokens.
+      prompt: template with one '{text}' around each text; '' for the text alone
+        with 'classify', and for ANSWER with 'verbalize'.
       dropout: rate during training.
       dtype: of the trunk's activations, 'float32' or 'bfloat16'.
       param_dtype: of the parameters, the same.
@@ -75,7 +79,7 @@ def build(spec, task):
   verbalizes = spec['head'] == 'verbalize'
   head_ids = []
   if verbalizes or spec['head_init'] != 'zero':
-    head_ids = _head_ids(spec, tokenizer, task.num_classes)
+    head_ids = _head_ids(spec, tokenizer, task)
   network = heads.choose(
     task.inputs,
     architecture,
@@ -89,9 +93,11 @@ def build(spec, task):
     'num_classes': task.num_classes,
     'head_ids': head_ids,
   }
-  if verbalizes:
-    tokenizer = tokenizers.Prompted(tokenizer, spec['prompt'])
-    identity['prompt'] = spec['prompt']
+  if architecture.causal and (start := tokenizer.special_ids()[0]):
+    identity['start_ids'] = start  # of packed texts and of prompts
+  if prompt := spec['prompt'] or (ANSWER if verbalizes else ''):
+    tokenizer = _prompted(tokenizer, prompt, task, verbalizes=verbalizes)
+    identity['prompt'] = prompt
   shapes = jax.tree.leaves(heads.parameter_shapes(network))
   return Model(
     name=name_of(spec),
@@ -242,16 +248,46 @@ def _tokenizer(folder, architecture, inputs):
   return tokenizers.WordHash(architecture.vocab_size)
 
 
-def _head_ids(spec, tokenizer, num_classes):
+def _prompted(tokenizer, prompt, task, *, verbalizes):
+  if task.inputs == 'position':
+    raise errors.UserError(
+      f'prompt={prompt!r} is for texts; chess positions have no prompt, or one '
+      "of their own: set prompt=''."
+    )
+  if verbalizes and (end := tokenizer.special_ids()[1]):
+    raise errors.UserError(
+      f"head='verbalize': the tokenizer ends each text with the tokens {end}, "
+      "so a model does not answer there; use head='classify'."
+    )
+  return tokenizers.Prompted(tokenizer, prompt)
+
+
+def _head_ids(spec, tokenizer, task):
   """Returns the token id of each class."""
   head_init, head_tokens = spec['head_init'], spec['head_tokens']
   if head_init not in ('zero', 'token_rows'):
     raise errors.UserError(
       f"head_init={head_init!r} must be 'zero' or 'token_rows'."
     )
-  if len(head_tokens) != num_classes:
+  if task.inputs != 'text':
+    raise errors.UserError(
+      f'head_init={head_init!r}, head={spec["head"]!r}: only tasks of one text '
+      f'have a token for each class; this one has inputs of kind '
+      f"{task.inputs!r}. Use head_init='zero', head='classify'."
+    )
+  if not head_tokens:
+    return _digit_ids(tokenizer, task.num_classes)
+  if len(head_tokens) != task.num_classes:
     raise errors.UserError(
       f'head_tokens={tuple(head_tokens)} must name one token for each of the '
-      f'{num_classes} classes.'
+      f'{task.num_classes} classes.'
     )
   return [tokenizer.token_id(token) for token in head_tokens]
+
+
+def _digit_ids(tokenizer, num_classes):
+  """Returns the ids of ' 0', ' 1', ..., or of '0', '1', ... if it has none."""
+  try:
+    return [tokenizer.token_id(f' {i}') for i in range(num_classes)]
+  except errors.UserError:
+    return [tokenizer.token_id(str(i)) for i in range(num_classes)]

@@ -79,9 +79,12 @@ class Tokenizer:
       )
     return encoding.ids[0]
 
-  def start_ids(self):
-    """Returns the special ids that precede every text."""
-    return self._backend.encode('').ids
+  def special_ids(self):
+    """Returns (ids before, ids after) every text, such as BOS, or [CLS]."""
+    encoding = self._backend.encode('0')
+    is_text = [not special for special in encoding.special_tokens_mask]
+    first, last = is_text.index(True), is_text[::-1].index(True)
+    return encoding.ids[:first], encoding.ids[len(is_text) - last :]
 
   def save(self, folder):
     path = epath.Path(folder) / 'tokenizer.json'
@@ -125,8 +128,8 @@ class WordHash:
       for text in texts
     ]
 
-  def start_ids(self):
-    return []
+  def special_ids(self):
+    return [], []
 
   def end_id(self):
     return 0
@@ -152,8 +155,9 @@ class WordHash:
 class Prompted:
   """Puts each text into a prompt template, after few-shot examples.
 
-  The model answers with one token. Template and answers are never truncated;
-  the texts of examples and question are truncated to the same length.
+  In examples the model answers with one token. Template and answers are never
+  truncated; the texts of examples and question are truncated to the same
+  length. Special tokens stand where the tokenizer puts them around a text.
   """
 
   def __init__(self, tokenizer, template, examples=()):
@@ -177,10 +181,10 @@ class Prompted:
     Raises:
       ValueError: max_length has no room for a token of each text.
     """
-    start = np.array(self._tokenizer.start_ids(), np.int32)
+    start, end = self._tokenizer.special_ids()
     frame = len(self._before) + len(self._after)
     shots = len(self._examples)
-    fixed = len(start) + shots * (frame + 1 + len(self._gap)) + frame
+    fixed = len(start) + shots * (frame + 1 + len(self._gap)) + frame + len(end)
     room = (max_length - fixed) // (shots + 1)
     if room < 1:
       raise errors.UserError(
@@ -189,16 +193,20 @@ class Prompted:
       )
     part = {'start': slice(room), 'end': slice(-room, None)}[keep]
     shown = self._tokenizer.encode_whole([text for text, _ in self._examples])
-    context = [start]
+    context = [np.array(start, np.int32)]
     for ids, (_, answer) in zip(shown, self._examples):
       context += [self._before, ids[part], self._after, [answer], self._gap]
     context = np.concatenate([*context, self._before]).astype(np.int32)
+    after = np.append(self._after, np.array(end, np.int32))
     texts = self._tokenizer.encode_whole(texts)
-    rows = [np.concatenate([context, x[part], self._after]) for x in texts]
+    rows = [np.concatenate([context, x[part], after]) for x in texts]
     return rows, [len(x) > room for x in texts]
 
   def encode_whole(self, texts):
     return self._tokenizer.encode_whole(texts)
+
+  def special_ids(self):
+    return self._tokenizer.special_ids()
 
   def end_id(self):
     return self._tokenizer.end_id()
@@ -214,6 +222,9 @@ class Characters:
   """Tokenizes ASCII characters, for random generators."""
 
   vocab_size = 128
+
+  def special_ids(self):
+    return [], []
 
   def end_id(self):
     return 0

@@ -3,6 +3,7 @@
 from matplotlib import figure as mpl_figure
 
 from w2s_jax import results
+from w2s_jax.report import curves
 from w2s_jax.report import figures_by_task
 from w2s_jax.report import groups as groups_lib
 from w2s_jax.report import panels
@@ -27,6 +28,15 @@ def draw(groups):
       _plot(pairs, panels.accuracy, methods),
       'Test accuracy, ±1 standard error; beside the students PGR with its 95 % '
       'interval. The axis need not start at 0.',
+    )
+  measured = [group for group in groups if 'student' in group.get('curves', {})]
+  if measured:
+    figures['learning_curves.png'] = (
+      _plot(groups_lib.by(measured, *results.PANEL), curves.draw, methods),
+      'Accuracy over training on test rows, mean over seeds; dotted, agreement '
+      'with the supervisor. Where accuracy falls while agreement rises, the '
+      'student overfits to weak labels (paper figure 7). The axes need not '
+      'start at 0.',
     )
   if compared := figures_by_task.generative_pairs(groups):
     figures['generative.png'] = (
@@ -109,19 +119,24 @@ def _plot_median_pgr_by_size(medians):
 
 def _draw_ladders(groups, over):
   """As `draw`: accuracy and PGR against the size of the student."""
-  taught = [group | {'taught': panels.taught_as(group)} for group in groups]
-  shown = groups_lib.by(taught, 'task', 'taught')
-  supervisors = panels.assign_colours(group['weak_model'] for group in groups)
+  shown = {}
+  for of_task in groups_lib.by(groups, 'task').values():
+    shown |= _ladder_panels(of_task)
+  colours = panels.assign_colours(
+    group['line'] for groups in shown.values() for group in groups
+  )
+  how = (
+    'A colour is a method or, where there are several supervisors, one of them;'
+    ' dashed are students bootstrapped from it through models in between.'
+  )
   return {
     'accuracy_by_size.png': (
-      _plot(shown, panels.accuracy_by_size, supervisors),
-      f'{over}Test accuracy against size, ±1 standard error. A colour is a '
-      'weak supervisor: dotted its own accuracy, from its own size on; solid '
-      'its students, dashed those bootstrapped from it through models in '
-      'between.',
+      _plot(shown, panels.accuracy_by_size, colours, width=6.4),
+      f'{over}Test accuracy against size, ±1 standard error. {how} Dotted is '
+      "a supervisor's own accuracy, from its own size on.",
     ),
     'pgr_by_size.png': (
-      _plot(shown, panels.pgr_by_size, supervisors),
+      _plot(shown, panels.pgr_by_size, colours, width=6.4),
       "PGR against the student's size, with its 95 % interval; lines as in the "
       'figure before. 0 is the supervisor, 1 the ceiling. Students whose PGR '
       'is undefined are left out; a long interval leaves the frame.',
@@ -129,11 +144,39 @@ def _draw_ladders(groups, over):
   }
 
 
-def _plot(shown, draw, colours):
+def _ladder_panels(groups):
+  """{(task, title): groups}, each group with the name of its `line`.
+
+  Methods share a panel where a student's supervisor and ceiling are the same
+  for all of them. Else each has its own, and lines are supervisors.
+  """
+  # Early stopping comes after what it is compared with.
+  groups = sorted(groups, key=lambda group: group['early_stopping'] != 'none')
+  fields = 'strong_model', 'weak_model', 'weak_accuracy', 'ceiling_accuracy'
+  if len(groups_lib.by(groups, *fields)) == len(
+    groups_lib.by(groups, 'strong_model')
+  ):
+    named = [group | {'line': panels.taught_as(group)} for group in groups]
+    title = groups[0]['task'], f'taught by {groups[0]["weak_model"]}'
+    return {title: named}
+  named = [
+    group
+    | {
+      'line': f'taught by {group["weak_model"]}',
+      'method': panels.taught_as(group),
+    }
+    for group in groups
+  ]
+  return groups_lib.by(named, 'task', 'method')
+
+
+def _plot(shown, draw, colours, width=5.6):
   """Returns a figure with a panel, draw(axes, groups, colours), an item."""
   columns = min(2, len(shown))  # with more, a page is too small to read them
   rows = -(-len(shown) // columns)
-  figure = mpl_figure.Figure((5.6 * columns, 3.9 * rows), layout='constrained')
+  figure = mpl_figure.Figure(
+    (width * columns, 3.9 * rows), layout='constrained'
+  )
   figure.get_layout_engine().set(w_pad=0.12, h_pad=0.12)
   for i, (names, groups) in enumerate(shown.items(), start=1):
     axes = figure.add_subplot(rows, columns, i)

@@ -1,10 +1,13 @@
-"""The report in Markdown, and parts of it for the console."""
+"""The report in Markdown."""
 
 import json
 
 from w2s_jax import results
+from w2s_jax.report import controls as controls_lib
+from w2s_jax.report import differences as differences_lib
 from w2s_jax.report import groups as groups_lib
-from w2s_jax.tasks import registry
+from w2s_jax.report import markdown
+from w2s_jax.report import readings
 
 _BEYOND_ACCURACY = {
   'auroc': 'AUROC',
@@ -16,104 +19,9 @@ _BEYOND_ACCURACY = {
 _OVER_TASKS = 'median_pgr.png', 'tasks.png'
 
 
-def pair(group):
-  return f'{group["weak_model"]} → {group["strong_model"]}'
-
-
-def accuracies(group):
-  return [
-    f'{100 * group[f"{role}_accuracy"]:.1f} '
-    f'±{100 * group[f"{role}_accuracy_se"]:.1f}'
-    for role in results.ROLES
-  ]
-
-
-def rows_truncated(groups):
-  """Sentences on tasks whose training rows were truncated."""
-  lost = {'end': [], 'beginning': []}
-  for (task,), students in groups_lib.by(groups, 'task').items():
-    cut, rows = (
-      sum(group[name] for group in students)
-      for name in ('rows_truncated', 'rows')
-    )
-    if cut:
-      # Pairs and prompts lose their beginning, see models/heads.py.
-      end = 'end' if registry.TASKS[task].inputs == 'text' else 'beginning'
-      lost[end].append(f'{task}: {cut:,} of {rows:,}')
-  return [
-    f'{", ".join(counts)} training rows of students were truncated to '
-    f'data.max_length at their {end}.'
-    for end, counts in lost.items()
-    if counts
-  ]
-
-
-def _number(value, scale=1, digits=3):
-  return '–' if value is None else f'{scale * value:.{digits}f}'
-
-
-def _reading(group):
-  """Reads a row in a sentence or two: its PGR, and whether it is noise."""
-  gain = 100 * (group['student_accuracy'] - group['weak_accuracy'])
-  gap, gap_se = 100 * group['gap'], 100 * group['gap_se']
-  start = f'{group["task"]}, {pair(group)}, {groups_lib.method(group)}: '
-  if group['pgr'] is None:
-    return (
-      f'{start}PGR is undefined, as ceiling - weak is {gap:+.1f} ±{gap_se:.1f} '
-      'points, not above 2 standard errors: there is no clear gap to recover, '
-      f'so read the accuracies (student - weak = {gain:+.1f} points).'
-    )
-  if group['pgr_low'] > 0:
-    verdict = 'the gain over the supervisor is beyond the noise measured'
-  elif group['pgr_high'] < 0:
-    verdict = 'the student is worse than its supervisor'
-  else:
-    verdict = 'the interval holds 0, so no gain over the supervisor is shown'
-  seeds = (
-    'one seed, so the interval leaves out the noise of training'
-    if group['n_seeds'] == 1
-    else f'{group["n_seeds"]} seeds'
-  )
-  return (
-    f'{start}student - weak is {gain:+.1f} of the {gap:.1f} ±{gap_se:.1f} '
-    f'points between weak and ceiling, PGR {groups_lib.pgr_text(group)}; '
-    f'{verdict} ({seeds}).'
-  )
-
-
-def _reading_over_tasks(median):
-  n_defined, n_tasks = median['n_defined'], median['n_tasks']
-  start = f'Over tasks, {pair(median)}, {groups_lib.method(median)}: '
-  if not n_defined:
-    return f'{start}PGR is undefined on all of the {n_tasks} tasks.'
-  text = f'median PGR {groups_lib.pgr_text(median)} of {n_defined} tasks'
-  if n_defined < n_tasks:
-    text += (
-      f'; {n_tasks - n_defined} of {n_tasks} are left out, as their ceiling is '
-      'not clearly above the weak model'
-    )
-  return f'{start}{text}.'
-
-
-def _table(header, rows):
-  lines = [header, ['---'] * len(header), *rows]
-  lines = [[_cell(text) for text in line] for line in lines]
-  return '\n'.join(f'| {" | ".join(line)} |' for line in lines)
-
-
-def _cell(text):
-  """One line without column marks, whatever a model or variant is called."""
-  return ' '.join(text.split()).replace('|', '\\|')
-
-
-def _list(items):
-  return '\n'.join(f'- {item}' for item in dict.fromkeys(items))
-
-
-def _images(captions, names):
-  return '\n\n'.join(
-    f'![{name}](figures/{name})\n\n{captions[name]}' for name in names
-  )
+def _sentences(sentences):
+  """Paragraphs, each with the empty line after it."""
+  return ''.join(f'{sentence}\n\n' for sentence in sentences)
 
 
 def _results_table(groups):
@@ -121,11 +29,11 @@ def _results_table(groups):
   header += ['ceiling', 'zero-shot', 'PGR', 'seeds']
   lines = []
   for group in groups:
-    names = group['task'], pair(group), groups_lib.method(group)
-    labels = _number(group['weak_label_accuracy'], scale=100, digits=1)
-    numbers = labels, *accuracies(group), groups_lib.pgr_text(group)
+    names = group['task'], groups_lib.pair(group), groups_lib.method(group)
+    labels = markdown.number(group['weak_label_accuracy'], scale=100, digits=1)
+    numbers = labels, *groups_lib.accuracies(group), groups_lib.pgr_text(group)
     lines.append([*names, *numbers, str(group['n_seeds'])])
-  return _table(header, lines)
+  return markdown.table(header, lines)
 
 
 def _over_tasks_table(medians):
@@ -134,11 +42,95 @@ def _over_tasks_table(medians):
   lines = []
   for median in medians:
     n_tasks, n_defined = median['n_tasks'], median['n_defined']
-    names = pair(median), groups_lib.method(median), str(n_tasks)
-    numbers = *accuracies(median), groups_lib.pgr_text(median)
+    names = groups_lib.pair(median), groups_lib.method(median), str(n_tasks)
+    numbers = *groups_lib.accuracies(median), groups_lib.pgr_text(median)
     counts = str(n_defined), str(n_tasks - n_defined)
     lines.append([*names, *numbers, *counts])
-  return _table(header, lines)
+  return markdown.table(header, lines)
+
+
+def _differences_table(differences):
+  """In the order of the groups; with ceilings where some of them differ."""
+  ceilings = any(difference['ceiling'] for difference in differences)
+  header = ['task', 'weak → strong', 'method', 'compared with', 'seeds']
+  header += ['student', *(['ceiling'] if ceilings else [])]
+  lines = []
+  for difference in differences:
+    names = difference['task'], groups_lib.pair(difference)
+    method = groups_lib.method(difference), difference['than']
+    numbers = [differences_lib.text(difference['student'])]
+    if ceilings:
+      numbers.append(differences_lib.text(difference['ceiling']))
+    lines.append([*names, *method, str(difference['n_seeds']), *numbers])
+  return markdown.table(header, lines)
+
+
+def _differences(groups):
+  """A section, '' where no two methods differ in one field only."""
+  differences = differences_lib.paired(groups)
+  if not differences:
+    return ''
+  return f"""## Paired differences
+
+{_differences_table(differences)}
+
+Student accuracy of the method minus that of the same method with one part of it
+plain, in points, on the same test examples and seeds. In brackets is the 95 %
+interval from resampling both; with one seed it leaves out the noise of
+training. Ceilings are compared where the two methods have different ones.
+
+"""
+
+
+def _median_differences(groups):
+  """A table for the section over tasks, '' without differences."""
+  medians = differences_lib.over_tasks(differences_lib.paired(groups))
+  if not medians:
+    return ''
+  header = ['weak → strong', 'method', 'compared with', 'tasks']
+  header += ['median difference', 'above 0', 'below 0']
+  lines = [
+    [
+      *(groups_lib.pair(median), groups_lib.method(median), median['than']),
+      *(str(median['n_tasks']), differences_lib.text(median['student'])),
+      *(str(median['above']), str(median['below'])),
+    ]
+    for median in medians
+  ]
+  return f"""{markdown.table(header, lines)}
+
+Paired differences in student accuracy, in points: their median over tasks, its
+95 % interval from resampling tasks, and on how many tasks the interval of the
+task's own difference is above or below 0.
+
+"""
+
+
+def _links(groups):
+  """A section on each step of the chains, '' without chains."""
+  if not any(group['via'] and group['links'] for group in groups):
+    return ''
+  header = ['task', 'method', 'chain', 'teacher', 'student', 'repeated']
+  header += ['corrected', 'lost']
+  lines = {}  # a link that begins several chains is shown once
+  for group in groups:
+    models = group['weak_model'], *group['via'], group['strong_model']
+    method = groups_lib.method(group | {'via': ()})
+    for i, link in enumerate(group['links']):
+      name = group['task'], method, ' → '.join(models[: i + 2])
+      shares = (markdown.number(x, 100, 1) for x in link.values())
+      lines[name] = [*name, *shares]
+  return f"""## Links
+
+{markdown.table(header, lines.values())}
+
+Each step of a chain: the last model named is the student of the one before it.
+Accuracies of both in %, means over seeds. Of the teacher's errors on test
+examples the share, in %, that the student repeated, which is the same wrong
+answer, and that it corrected; of the teacher's right answers the share that it
+lost. A student that repeats nearly all errors imitates its teacher.
+
+"""
 
 
 def _over_tasks(groups, captions):
@@ -156,9 +148,10 @@ where the ceiling is more than 2 standard errors above the weak model; the
 others are counted as left out. In brackets is its 95 % interval from resampling
 tasks; of fewer than six tasks there is none.
 
-{_list(map(_reading_over_tasks, medians))}
+{_sentences(readings.legend(medians))}{_median_differences(groups)}\
+{markdown.bullets(map(readings.over_tasks, medians))}
 
-{_images(captions, _OVER_TASKS)}
+{markdown.images(captions, _OVER_TASKS)}
 
 """
 
@@ -184,13 +177,14 @@ def _beyond_accuracy_table(groups):
       name = names.get(role, role.replace('_', '-'))
       numbers = (group[f'{role}_{metric}'] for metric in shown)
       line = group['task'], model, name
-      lines[line] = [*line, *map(_number, numbers)]
+      lines[line] = [*line, *map(markdown.number, numbers)]
   size = groups_lib.sizes(groups)
   ordered = sorted(lines.values(), key=lambda line: (line[0], size[line[1]]))
-  return _table(['task', 'model', 'role', *shown.values()], ordered)
+  return markdown.table(['task', 'model', 'role', *shown.values()], ordered)
 
 
-def _seeds_table(rows):
+def _seeds_table(rows, groups):
+  named = {results.name_of(group): group for group in groups}
   header = ['task', 'weak → strong', 'method', 'seed', 'weak', 'student']
   header += ['ceiling', 'zero-shot', 'PGR', 'agreement', 'where right']
   header += ['where wrong']
@@ -200,14 +194,59 @@ def _seeds_table(rows):
     agreement += results.TEACHER_AGREEMENT
   lines = []
   for row in rows:
+    group = named[results.name_of(row)]
     percents = [row[f'{role}_accuracy'] for role in results.ROLES]
+    if group['zero_shot_is_chance']:
+      percents[-1] = group['zero_shot_accuracy']
     percents += [row[name] for name in agreement]
-    percents = [_number(x, scale=100, digits=1) for x in percents]
-    percents.insert(4, _number(row['pgr'], digits=2))
-    seconds = _number(row['seconds'], digits=0)
-    names = row['task'], pair(row), groups_lib.method(row), str(row['seed'])
+    percents = [markdown.number(x, scale=100, digits=1) for x in percents]
+    for i, role in enumerate(results.ROLES):
+      if role in groups_lib.GAINING:
+        of_seed = [group['seeds'].index(row['seed'])]
+        mark = groups_lib.mark(*groups_lib.gain(group, role, of_seed))
+        percents[i] = f'{percents[i]} {mark}'.strip()
+    percents.insert(4, markdown.number(row['pgr'], digits=2))
+    seconds = markdown.number(row['seconds'], digits=0)
+    names = (
+      row['task'],
+      groups_lib.pair(row),
+      groups_lib.method(row),
+      str(row['seed']),
+    )
     lines.append([*names, *percents, seconds])
-  return _table([*header, 'seconds'], lines)
+  return markdown.table([*header, 'seconds'], lines)
+
+
+def _controls(groups):
+  """A section, '' without controls."""
+  found = controls_lib.read(groups)
+  if not found:
+    return ''
+  header = ['task', 'weak → strong', 'method', 'labels', 'student']
+  header += ['compared with', 'difference', 'expected', 'seeds']
+  lines = []
+  for control in found:
+    names = control['task'], groups_lib.pair(control)
+    labels = markdown.number(control['weak_label_accuracy'], 100, 1)
+    student = groups_lib.accuracies(control)[results.ROLES.index('student')]
+    verdict = '' if control['holds'] else ': NOT SO'
+    lines.append(
+      [
+        *(*names, groups_lib.method(control), labels, student),
+        *(control['than'], differences_lib.text(control['difference'])),
+        *(control['expected'] + verdict, str(control['n_seeds'])),
+      ]
+    )
+  return f"""## Controls
+
+{markdown.table(header, lines)}
+
+The same students, of other labels of the same rows: shuffled among them, their
+mean for every row, with as many errors in rows drawn at random, or the truth.
+Labels is their accuracy in %, the difference is in points, with its 95 %
+interval. What is expected is denied where the interval excludes it.
+
+{_sentences(controls_lib.sentences(found))}"""
 
 
 def _run(run):
@@ -231,22 +270,43 @@ def _run(run):
 """
 
 
-def to_markdown(rows, groups, captions, run=None):
+def _by_field(field, binned):
+  """A section on results by a field of the test rows."""
+  header = ['task', 'weak → strong', 'method', field, 'rows', 'weak']
+  header += ['student', 'ceiling', 'zero-shot', 'PGR']
+  lines = []
+  for group in binned:
+    names = group['task'], groups_lib.pair(group), groups_lib.method(group)
+    bin_ = group['bin'], f'{group["n_test"]:,}'
+    numbers = *groups_lib.accuracies(group), groups_lib.pgr_text(group)
+    lines.append([*names, *bin_, *numbers])
+  return f"""## By {field}
+
+{markdown.table(header, lines)}
+
+{_sentences(readings.legend(binned))}{_BY_FIELD}"""
+
+
+def to_markdown(rows, groups, captions, run=None, by=None):
   """Returns the report; html_page.py knows the kinds of blocks used here.
 
   Args:
     rows: of results.read. groups: of report.aggregate.
     captions: {file name: caption} of the figures.
     run: the record of the latest run, or None.
+    by: {field: groups of by_field.aggregate}, or None.
   """
+  every = groups
+  groups, _ = controls_lib.split(every)
   tests = (f'{g["task"]} {g["n_test"]:,}' for g in groups)
   models = (f'{m} ({n:,})' for m, n in groups_lib.sizes(groups).items())
   seeds = sorted({seed for g in groups for seed in g['seeds']})
   others = [name for name in captions if name not in _OVER_TASKS]
-  cut = ''.join(f'{sentence}\n\n' for sentence in rows_truncated(groups))
-  readings = f'{_list(map(_reading, groups))}\n\n'
+  notes = _sentences(readings.legend(groups) + readings.rows_truncated(groups))
+  sentences = f'{markdown.bullets(map(readings.of_student, groups))}\n\n'
   if groups_lib.many_tasks(groups):
-    readings = ''  # the table must do
+    sentences = ''  # the table must do
+  by_fields = ''.join(_by_field(*item) for item in (by or {}).items())
   via = _VIA if any(g['via'] for g in groups) else ''
   generative = _GENERATIVE if any(g['generative'] for g in groups) else ''
   accepted = any(g['student_accepted_accuracy'] is not None for g in groups)
@@ -261,7 +321,7 @@ def to_markdown(rows, groups, captions, run=None):
 
 {_results_table(groups)}
 
-{cut}Test accuracy in % ± its standard error over examples and seeds. The
+{notes}Test accuracy in % ± its standard error over examples and seeds. The
 student is the strong model trained on labels of the weak one, the ceiling is
 the same model trained on the truth, zero-shot is the model before any
 fine-tuning; labels is the accuracy, in %, of the student's training labels.
@@ -269,15 +329,16 @@ PGR = (student - weak) / (ceiling - weak): 0 is no better than the supervisor,
 1 is the ceiling. In brackets is its 95 % interval, from resampling seeds and
 examples.
 
-{via}{generative}{readings}{_images(captions, others)}
+{via}{generative}{sentences}{markdown.images(captions, others)}
 
+{_differences(groups)}{_controls(every)}{_links(groups)}{by_fields}\
 ## Beyond accuracy
 
 {_beyond_accuracy_table(groups)}
 
 {_ACCEPTED if accepted else ''}## Every seed
 
-{_seeds_table(rows)}
+{_seeds_table(rows, every)}
 
 Agreement: share of test examples, in %, on which the student predicts what the
 weak model does; then only those where the weak model is right, and where it is
@@ -292,6 +353,12 @@ model named, each model labels fresh rows for the next, and the last one is the
 student. So it is trained on the transfer slice after those of the chain before
 it, on labels of the model just before it; weak is still the start of the chain.
 Its ceiling is the one of the same model on the first transfer slice.
+
+"""
+
+_BY_FIELD = """As under Results, of the test examples with these values alone.
+Numbers are in bins of about equally many; an example with several values is in
+the line of each; values of few examples are left out.
 
 """
 

@@ -33,7 +33,7 @@ def legend(axes):
 
 def _on_lines(name):
   """Breaks a name into lines."""
-  for start in ('via', '+'):
+  for start in ('via', 'stopped', '+'):
     name = name.replace(f' {start}', f'\n{start}')
   return name.replace(', ', ',\n')
 
@@ -92,6 +92,7 @@ def accuracy(axes, groups, colours):
 
 
 def accuracy_by_size(axes, groups, colours):
+  """Draws a colour for each `line` of the groups, see figures.py."""
   by_size = sorted(groups, key=lambda group: group['strong_parameters'])
   strong = {group['strong_parameters']: group for group in by_size}
   for role, colour, marker in (
@@ -110,13 +111,16 @@ def accuracy_by_size(axes, groups, colours):
   for (weak,), taught in groups_lib.by(groups, 'weak_model').items():
     span = [taught[0]['weak_parameters'], max(strong)]
     own = [100 * taught[0]['weak_accuracy']] * 2
-    axes.plot(span, own, ':', color=colours[weak], marker='D', markevery=[0])
+    look = {'color': colours[taught[0]['line']]}
+    if len(groups_lib.by(taught, 'line')) > 1:  # colours are methods
+      look = {'color': WEAK, 'label': weak}
+    axes.plot(span, own, ':', marker='D', markevery=[0], **look)
 
   def interval(group):
     mean, se = group['student_accuracy'], group['student_accuracy_se']
     return 100 * (mean - se), 100 * mean, 100 * (mean + se)
 
-  _draw_lines(axes, _supervisors(groups, colours), interval)
+  _draw_lines(axes, _by_line(groups, colours), interval)
   legend(axes)
   _size_axis(axes, groups)
   axes.set_ylabel('test accuracy (%)')
@@ -126,20 +130,19 @@ def pgr_by_size(axes, groups, colours):
   defined = [group for group in groups if group['pgr'] is not None]
   low, high, interval = pgr_frame(defined)
   if defined:
-    _draw_lines(axes, _supervisors(defined, colours), interval)
+    _draw_lines(axes, _by_line(defined, colours), interval)
     legend(axes)
   _pgr_axis(axes, groups, low, high)
 
 
-def _supervisors(groups, colours):
+def _by_line(groups, colours):
   """Lines for `_draw_lines`: naive students solid, bootstrapped ones dashed."""
   lines = {}
   for group in groups:
-    weak = group['weak_model']
-    how, style, fill = 'taught by', '-', 'full'
+    name, style, fill = group['line'], '-', 'full'
     if group['via']:
-      how, style, fill = 'bootstrapped\nfrom', '--', 'none'
-    line = f'{how} {weak}', colours[weak], style, fill
+      name, style, fill = f'{name},\nbootstrapped', '--', 'none'
+    line = _on_lines(name), colours[group['line']], style, fill
     lines.setdefault(line, []).append(group)
   return lines
 
@@ -253,9 +256,16 @@ def _size_axis(axes, groups):
   models = groups_lib.sizes(groups)
   smallest, largest = min(models.values()), max(models.values())
   room = max(largest / smallest, 2) ** 0.08
+  names = {}
+  for model, size in models.items():
+    near = [x for x in names if size <= x * room**0.5]
+    # Names of models nearly as large would lie on each other.
+    names.setdefault(near[-1] if near else size, []).append(model)
   axes.set_xscale('log')
   axes.set_xlim(smallest / room, largest * room)
-  axes.set_xticks(list(models.values()), models, rotation=30, ha='right')
+  axes.set_xticks(
+    list(names), map(',\n'.join, names.values()), rotation=30, ha='right'
+  )
   axes.minorticks_off()
   axes.set_xlabel('parameters (log scale)')
 

@@ -9,15 +9,14 @@ import json
 
 from etils import epath
 import numpy as np
-from rich import box
-from rich import padding
-from rich import table as rich_table
-from rich import text as rich_text
 
 from w2s_jax import errors
 from w2s_jax import metrics
 from w2s_jax import results
 from w2s_jax import weak_labels
+from w2s_jax.report import by_field
+from w2s_jax.report import controls
+from w2s_jax.report import curves
 from w2s_jax.report import figures
 from w2s_jax.report import groups as groups_lib
 from w2s_jax.report import html_page
@@ -33,7 +32,9 @@ def aggregate(workdir, rows) -> list[dict]:
   `{role}_accuracy` and `_accuracy_se` (over examples and seeds) and the PGR
   come from the stored predictions, other numbers are means over the rows.
   `reliability` holds (confidence, accuracy, count) of all seeds by role, `rows`
-  and `rows_truncated` count the training rows of the students of all seeds.
+  and `rows_truncated` count the training rows of the students of all seeds,
+  `correct` holds bool [S, N] by role for the test rows `test_ids`, and `links`
+  the means over seeds of those of the rows.
 
   Raises:
     errors.UserError: predictions are missing or damaged, the stages of one
@@ -52,7 +53,10 @@ def aggregate(workdir, rows) -> list[dict]:
         f'{len(recipes)} recipes ({", ".join(recipes)}), which must not be '
         'averaged; delete the file and run again.'
       )
-  return [_aggregate_seeds(rows, load) for rows in by_name.values()]
+  return [
+    _aggregate_seeds(rows, load) | {'curves': curves.load(workdir, rows)}
+    for rows in by_name.values()
+  ]
 
 
 def _load_predictions(workdir, stage):
@@ -73,7 +77,8 @@ def _aggregate_seeds(rows, load):
   }
   group.update(seeds=[row['seed'] for row in rows], n_seeds=len(rows))
   first_path, first, _ = load(rows[0]['stages']['weak'])
-  group['n_test'] = len(first.ids_N)
+  ids_N = group['test_ids'] = np.sort(first.ids_N)  # alike in all groups
+  group['n_test'] = len(ids_N)
   for name in ('rows', 'rows_truncated'):
     group[name] = sum(row[name] for row in rows)
   correct, group['reliability'] = {}, {}
@@ -81,51 +86,62 @@ def _aggregate_seeds(rows, load):
     probs_SxNxC, labels_SxNxC = [], []
     for row in rows:
       path, probs, truth = load(row['stages'][role])
-      if set(probs.ids_N.tolist()) != set(first.ids_N.tolist()):
+      if set(probs.ids_N.tolist()) != set(ids_N.tolist()):
         raise errors.UserError(
           f'{path} and {first_path} are of different test examples, so they '
           'cannot be compared; use one workdir for each split.'
         )
       for labels, found in ((probs, probs_SxNxC), (truth, labels_SxNxC)):
-        found.append(weak_labels.join(first.ids_N, labels).probs_NxC)
+        found.append(weak_labels.join(ids_N, labels).probs_NxC)
     probs_SxNxC, labels_SxNxC = np.stack(probs_SxNxC), np.stack(labels_SxNxC)
     correct[role] = metrics.correct(probs_SxNxC, labels_SxNxC)
-    group[f'{role}_accuracy'], group[f'{role}_accuracy_se'] = (
-      metrics.mean_and_se(correct[role])
-    )
-    n_classes = group['n_classes'] = probs_SxNxC.shape[-1]
+    if role == 'zero_shot':
+      is_chance = not np.ptp(probs_SxNxC, -1).any()
+    n_classes = probs_SxNxC.shape[-1]
     group['reliability'][role] = metrics.reliability(
       probs_SxNxC.reshape(-1, n_classes), labels_SxNxC.reshape(-1, n_classes)
     )
-  for name in (*results.MEANS, *results.OPTIONAL):
-    values = [row[name] for row in rows if row.get(name) is not None]
-    group[name] = float(np.mean(values)) if values else None
-  pgr = metrics.pgr_interval(
-    correct['weak'], correct['student'], correct['ceiling']
+  group |= groups_lib.scores(
+    correct, n_classes=n_classes, zero_shot_is_chance=is_chance
   )
-  group.update(pgr=pgr.value, pgr_low=pgr.low, pgr_high=pgr.high)
-  group.update(pgr_status=pgr.status, gap=pgr.gap, gap_se=pgr.gap_se)
+  group |= _means(rows, (*results.MEANS, *results.OPTIONAL))
+  links = [row['links'] for row in rows if 'links' in row]
+  group['links'] = [_means(seeds, seeds[0]) for seeds in zip(*links)]
   return group
 
 
-def write(workdir) -> list[dict]:
+def _means(dicts, names):
+  """Means of numbers over dicts; None where none of them has one."""
+  means = {}
+  for name in names:
+    values = [x[name] for x in dicts if x.get(name) is not None]
+    means[name] = float(np.mean(values)) if values else None
+  return means
+
+
+def write(workdir, by=()) -> list[dict]:
   """Writes report.md, report.html and figures/*.png; returns `aggregate`'s.
 
+  Args:
+    by: fields of the test rows, each for a section, see by_field.py.
+
   Raises:
-    errors.UserError: as `results.read` and `aggregate`.
+    errors.UserError: as `results.read`, `aggregate` and `by_field.aggregate`.
   """
   workdir = epath.Path(workdir)
   rows = results.read(workdir)
   groups = aggregate(workdir, rows)
+  of_study, _ = controls.split(groups)
+  binned = {x: by_field.aggregate(workdir, of_study, x) for x in by}
   pngs = {}
-  drawn = figures.draw(groups)
+  drawn = figures.draw(of_study)
   for name, (figure, _) in drawn.items():
     buffer = io.BytesIO()
     figure.savefig(buffer, format='png', dpi=160, metadata={'Software': None})
     pngs[name] = buffer.getvalue()
   captions = {name: caption for name, (_, caption) in drawn.items()}
   run = _latest_run(workdir)
-  markdown = page.to_markdown(rows, groups, captions, run)
+  markdown = page.to_markdown(rows, groups, captions, run, binned)
   page_html = html_page.to_html(markdown, pngs)
   with lock.hold(workdir / 'report.LOCK'):  # jobs may end at the same time
     for name, png in pngs.items():
@@ -144,37 +160,3 @@ def _latest_run(workdir):
     return json.loads(path.read_text())
   except ValueError:  # of no consequence for the results
     return None
-
-
-def console_table(groups) -> rich_table.Table:
-  """Returns the table that ends a study, at most 100 columns wide.
-
-  Names are text, whatever rich markup is in them.
-  """
-  plain = rich_text.Text
-  captions = ['accuracy in % ± standard error; PGR with its 95 % interval']
-  medians = groups_lib.over_tasks(groups)
-  if medians:
-    captions.append('over tasks: medians, of PGR where it is defined')
-  table = rich_table.Table(
-    box=box.SIMPLE_HEAD,
-    padding=(0, 1, 0, 0),
-    caption=plain('\n'.join([*captions, *page.rows_truncated(groups)])),
-  )
-  table.add_column('weak → strong\n  method', overflow='fold')
-  for name in ('weak', 'student', 'ceiling', 'zero-shot', 'PGR'):
-    table.add_column(name, justify='right', no_wrap=True)
-  for (task,), of_task in groups_lib.by([*groups, *medians], 'task').items():
-    table.add_row(plain(task))
-    for students in groups_lib.by(of_task, *results.PANEL).values():
-      table.add_row(plain(page.pair(students[0])))
-      for group in students:
-        pgr = groups_lib.pgr_text(group)
-        if 'n_defined' in group:
-          pgr += f'\non {group["n_defined"]} of {group["n_tasks"]} tasks'
-        numbers = *page.accuracies(group), pgr
-        method = plain(groups_lib.method(group))
-        method = padding.Padding(method, (0, 0, 0, 2))
-        table.add_row(method, *numbers)
-      table.add_section()
-  return table

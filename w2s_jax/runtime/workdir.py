@@ -3,7 +3,7 @@
   WORKDIR/
     stages/<name>-<key>/          config.json, metrics.jsonl, checkpoints/,
                                   params/, predictions/ and, at last, DONE
-    rows/<split>-<hash>.jsonl.gz  the examples of each split, with their labels
+    rows/<split>-<hash>.jsonl.gz  examples of each split, labels, fields of rows
     recipes/<hash>.json           all that decides a row of results but the seed
     results.jsonl                 one row for each student and seed
     run.json, runs/, errors/      commands, versions, devices; tracebacks

@@ -20,6 +20,8 @@ class Examples:
     inputs: N texts, N chess.Position or N reward.Pair.
     label_probs_NxC: [N, C] float32 ground truth: one-hot, or shares of votes.
     balanced: whether splits hold equally many rows of each class.
+    fields: None, or N JSON texts: the short columns of the rows that they are
+      made of, such as a puzzle's rating, for reports by such a field.
     origin: how a split was drawn, but for the seed of the study; JSON.
   """
 
@@ -28,6 +30,7 @@ class Examples:
   inputs: list
   label_probs_NxC: np.ndarray | None
   balanced: bool = True
+  fields: list | None = None
   origin: dict | None = None
 
   def __len__(self) -> int:
@@ -45,18 +48,19 @@ class Examples:
   def take(self, indices) -> 'Examples':
     """Returns the rows at `indices` (integers or a mask), in that order."""
     indices = np.arange(len(self))[indices]
-    labels = self.label_probs_NxC
+    labels, fields = self.label_probs_NxC, self.fields
     return dataclasses.replace(
       self,
       ids=self.ids[indices],
       groups=self.groups[indices],
       inputs=[self.inputs[i] for i in indices],
       label_probs_NxC=None if labels is None else labels[indices],
+      fields=None if fields is None else [fields[i] for i in indices],
     )
 
   def without_labels(self) -> 'Examples':
-    """The same rows as a student may see them."""
-    return dataclasses.replace(self, label_probs_NxC=None)
+    """The same rows as a student may see them: fields may hold the truth."""
+    return dataclasses.replace(self, label_probs_NxC=None, fields=None)
 
 
 def union(parts: list[Examples]) -> Examples:

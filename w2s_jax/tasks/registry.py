@@ -28,6 +28,10 @@ from w2s_jax.tasks import tfds_builder
 
 TASKS = {**nlp.TASKS, **chess.TASKS, **reward.TASKS}
 
+# Longer columns of a row are not among the fields of its examples.
+_MOST_CHARACTERS = 200
+_MOST_ITEMS = 30
+
 
 def find(name: str) -> task_lib.Task:
   """Returns the task of a name; UserError names the nearest one if none."""
@@ -172,7 +176,7 @@ def _load_splits(
   name: str, source: str, splits: tuple[str, ...], select: dict
 ) -> tuple[examples_lib.Examples, dict]:
   """Returns distinct examples of the rows of `splits`, and counts."""
-  found = {}  # From id to (inputs, group, set of labels).
+  found = {}  # From id to (inputs, group, set of labels, fields).
   counts = collections.Counter(
     rows=0, bad=0, examples=0, duplicates=0, conflicting=0
   )
@@ -186,9 +190,10 @@ def _load_splits(
         counts['bad'] += 1
         first_bad = first_bad or str(error)
         continue
+      fields = _short_fields(row) if converted else ''
       for inputs, group, label in converted:
         counts['examples'] += 1
-        new = (inputs, _hash(group), set())
+        new = (inputs, _hash(group), set(), fields)
         found.setdefault(_hash(inputs), new)[2].add(label)
   kept = {id_: row for id_, row in found.items() if len(row[2]) == 1}
   if counts['bad']:
@@ -222,7 +227,7 @@ def _load_splits(
     balanced = _balance_questions(kept, TASKS[name].question)
     counts['uneven'] = len(kept) - len(balanced)
     kept = balanced
-  inputs, groups, labels = zip(*kept.values(), strict=True)
+  inputs, groups, labels, fields = zip(*kept.values(), strict=True)
   one_hot = np.eye(TASKS[name].num_classes)
   probs = [
     label if isinstance(label, tuple) else one_hot[label] for (label,) in labels
@@ -233,6 +238,7 @@ def _load_splits(
     inputs=list(inputs),
     label_probs_NxC=np.array(probs, np.float32),
     balanced=TASKS[name].balanced,
+    fields=list(fields),
   )
   return examples, dict(counts)
 
@@ -241,13 +247,34 @@ def _balance_questions(kept: dict, question) -> dict:
   """Keeps as many right as wrong answers of each question, by their hashes."""
   answers = collections.defaultdict(lambda: ([], []))
   for id_ in sorted(kept):
-    inputs, _, (label,) = kept[id_]
+    inputs, _, (label,), _ = kept[id_]
     answers[question(inputs)][label].append(id_)
   chosen = set()
   for wrong, right in answers.values():
     for ids in (wrong, right):
       chosen.update(ids[: min(len(wrong), len(right))])
   return {id_: row for id_, row in kept.items() if id_ in chosen}
+
+
+def _short_fields(row: dict) -> str:
+  """Returns JSON of the columns that hold numbers, short texts or short lists.
+
+  As one text, since dicts of millions of rows would not fit into memory.
+  """
+  fields = {}
+  for name, value in row.items():
+    if isinstance(value, (np.ndarray, np.generic)):
+      value = value.tolist()
+    items = value if isinstance(value, (list, tuple)) else [value]
+    if len(items) <= _MOST_ITEMS and all(map(_is_short, items)):
+      fields[str(name)] = value
+  return json.dumps(fields)
+
+
+def _is_short(value) -> bool:
+  if isinstance(value, str):
+    return len(value) <= _MOST_CHARACTERS and value.isprintable()
+  return isinstance(value, (bool, int, float))
 
 
 class _Row(dict):

@@ -6,6 +6,7 @@ group. A chain of models needs one transfer slice for each of its steps.
 """
 
 import dataclasses
+import json
 from typing import NamedTuple
 
 import numpy as np
@@ -127,7 +128,7 @@ def _drawn_as(name, sizes):
 
 
 def as_row(examples, i, split):
-  """One example as JSON, for people: inputs, group, split and true label."""
+  """One example as JSON: inputs, group, split, label and fields of its row."""
   inputs = examples.inputs[i]
   shown = {'text': inputs} if isinstance(inputs, str) else inputs._asdict()
   label_C = examples.label_probs_NxC[i]
@@ -138,4 +139,5 @@ def as_row(examples, i, split):
     'group': str(examples.groups[i]),
     'split': split,
     'label': int(label_C.argmax()) if sure else label_C.tolist(),
+    'fields': json.loads(examples.fields[i]) if examples.fields else {},
   }
