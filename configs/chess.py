@@ -11,8 +11,8 @@ section 4.3.1).
 
 Arguments, after a colon: weak=xs (or another supervisor), pairs (those of the
 larger models, too), loss=all (or another, default xent), debug, and large:
-8,000 puzzles a slice in place of 1,350, more than are shipped. Get them from
-https://database.lichess.org/#puzzles, where the first are as good as any:
+8,000 puzzles for each student in place of 1,350, more than are shipped. Get
+them from https://database.lichess.org/#puzzles, sorted by their random ids:
   zstdcat lichess_db_puzzle.csv.zst | head -n 120000 > lichess_puzzles.csv
 For another file: --config.data.source=file:data/lichess_puzzles.csv
 
@@ -22,7 +22,9 @@ Learning rates were chosen by the accuracy of models fine-tuned on ground truth:
   board-xs: 3e-4 63.6 %, 1e-3 64.0 %, 3e-3 61.3 % (zero-shot 56.9 %)
   board-s: 3e-4 72.2 %, 1e-3 71.5 %, 3e-3 68.2 % (zero-shot 68.3 %)
   board-l: 1e-4 81.1 %, 3e-4 77.8 % (zero-shot 79.8 %)
-The rates of board-m and tiny were not searched.
+The rate of board-m was not searched. That of tiny need not be good: after its
+one epoch of 1,350 puzzles it is right on 37 % of the validation set, 29 points
+below the ceiling of board-xs and 44 below that of board-l (seed 0).
 """
 
 import itertools
@@ -49,7 +51,7 @@ def get_config(arg=None):
   c.data.splits.update(weak=1350, transfer=1350, validation=500, test=2000)
   if args.large:
     c.data.source = 'file:lichess_puzzles.csv'
-    c.data.splits.update(weak=8000, transfer=8000)
+    c.data.splits.transfer = 8000
   c.weak_labels = 'hard'  # as in the paper (appendix A.2)
   if args.loss != 'all':
     c.losses = (args.loss,)
