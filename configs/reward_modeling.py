@@ -38,8 +38,8 @@ TASKS = {
   'alpaca_eval': 128,
   'pandalm': 128,
 }
-# Rows of the splits. From 1,000 pairs of AlpacaEval a bag of words learns nearly
-# as much as the student.
+# Rows of the splits. From 1,000 pairs of AlpacaEval a bag of words learns
+# nearly as much as the student.
 SPLITS = dict(weak=1000, transfer=2000, validation=500, test=2000)
 SPLITS_OF = {
   'alpaca_eval': dict(weak=100, transfer=700, validation=100, test=800),
