@@ -93,7 +93,7 @@ SUITES = {
 
 
 # The study of models.tuned, which trains all of the student.
-TUNED = {'num_seeds': 1, 'transfer': 1500}
+TUNED = {'num_seeds': 1, 'transfer': 1000}
 
 
 def get_config(arg=None):
@@ -110,7 +110,7 @@ def get_config(arg=None):
     loss='',  # '' is all losses of base.py
   )
   c = base.get_config()
-  c.seeds = (0, 1, 2)
+  c.seeds = (0, 1, 2, 3, 4)
   if args.all or args.paper:
     c.task = 'all' if args.all else 'paper'
     set_sizes(c, 256, 2000, 4000)
@@ -128,7 +128,7 @@ def get_config(arg=None):
     return c
   c.models.strong = model(args.strong, field='strong', adapt=args.adapt)
   if not args.adapt and c.task not in SUITES:
-    c.models.tuned = model(args.strong, field='strong', adapt='lp_ft')
+    c.models.tuned = model(args.strong, field='strong', adapt='full')
     c.students = ('weak>strong', 'weak>tuned')
   return c
 
