@@ -42,7 +42,9 @@ def get_config():
     {
       'logconf': {
         'alpha_max': 0.5,  # in the paper 0.75 for its largest students
-        'warmup': 0.2,  # share of training over which alpha grows
+        # alpha grows between these shares of training, see losses.py.
+        'start': 0.0,
+        'warmup': 0.2,
         'compat': 'paper',  # or 'openai', as in the public code
         'jump': 0.1,  # of 'openai', in place of a warm-up: where alpha jumps up
       }

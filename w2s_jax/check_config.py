@@ -87,6 +87,10 @@ def check_numbers(config):
     raise errors.UserError(
       f'eval_every={config.eval_every!r} must be a number of steps, or 0.'
     )
+  logconf = config.loss_args.logconf
+  in_range('loss_args.logconf.alpha_max', logconf.alpha_max, 0, 1)
+  in_range('loss_args.logconf.warmup', logconf.warmup, 0, 1)
+  in_range('loss_args.logconf.start', logconf.start, 0, logconf.warmup)
   for name, size in config.data.splits.items():
     if size < -1 or size == 0:
       raise errors.UserError(

@@ -61,8 +61,10 @@ def logconf(
   The threshold t makes exactly half of the batch positive, which keeps the
   student from collapsing to one class. The weight `a` grows linearly from 0 to
   `alpha_max` over the first `warmup` of training: in the paper 0.75 for the
-  largest students, 0.5 for others, and 20 % of training. With C > 2 there is no
-  half to take; predictions are hardened by argmax (our extension).
+  largest students, 0.5 for others, and 20 % of training. It is 0 before `start`
+  of training: a student has to learn something before it is hardened (our
+  extension). With C > 2 there is no half to take; predictions are hardened by
+  argmax (our extension).
 
   Half of a batch is positive even where half of its rows are not. Of a student
   that ranks all rows rightly, 7 % of the hardened targets are wrong in random
