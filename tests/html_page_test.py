@@ -19,4 +19,4 @@ def test_html_is_self_contained_and_has_all_of_the_markdown(tmp_path):
   for number in re.findall(r'\d+\.\d+', markdown):
     assert number in words
   assert '| ' not in words and '![' not in words and '##' not in words
-  assert page.count('<tr>') == 3 + 2 + 5 + 4  # headers and lines of the tables
+  assert page.count('<tr>') == 4 + 2 + 1 + 5 + 4  # headers and lines

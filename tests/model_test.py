@@ -101,7 +101,7 @@ def test_weights_without_a_name_need_one(weights):
 
 
 def test_weights_of_the_command_line_change_the_name_in_results():
-  config = nlp.get_config('weak=minilm-l2')
+  config = nlp.get_config('weak=minilm-l2,adapt=full')
   config.models.strong.weights = 'hf:EleutherAI/pythia-70m@step3000'
   config.models.strong.num_layers = -1
   student = results.student(config, ('weak', 'strong'), 'xent', False)

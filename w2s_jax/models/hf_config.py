@@ -162,12 +162,19 @@ def write(config):
   for name, family in hf_families.FAMILIES.items():
     if all(getattr(plain, k) == value for k, value in family.fixed.items()):
       fields = {'model_type': name, **_fields(family, plain)}
-      if read(fields, name)[0] == plain:
+      if _reads_as(fields, name, plain):
         return family, fields
   raise errors.UserError(
     f'no family among {", ".join(hf_families.FAMILIES)} has models like '
     f'{config}.'
   )
+
+
+def _reads_as(fields, name, config):
+  try:
+    return read(fields, name)[0] == config
+  except errors.UserError:  # it has none of a size that the family needs
+    return False
 
 
 def _fields(family, config):
