@@ -89,7 +89,8 @@ def many_labels(num_rows=400, num_classes=3):
 
 
 def right(labels, truth):
-  joined = weak_labels.join(labels.ids_N, truth)
+  of_rows = weak_labels.restrict(truth, labels.ids_N)
+  joined = weak_labels.join(labels.ids_N, of_rows)
   return labels.probs_NxC.argmax(1) == joined.probs_NxC.argmax(1)
 
 
