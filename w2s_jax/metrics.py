@@ -221,15 +221,10 @@ def pgr_interval(
   Raises:
     errors.UserError: the three are not of one shape [S, N].
   """
-  models = weak_correct_SxN, student_correct_SxN, ceiling_correct_SxN
-  correct_3xSxN = [np.asarray(model, np.float64) for model in models]
-  shapes = [model.shape for model in correct_3xSxN]
-  if len(set(shapes)) > 1 or len(shapes[0]) != 2 or 0 in shapes[0]:
-    raise errors.UserError(
-      'PGR needs the weak, student and ceiling results of the same seeds on '
-      f'the same examples, each [S, N]; got shapes {shapes}'
-    )
-  correct_3xSxN = np.stack(correct_3xSxN)
+  correct_3xSxN = _stacked(
+    [weak_correct_SxN, student_correct_SxN, ceiling_correct_SxN],
+    'PGR needs the weak, student and ceiling results',
+  )
   weak, student, ceiling = correct_3xSxN.mean((1, 2))
   gap, gap_se = mean_and_se(correct_3xSxN[2] - correct_3xSxN[0])
   if not gap > 2 * gap_se:
@@ -278,21 +273,29 @@ def paired_difference(
   Raises:
     errors.UserError: the two are not of one shape [S, N].
   """
-  pair = [
-    np.asarray(x, np.float64) for x in (left_correct_SxN, right_correct_SxN)
-  ]
-  shapes = [model.shape for model in pair]
-  if shapes[0] != shapes[1] or len(shapes[0]) != 2 or 0 in shapes[0]:
-    raise errors.UserError(
-      'a paired difference needs the results of the same seeds on the same '
-      f'examples, each [S, N]; got shapes {shapes}'
-    )
+  pair_2xSxN = _stacked(
+    [left_correct_SxN, right_correct_SxN],
+    'a paired difference needs the results',
+  )
   left_R, right_R = _bootstrap_means(
-    np.stack(pair), resamples=resamples, rng=np.random.default_rng(seed)
+    pair_2xSxN, resamples=resamples, rng=np.random.default_rng(seed)
   )
   tail = (1 - confidence) / 2
   low, high = np.quantile(left_R - right_R, [tail, 1 - tail])
-  return Difference(float((pair[0] - pair[1]).mean()), float(low), float(high))
+  value = (pair_2xSxN[0] - pair_2xSxN[1]).mean()
+  return Difference(float(value), float(low), float(high))
+
+
+def _stacked(correct_SxN_of_models, needs):
+  """Returns float64 [M, S, N]; `needs` begins the error for other shapes."""
+  models = [np.asarray(x, np.float64) for x in correct_SxN_of_models]
+  shapes = [model.shape for model in models]
+  if len(set(shapes)) > 1 or len(shapes[0]) != 2 or 0 in shapes[0]:
+    raise errors.UserError(
+      f'{needs} of the same seeds on the same examples, each [S, N]; got '
+      f'shapes {shapes}'
+    )
+  return np.stack(models)
 
 
 def _bootstrap_means(correct_MxSxN, *, resamples, rng):

@@ -10,6 +10,7 @@ from etils import epath
 import numpy as np
 
 from w2s_jax import errors
+from w2s_jax.report import controls
 from w2s_jax.report import groups as groups_lib
 
 _FEWEST_ROWS = 20  # of a bin
@@ -32,11 +33,12 @@ def aggregate(workdir, groups, field) -> list[dict]:
   Like a group of `report.aggregate`, of the test examples in the bin alone;
   `bin` is its name and `n_test` their number. Bins of numbers are quantiles;
   an example is in the bin of each item of a list, or word of a text. Bins of
-  few examples are left out, and so are tasks without the field.
+  few examples are left out, and so are tasks without the field, and controls.
 
   Raises:
     errors.UserError: no test row has the field, or it has too many values.
   """
+  groups, _ = controls.split(groups)
   of_files = [_read(path) for path in _files(workdir)]
   binned, names = [], set()
   for group in groups:

@@ -19,8 +19,10 @@ _HARMFUL = (
 
 def split(groups):
   """(groups of the study, groups of its controls)."""
-  controls = [g for g in groups if g['weak_labels'] in weak_labels.CONTROLS]
-  return [g for g in groups if g not in controls], controls
+  parts = [], []
+  for group in groups:
+    parts[group['weak_labels'] in weak_labels.CONTROLS].append(group)
+  return parts
 
 
 def read(groups) -> list[dict]:

@@ -65,9 +65,8 @@ def _differences_table(differences):
   return markdown.table(header, lines)
 
 
-def _differences(groups):
+def _differences(differences):
   """A section, '' where no two methods differ in one field only."""
-  differences = differences_lib.paired(groups)
   if not differences:
     return ''
   return f"""## Paired differences
@@ -82,9 +81,9 @@ training. Ceilings are compared where the two methods have different ones.
 """
 
 
-def _median_differences(groups):
+def _median_differences(differences):
   """A table for the section over tasks, '' without differences."""
-  medians = differences_lib.over_tasks(differences_lib.paired(groups))
+  medians = differences_lib.over_tasks(differences)
   if not medians:
     return ''
   header = ['weak → strong', 'method', 'compared with', 'tasks']
@@ -133,7 +132,7 @@ lost. A student that repeats nearly all errors imitates its teacher.
 """
 
 
-def _over_tasks(groups, captions):
+def _over_tasks(groups, differences, captions):
   """A section, '' where each student is of one task only."""
   medians = groups_lib.over_tasks(groups)
   if not medians:
@@ -148,7 +147,7 @@ where the ceiling is more than 2 standard errors above the weak model; the
 others are counted as left out. In brackets is its 95 % interval from resampling
 tasks; of fewer than six tasks there is none.
 
-{_sentences(readings.legend(medians))}{_median_differences(groups)}\
+{_sentences(readings.legend(medians))}{_median_differences(differences)}\
 {markdown.bullets(map(readings.over_tasks, medians))}
 
 {markdown.images(captions, _OVER_TASKS)}
@@ -298,6 +297,7 @@ def to_markdown(rows, groups, captions, run=None, by=None):
   """
   every = groups
   groups, _ = controls_lib.split(every)
+  differences = differences_lib.paired(groups)
   tests = (f'{g["task"]} {g["n_test"]:,}' for g in groups)
   models = (f'{m} ({n:,})' for m, n in groups_lib.sizes(groups).items())
   seeds = sorted({seed for g in groups for seed in g['seeds']})
@@ -317,7 +317,7 @@ def to_markdown(rows, groups, captions, run=None, by=None):
 - Methods: {'; '.join(dict.fromkeys(map(groups_lib.method, groups)))}
 - Seeds: {', '.join(map(str, seeds))}
 
-{_over_tasks(groups, captions)}## Results
+{_over_tasks(groups, differences, captions)}## Results
 
 {_results_table(groups)}
 
@@ -331,7 +331,7 @@ examples.
 
 {via}{generative}{sentences}{markdown.images(captions, others)}
 
-{_differences(groups)}{_controls(every)}{_links(groups)}{by_fields}\
+{_differences(differences)}{_controls(every)}{_links(groups)}{by_fields}\
 ## Beyond accuracy
 
 {_beyond_accuracy_table(groups)}

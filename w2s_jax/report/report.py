@@ -132,7 +132,7 @@ def write(workdir, by=()) -> list[dict]:
   rows = results.read(workdir)
   groups = aggregate(workdir, rows)
   of_study, _ = controls.split(groups)
-  binned = {x: by_field.aggregate(workdir, of_study, x) for x in by}
+  binned = {x: by_field.aggregate(workdir, groups, x) for x in by}
   pngs = {}
   drawn = figures.draw(of_study)
   for name, (figure, _) in drawn.items():
