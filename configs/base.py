@@ -57,7 +57,9 @@ def get_config():
       'source': '',
       'seed': 0,  # draws the test and validation sets, shared by all seeds
       'max_length': 128,  # tokens; longer texts are truncated
-      'num_buckets': 8,  # padded lengths; each is a shape to compile
+      # Padded lengths; each is a shape to compile. -1 weighs that against
+      # padding, see batching.count_buckets.
+      'num_buckets': -1,
       'select': {},  # arguments of the task that select rows, if it has any
       # Rows of each split; splits of -1 share the remaining rows equally. Each
       # step of a chain has a transfer split of its own.

@@ -119,6 +119,23 @@ def test_choose_buckets_matches_brute_force(count):
   assert slots(got) == best and len(got) <= count and got[-1] == top
 
 
+def test_number_of_buckets_weighs_compilation_against_padding():
+  lengths_N = make_rows(seed=3).lengths_N
+
+  def count(num_rows, layers=6, width=384, lengths_N=lengths_N):
+    return batching.count_buckets(
+      lengths_N, num_rows=num_rows, layers=layers, width=width
+    )
+
+  counts = [count(rows) for rows in (10, 300, 1000, 3000, 100_000)]
+  assert counts == sorted(counts) and counts[0] == 1 and counts[-1] == 8
+  assert len(set(counts)) > 2
+  assert count(1000, width=64) < count(1000) < count(1000, width=1024)
+  assert count(100_000, layers=0) == 1
+  # There is nothing to gain where all rows are of one length.
+  assert count(100_000, lengths_N=np.full(50, 24)) == 1
+
+
 def test_inference_batches_have_each_row_once_by_descending_length():
   lengths_N = make_rows().lengths_N
   plan = batching.sorted_plan(lengths_N, batch_size=8, buckets=(16, 40, 80))

@@ -16,9 +16,9 @@ PARAMS = {
 }
 
 
-def schedule(decay, warmup=0.1):
+def schedule(decay, warmup_steps=10):
   made = optimizer.make_schedule(
-    peak=2.0, total_steps=100, warmup=warmup, decay=decay
+    peak=2.0, total_steps=100, warmup_steps=warmup_steps, decay=decay
   )
   return np.array([made(step) for step in range(100)])
 
@@ -34,7 +34,7 @@ def test_warmup_starts_above_zero_and_reaches_the_peak():
 
 
 def test_without_warmup_the_first_step_is_at_the_peak():
-  assert schedule('linear', warmup=0.0)[0] == pytest.approx(2.0)
+  assert schedule('linear', warmup_steps=0)[0] == pytest.approx(2.0)
 
 
 def test_unknown_decay_is_an_error():

@@ -1,6 +1,7 @@
 import re
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
@@ -34,19 +35,42 @@ def step_and_state(mesh, *, recipe, model=None):
   return train_step, init_state(tiny.random_params(model, mesh, head=1.0))
 
 
-def test_compiles_once_for_each_bucket_and_all_numbers(mesh, tmp_path):
-  recipe = tiny.RECIPE._replace(warmup=0.25)  # no other test's
-  for rate in (1e-2, 3e-3):
-    tiny.fit(
-      tmp_path / str(rate),
+def test_losses_numbers_and_sizes_share_a_program(mesh, tmp_path):
+  """Of two lengths, whatever the loss, its arguments, rate and epochs are."""
+
+  def own(logits_BxC, labels_BxC, *, weight_B, step_fraction, scale=1.0):
+    del weight_B, step_fraction
+    return scale * jnp.sum((jax.nn.softmax(logits_BxC) - labels_BxC) ** 2, -1)
+
+  recipe = tiny.RECIPE._replace(decay='constant')  # no other test's
+  _, train_step = train.make_step(tiny.network(), recipe, mesh)
+
+  def fit(name, epochs=4, **fields):
+    _, metrics = tiny.fit(
+      tmp_path / name,
       mesh=mesh,
       buckets=(8, 16),
-      epochs=4,
-      recipe=recipe._replace(learning_rate=rate),
+      epochs=epochs,
+      recipe=recipe._replace(**fields),
     )
-  recipe = recipe._replace(total_steps=12)
-  _, train_step = train.make_step(tiny.network(), recipe, mesh)
+    assert len(metrics) == 3 * epochs
+    return metrics[-1]['train/loss']
+
+  outcomes = [
+    fit('xent'),
+    fit('rate', learning_rate=3e-3, weight_decay=0.1, clip_norm=0.5),
+    fit('warmup', warmup=0.5),
+    fit('epochs', epochs=2),
+    fit('logconf', loss=losses.logconf, loss_args=LOGCONF),
+    fit('alpha', loss=losses.logconf, loss_args=(('alpha_max', 0.9),)),
+  ]
   assert train_step._cache_size() == 2
+  assert len(set(outcomes)) == len(outcomes)
+  fit('own', loss=own)  # one more program, of its own
+  fit('scale', loss=own, loss_args=(('scale', 2.0),))
+  assert train_step._cache_size() == 2
+  _, own_step = train.make_step(tiny.network(), recipe._replace(loss=own), mesh)
+  assert own_step._cache_size() == 2
 
 
 def test_nothing_compiles_after_the_first_epoch(mesh, tmp_path):
@@ -69,13 +93,21 @@ def test_nothing_compiles_after_the_first_epoch(mesh, tmp_path):
       mesh=mesh,
       buckets=(8, 16),
       epochs=4,
-      recipe=tiny.RECIPE._replace(warmup=0.3),  # no other test's
+      recipe=tiny.RECIPE._replace(decay='cosine'),  # no other test's
       logger_class=Counting,
     )
   finally:
     jax.monitoring.unregister_event_duration_listener(listen)
   # Three steps an epoch; a step is dispatched before the one before is logged.
   assert len(steps) == 12 and compiled and max(compiled) < 3
+
+
+def test_parameters_are_donated_to_the_state(mesh):
+  params = tiny.random_params(tiny.network(), mesh)
+  init_state, _ = train.make_step(tiny.network(), tiny.RECIPE, mesh)
+  state = init_state(params)
+  assert all(leaf.is_deleted() for leaf in jax.tree.leaves(params))
+  assert not any(leaf.is_deleted() for leaf in jax.tree.leaves(state))
 
 
 def test_state_is_donated(mesh):

@@ -112,6 +112,35 @@ def choose_buckets(lengths_N, *, count, multiple=4):
   return tuple(multiple * t for t in sorted(buckets) if rows_T[: t + 1].sum())
 
 
+# Of one CPU core, for a step of training and one of prediction.
+_SECONDS_TO_COMPILE_A_LAYER = 3.0
+_SECONDS_A_FLOP = 3e-11
+# Forward passes, a backward pass being two, in which a row of the transfer set
+# goes through a model in a study: two students and a ceiling, for two epochs.
+_PASSES = 18
+
+
+def count_buckets(lengths_N, *, num_rows, layers, width, most=8):
+  """Returns the number of padded lengths that makes a study cheapest.
+
+  Each length is a shape to compile; fewer lengths are more padding.
+
+  Args:
+    lengths_N: tokens of some rows like those of the study.
+    num_rows: rows of the transfer set.
+    layers, width: of the model.
+  """
+  flops_a_token = 24 * layers * width**2
+  seconds_a_token = num_rows * _PASSES * flops_a_token * _SECONDS_A_FLOP
+  seconds = {}
+  for count in range(1, most + 1):
+    buckets = np.array(choose_buckets(lengths_N, count=count))
+    padded = buckets[bucket_of(lengths_N, buckets)].mean()
+    compiling = len(buckets) * max(1, layers) * _SECONDS_TO_COMPILE_A_LAYER
+    seconds[count] = compiling + padded * seconds_a_token
+  return min(seconds, key=seconds.get)
+
+
 def bucket_of(lengths, buckets):
   """Returns the index of the smallest bucket that holds each length."""
   return np.searchsorted(buckets, lengths)

@@ -65,7 +65,6 @@ def check_numbers(config):
     'checkpoint_every': config.checkpoint_every,
     'eval_batch_size': config.eval_batch_size,
     'population': config.population,
-    'data.num_buckets': config.data.num_buckets,
     'data.max_length': config.data.max_length,
   }
   recipes = {'generative_train': config.generative_train}
@@ -83,6 +82,11 @@ def check_numbers(config):
   for name, value in counts.items():
     if not isinstance(value, int) or value < 1:
       raise errors.UserError(f'{name}={value!r} must be at least 1.')
+  buckets = config.data.num_buckets
+  if not isinstance(buckets, int) or (buckets < 1 and buckets != -1):
+    raise errors.UserError(
+      f'data.num_buckets={buckets!r} must be at least 1, or -1 to choose it.'
+    )
   if not isinstance(config.eval_every, int) or config.eval_every < 0:
     raise errors.UserError(
       f'eval_every={config.eval_every!r} must be a number of steps, or 0.'
@@ -255,7 +259,7 @@ def check_fine_tuning(fields, shapes, model, mesh, *, lora=None, field):
     optimizer.make_schedule(
       peak=fields.learning_rate,
       total_steps=1,
-      warmup=fields.warmup,
+      warmup_steps=0,
       decay=fields.decay,
     )
   except ValueError as e:

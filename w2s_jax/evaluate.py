@@ -42,14 +42,32 @@ class Evaluation:
       self._tokenized[key] = tokenize(model, examples, self.max_length)[0]
     return self._tokenized[key]
 
+  def for_model(self, model, num_rows):
+    """Itself, with the best number of buckets for a model if it is -1.
+
+    Args:
+      num_rows: rows of the transfer set.
+    """
+    if self.num_buckets != -1 or model.network is None:  # in an outline
+      return self
+    architecture = model.network.config
+    count = batching.count_buckets(
+      self._lengths(model),
+      num_rows=num_rows,
+      layers=architecture.num_layers,
+      width=architecture.embed_dim,
+    )
+    return dataclasses.replace(self, num_buckets=count)
+
   def buckets(self, model):
     """Padded lengths, in tokens, that all stages of a model use."""
+    return batching.choose_buckets(self._lengths(model), count=self.num_buckets)
+
+  def _lengths(self, model):
+    """Tokens of all rows, and of the longest that there can be."""
     rows = [self.rows(model, split) for split in self.splits]
     longest = self.max_length * rows[0].texts
-    return batching.choose_buckets(
-      np.concatenate([*(x.lengths_N for x in rows), [longest]]),
-      count=self.num_buckets,
-    )
+    return np.concatenate([*(x.lengths_N for x in rows), [longest]])
 
 
 def tokenize(model, examples, max_length, labels=None):

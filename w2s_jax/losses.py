@@ -13,9 +13,13 @@ Every loss takes
 
 and returns loss_B, float32. B is the global batch over all devices. To add a
 loss: one function, one line in LOSSES, and its hyper-parameters in `loss_args`
-of the config; numbers among these are traced, so that one compiled step serves
-all their values.
+of the config.
+
+All losses are branches of one compiled step, and numbers among their arguments
+are arguments of the step: another loss, or another value, compiles nothing.
 """
+
+import inspect
 
 import jax
 import jax.numpy as jnp
@@ -47,9 +51,9 @@ def logconf(
   *,
   weight_B,
   step_fraction,
-  alpha_max,
+  alpha_max=0.5,
   start=0.0,
-  warmup,
+  warmup=0.2,
   compat='paper',
   jump=0.1,
 ):
@@ -138,3 +142,22 @@ def _harden_at_weak_prior(logits_BxC, labels_BxC, weight_B):
 
 
 LOSSES = {'xent': xent, 'logconf': logconf}
+
+
+def with_arguments(loss, loss_args):
+  """{loss: its arguments by name} of all losses of a compiled step.
+
+  These are `loss`, with `loss_args`, and those of LOSSES that can do with their
+  defaults.
+  """
+  given = ('logits_BxC', 'labels_BxC', 'weight_B', 'step_fraction')
+  found = {}
+  for each in dict.fromkeys((*LOSSES.values(), loss)):
+    parameters = inspect.signature(each).parameters.values()
+    own = [p for p in parameters if p.name not in given]
+    defaults = {p.name: p.default for p in own if p.default is not p.empty}
+    if each is loss:
+      found[each] = defaults | dict(loss_args)
+    elif len(defaults) == len(own):
+      found[each] = defaults
+  return found

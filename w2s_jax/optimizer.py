@@ -1,38 +1,44 @@
 """The optimizer of all training: AdamW with its learning-rate schedule."""
 
 import jax
+import jax.numpy as jnp
 import optax
 
 from w2s_jax import errors
 
+# Share of the peak that is left when `done` of the steps after warm-up is done.
+DECAYS = {
+  'linear': lambda done: 1 - done,
+  'cosine': lambda done: 0.5 * (1 + jnp.cos(jnp.pi * done)),
+  'constant': jnp.ones_like,
+}
 
-def make_schedule(*, peak, total_steps, warmup, decay):
-  """Returns a learning-rate schedule: linear warm-up, then decay to 0.
+
+def make_schedule(*, peak, total_steps, warmup_steps, decay):
+  """Returns step -> learning rate: linear warm-up, then decay to 0.
+
+  optax.schedules, but numbers may be arguments of a compiled step.
 
   Args:
     peak: learning rate at the end of the warm-up.
     total_steps: steps of warm-up and decay together.
-    warmup: share of total_steps.
+    warmup_steps: starts at peak / warmup_steps, not at 0, where the first step
+      would do nothing.
     decay: 'cosine', 'linear' or 'constant', which stays at the peak.
 
   Raises:
     errors.UserError: `decay` is none of these.
   """
-  warmup_steps = round(warmup * total_steps)
-  decay_steps = max(1, total_steps - warmup_steps)
-  tails = {
-    'cosine': optax.cosine_decay_schedule(peak, decay_steps),
-    'linear': optax.linear_schedule(peak, 0.0, decay_steps),
-    'constant': optax.constant_schedule(peak),
-  }
-  if decay not in tails:
-    raise errors.UserError(f'decay={decay!r} must be one of {sorted(tails)}.')
-  # Starts at peak / warmup_steps, not at 0, where the first step would do
-  # nothing.
-  ramp = optax.linear_schedule(
-    peak / max(1, warmup_steps), peak, max(1, warmup_steps - 1)
-  )
-  return optax.join_schedules([ramp, tails[decay]], [warmup_steps])
+  if decay not in DECAYS:
+    raise errors.UserError(f'decay={decay!r} must be one of {sorted(DECAYS)}.')
+
+  def schedule(step):
+    decay_steps = jnp.maximum(1, total_steps - warmup_steps)
+    done = jnp.clip((step - warmup_steps) / decay_steps, 0, 1)
+    ramp = (step + 1) / jnp.maximum(1, warmup_steps)
+    return peak * jnp.where(step < warmup_steps, ramp, DECAYS[decay](done))
+
+  return schedule
 
 
 def make_optimizer(schedule, *, weight_decay, clip_norm):

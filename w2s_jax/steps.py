@@ -46,7 +46,7 @@ def train(
     seed=study.seed,
     rows=rows.without_labels(),
     labels=labels,
-    evaluation=study.evaluation,
+    evaluation=study.evaluation_of(model),
   )
 
   def stage(make, method, **fields):
@@ -100,7 +100,7 @@ def predict(study, supervisor, rows):
       'supervisor': supervisor,
       **used,
       'rows': rows.without_labels(),
-      'evaluation': study.evaluation,
+      'evaluation': supervisor.fields['evaluation'],
     },
   )
 
@@ -111,7 +111,7 @@ def zero_shot(study, key):
   return graph.Stage(
     f'zero_shot-{model.name}',
     stages.zero_shot,
-    {'model': model, 'seed': 0, 'evaluation': study.evaluation},
+    {'model': model, 'seed': 0, 'evaluation': study.evaluation_of(model)},
   )
 
 
@@ -126,7 +126,7 @@ def generative_model(study, key):
       'seed': study.seed,
       'rows': study.slices.transfer[0].without_labels(),
       'train': study.config.generative_train.to_dict(),
-      'evaluation': study.evaluation,
+      'evaluation': study.evaluation_of(model),
     },
   )
 
@@ -142,6 +142,6 @@ def frozen_features(study, model, start):
       'seed': 0 if pretrained else study.seed,
       'start': start,
       'rows': study.probed.get(model.name),
-      'evaluation': study.evaluation,
+      'evaluation': study.evaluation_of(model),
     },
   )

@@ -40,6 +40,10 @@ class Study:
   # seeds, which share them.
   probed: dict
 
+  def evaluation_of(self, model):
+    """The evaluation with the lengths that suit a model."""
+    return self.evaluation.for_model(model, len(self.slices.transfer[0]))
+
 
 def predicted(study, supervisor, rows):
   """Weak labels: the supervisor's predictions on rows that it never saw."""

@@ -39,38 +39,59 @@ class Recipe(NamedTuple):
   total_steps: int
   learning_rate: float
   warmup: float  # share of all steps
-  decay: str
+  decay: str  # see optimizer.py
   weight_decay: float
   clip_norm: float
   accumulate: int = 1  # pieces that a batch goes through the model in
 
-  def numbers(self):
-    """Values that are arguments of the compiled step, not constants in it."""
-    fields = {name: getattr(self, name) for name in _NUMBERS}
-    fields['loss_args'] = {k: v for k, v in self.loss_args if _is_number(v)}
-    return jax.tree.map(np.float32, fields)
-
   def program(self):
-    """The recipe without these: recipes equal in it share a compiled step."""
-    loss_args = tuple(
-      (name, 0.0 if _is_number(value) else value)
-      for name, value in self.loss_args
+    """What is compiled: recipes equal in it share a compiled step."""
+    constants = tuple(
+      (
+        loss,
+        tuple(sorted((k, v) for k, v in args.items() if not _is_number(v))),
+      )
+      for loss, args in self._losses().items()
     )
-    zeros = dict.fromkeys(_NUMBERS, 0.0)
-    return self._replace(loss_args=loss_args, **zeros)
+    return Program(constants, self.decay, self.accumulate)
 
+  def numbers(self):
+    """Arguments of the compiled step."""
+    known = self._losses()
+    numbers = {
+      'loss_args': [
+        {name: x for name, x in args.items() if _is_number(x)}
+        for args in known.values()
+      ],
+      'total_steps': self.total_steps,
+      'warmup_steps': round(self.warmup * self.total_steps),
+      'learning_rate': self.learning_rate,
+      'weight_decay': self.weight_decay,
+      'clip_norm': self.clip_norm,
+    }
+    chosen = np.int32(list(known).index(self.loss))
+    return {'loss': chosen, **jax.tree.map(np.float32, numbers)}
 
-_NUMBERS = ('learning_rate', 'weight_decay')
+  def _losses(self):
+    return losses.with_arguments(self.loss, self.loss_args)
 
 
 def _is_number(value):
   return isinstance(value, (int, float)) and not isinstance(value, bool)
 
 
+class Program(NamedTuple):
+  """The part of a recipe that is compiled; the rest are numbers."""
+
+  losses: tuple  # (loss, sorted (name, value) of constants in it) of each
+  decay: str
+  accumulate: int
+
+
 def make_step(model, recipe, mesh):
   """Jitted (init_state, train_step) of a recipe on a mesh.
 
-  init_state(params) -> TrainState
+  init_state(params) -> TrainState; `params` are donated.
   train_step(state, frozen, batch, seed, numbers) -> (TrainState, metrics);
   `numbers` are those of the recipe, the state is donated. Loss and metrics are
   weighted means over the global batch.
@@ -87,24 +108,26 @@ def _make_step(model, program, mesh):
     everywhere = sharding.replicated(mesh)
     return state, jax.lax.with_sharding_constraint(metrics, everywhere)
 
-  return jax.jit(init_state), jax.jit(replicated_metrics, donate_argnums=0)
+  return tuple(
+    jax.jit(function, donate_argnums=0)
+    for function in (init_state, replicated_metrics)
+  )
 
 
 def step_functions(model, program, mesh):
   """(init_state, train_step) of `make_step`, neither jitted nor donated."""
-  loss_args = dict(program.loss_args)
 
   def optimizer_of(numbers):
     schedule = optimizer.make_schedule(
       peak=numbers['learning_rate'],
-      total_steps=program.total_steps,
-      warmup=program.warmup,
+      total_steps=numbers['total_steps'],
+      warmup_steps=numbers['warmup_steps'],
       decay=program.decay,
     )
     tx = optimizer.make_optimizer(
       schedule,
       weight_decay=numbers['weight_decay'],
-      clip_norm=program.clip_norm,
+      clip_norm=numbers['clip_norm'],
     )
     return tx, schedule
 
@@ -113,14 +136,14 @@ def step_functions(model, program, mesh):
     return jax.lax.with_sharding_constraint(state, shardings)
 
   def init_state(params):
-    tx, _ = optimizer_of(program.numbers())
+    # Numbers do not matter before the first step.
+    tx = optimizer.make_optimizer(
+      lambda step: 0.0, weight_decay=0.0, clip_norm=1.0
+    )
     step = jnp.zeros((), jnp.int32)
     return placed(TrainState(step, params, tx.init(params)))
 
   def train_step(state, frozen, batch, seed, numbers):
-    loss_fn = functools.partial(
-      program.loss, **loss_args | numbers['loss_args']
-    )
     tx, schedule = optimizer_of(numbers)
     dropout = jax.random.fold_in(jax.random.key(seed), state.step)
     labels, weight_R = model.targets(batch)  # [R, K], or class indices [R]
@@ -135,11 +158,9 @@ def step_functions(model, program, mesh):
       )
 
     def mean_loss(logits_RxK):
-      loss_R = loss_fn(
-        logits_RxK,
-        labels,
-        weight_B=weight_R,
-        step_fraction=state.step / program.total_steps,
+      step_fraction = state.step / numbers['total_steps']
+      loss_R = _loss(
+        program, numbers, logits_RxK, labels, weight_R, step_fraction
       )
       label_R = labels if labels.ndim == 1 else jnp.argmax(labels, -1)
       total = jnp.maximum(jnp.sum(weight_R), 1)
@@ -167,6 +188,29 @@ def step_functions(model, program, mesh):
     return placed(TrainState(state.step + 1, params, opt_state)), metrics
 
   return init_state, train_step
+
+
+def _loss(program, numbers, logits_RxK, labels, weight_R, step_fraction):
+  """loss_R by the chosen one of the losses of a program."""
+
+  def branch(loss, constants, arguments):
+    return lambda logits, labels, weight, fraction: loss(
+      logits,
+      labels,
+      weight_B=weight,
+      step_fraction=fraction,
+      **dict(constants),
+      **arguments,
+    )
+
+  known = zip(program.losses, numbers['loss_args'], strict=True)
+  branches = [branch(*loss, arguments) for loss, arguments in known]
+  chosen = numbers['loss']
+  if labels.ndim == 1:  # class indices, of a language model
+    branches, chosen = [branch(losses.xent, (), {})], 0
+  return jax.lax.switch(
+    chosen, branches, logits_RxK, labels, weight_R, step_fraction
+  )
 
 
 def _value_and_grad(logits_of, mean_loss, params, inputs, *, pieces):

@@ -25,8 +25,9 @@ def rows(options, console):
       f'useful of all tokens, configs/{name}.py',
       [total['tokens'] / total['slots']],
       '%',
-      f'{in_bucket:.1%} by the {config.data.num_buckets} lengths alone; then '
-      'rows that fill up batches of longer ones, and the last batch',
+      f'{in_bucket:.1%} by the lengths alone, {total["lengths"]} for the '
+      'student; then rows that fill up batches of longer ones, and the last '
+      'batch',
       target=0.85,
       details=total,
     )
@@ -36,7 +37,7 @@ def measure(*, config):
   """Yields token counts of the training batches of a study.
 
   {'tokens': without padding, 'slots': with padding, 'slots_of_rows': each row
-  padded to its own bucket}.
+  padded to its own bucket, 'lengths': number of buckets of the student}.
   """
   import numpy as np
 
@@ -61,7 +62,7 @@ def measure(*, config):
       config.models[key], key, config.task, config.data, mesh
     )
     rows, _ = evaluate.tokenize(model, examples, config.data.max_length)
-    buckets = evaluation.buckets(model)
+    buckets = evaluation.for_model(model, len(first.transfer[0])).buckets(model)
     fields = config.models[key].train
     plan = batching.EpochPlan(
       rows.lengths_N,
@@ -75,4 +76,4 @@ def measure(*, config):
     total['tokens'] += tokens
     total['slots'] += round(tokens * batching.padding_ratio(rows, plan))
     total['slots_of_rows'] += fields.epochs * int(bucket_N.sum())
-  yield dict(total)
+  yield {**total, 'lengths': len(buckets)}

@@ -71,7 +71,7 @@ def measure(*, preset, dtype, batch, length, sizes):
     init_state, train_step = train.make_step(network, recipe, one_device)
     mesh = one_device
     with jax.set_mesh(one_device):
-      state = init_state(params)
+      state = init_state(jax.tree.map(jax.numpy.copy, params))
     placed, seeds, numbers = (
       sharding.place_batch(mesh, arrays),
       0,

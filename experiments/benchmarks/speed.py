@@ -227,7 +227,8 @@ def _model_calls(preset, dtype, batch, length, mesh, counted):
   arrays = sharding.place_batch(mesh, arrays)
   inputs = [arrays[name] for name in network.INPUTS]
   init_state, train_step = train.make_step(network, recipe, mesh)
-  state, numbers = init_state(params), recipe.numbers()
+  state = init_state(jax.tree.map(jax.numpy.copy, params))
+  numbers = recipe.numbers()
 
   @jax.jit
   @jax.grad
