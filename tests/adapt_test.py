@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from w2s_jax import adapt
+from w2s_jax import batching
 from w2s_jax import checkpoint
 from w2s_jax import graph
 from w2s_jax import predict
@@ -44,8 +45,9 @@ def test_freeze_must_match_some_but_not_all_parameters(freeze):
 @pytest.mark.parametrize(
   'wrong, message',
   [
-    ({'targets': 'attention'}, "'attention' must match matrices"),
-    ({'targets': 'mlp'}, '2 parameters, 1 of them matrices'),
+    ({'targets': 'attention'}, "'attention' must match kernels"),
+    ({'targets': 'mlp'}, '2 parameters, 1 of them kernels'),
+    ({'targets': '_embed'}, "see .'transformer/token_embed/embedding'"),
     ({'targets': 'mlp/kernel', 'rank': 0}, 'rank=0'),
   ],
 )
@@ -59,7 +61,7 @@ def test_lora_starts_at_the_pretrained_model():
   trainable, frozen = adapt.split(PARAMS, lora=lora)
   assert frozen == {'transformer': PARAMS['transformer']}
   assert trainable['head'] == PARAMS['head']
-  merged = adapt.merge(trainable, frozen)
+  merged = adapt.fold(adapt.merge(trainable, frozen))
   jax.tree.map(np.testing.assert_array_equal, merged, PARAMS)
   again, _ = adapt.split(PARAMS, lora=lora, seed=1)
   a_DxR, other_DxR = (
@@ -75,11 +77,59 @@ def test_lora_update_has_its_rank_and_scale():
   mlp = trainable['transformer']['layer_0']['mlp']
   mlp['kernel_lora_a'] = jnp.array([[1.0], [2.0], [3.0]])
   mlp['kernel_lora_b'] = jnp.array([[1.0, 0.0, -1.0]])
-  merged = adapt.merge(trainable, frozen)['transformer']['layer_0']['mlp']
+  folded = adapt.fold(adapt.merge(trainable, frozen))
+  merged = folded['transformer']['layer_0']['mlp']
   np.testing.assert_allclose(
     merged['kernel'] - 1.0, 4.0 * np.outer([1, 2, 3], [1, 0, -1])
   )
   np.testing.assert_array_equal(merged['bias'], 1.0)
+
+
+def with_factors(network, *, size, dtype='float32'):
+  """Random parameters with factors whose updates of kernels are of a size."""
+  params = tiny.random_params(network, tiny.one_device(), head=1.0)
+  trainable, frozen = adapt.split(params, lora=LORA)
+  rng = np.random.default_rng(0)
+
+  def fill(path, x):
+    if not path[-1].key.endswith(adapt.B):
+      return x
+    return jnp.asarray(rng.normal(0, size, x.shape), x.dtype)
+
+  trainable = jax.tree_util.tree_map_with_path(fill, trainable)
+  frozen = jax.tree.map(lambda x: x.astype(dtype), frozen)
+  return adapt.merge(trainable, frozen)
+
+
+def logits_of(network, params):
+  batch = batching.assemble(tiny.rows(8), np.arange(8), 16, batch_size=8)
+  return np.asarray(
+    network.apply({'params': params}, batch['tokens'], batch['length'])
+  )
+
+
+def test_lora_of_activations_is_lora_of_kernels():
+  params = with_factors(tiny.network(), size=0.1)
+  logits = logits_of(tiny.network(), params)
+  folded = logits_of(tiny.network(), adapt.fold(params))
+  np.testing.assert_allclose(logits, folded, atol=1e-5)
+  base = logits_of(tiny.network(), with_factors(tiny.network(), size=0))
+  assert np.abs(logits - base).max() > 0.01
+
+
+def test_lora_on_a_bfloat16_base_keeps_small_updates():
+  """Added to a kernel they would be lost in its rounding."""
+  network = tiny.network(param_dtype='bfloat16')
+
+  def change(size, fold=lambda x: x):
+    params = fold(with_factors(network, size=size, dtype='bfloat16'))
+    return (logits_of(network, params) - base) / size
+
+  base = logits_of(network, with_factors(network, size=0, dtype='bfloat16'))
+  expected, small = change(1e-2), change(1e-5)
+  assert np.linalg.norm(small - expected) < 0.05 * np.linalg.norm(expected)
+  lost = change(1e-5, adapt.fold)
+  assert np.linalg.norm(lost - expected) > 0.5 * np.linalg.norm(expected)
 
 
 def test_lora_trains_only_its_targets_and_the_head(tmp_path):
@@ -87,6 +137,7 @@ def test_lora_trains_only_its_targets_and_the_head(tmp_path):
   before = tiny.random_params(tiny.network(), mesh)
   before = jax.tree.map(np.asarray, before)
   after, _ = tiny.fit(tmp_path, mesh=mesh, lora=LORA)
+  after = adapt.fold(after)
   changes = jax.tree.map(lambda x, y: np.asarray(x) - y, after, before)
   assert np.any(changes.pop('head')['kernel'])
   attention = changes['transformer']['layer_0']['attention']

@@ -36,7 +36,7 @@ def test_every_epoch_has_each_row_once_in_a_new_order():
   assert any(list(plan[i][0]) != list(other[i][0]) for i in range(steps))
 
 
-def test_batches_have_minimal_lengths_and_the_partial_one_is_shortest():
+def test_batches_have_minimal_lengths_and_the_smaller_ones_are_shortest():
   rows = make_rows()
   buckets_N = np.sort(batching.bucket_of(rows.lengths_N, (16, 24, 40, 80)))
   plan = make_plan(rows)
@@ -47,6 +47,17 @@ def test_batches_have_minimal_lengths_and_the_partial_one_is_shortest():
   # The minimum: the bucket of every eighth row, from the longest row on.
   needed = np.array([16, 24, 40, 80])[buckets_N[::-8]]
   assert sorted(plan[i][1] for i in range(13)) == sorted(needed)
+
+
+@pytest.mark.parametrize('n', [8, 9, 97, 99, 104])
+def test_rows_weigh_alike_in_all_batches(n):
+  plan = make_plan(make_rows(n))
+  sizes = [len(index) for index, _ in plan]
+  assert max(sizes) <= 8 and max(sizes) - min(sizes) <= 1
+  if max(sizes) > min(sizes):  # padding rows cost least where rows are short
+    full = [length for index, length in plan if len(index) == max(sizes)]
+    smaller = [length for index, length in plan if len(index) == min(sizes)]
+    assert max(smaller) <= min(full)
 
 
 def test_rows_of_a_bucket_are_batched_differently_for_each_seed():

@@ -5,6 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from w2s_jax import adapt
 from w2s_jax import batching
 from w2s_jax import losses
 from w2s_jax import sharding
@@ -134,6 +135,40 @@ def test_every_parameter_moves(mesh, tmp_path):
   assert before.keys() == after.keys()
   still = [name for name in before if np.array_equal(before[name], after[name])]
   assert not still
+
+
+def test_bfloat16_parameters_train_as_float32_ones_do(mesh):
+  """Updates and the decay of moments are below what bfloat16 resolves."""
+  recipe = tiny.RECIPE._replace(
+    total_steps=400, learning_rate=1e-5, decay='constant', weight_decay=0.0
+  )
+  batch = batching.assemble(tiny.rows(8), np.arange(8), 16, batch_size=8)
+  stored = tiny.random_params(
+    tiny.network(param_dtype='bfloat16'), mesh, head=1.0
+  )
+  stored = jax.tree.map(np.asarray, stored)
+  changes = {}
+  for param_dtype in ('float32', 'bfloat16'):
+    model = tiny.network(param_dtype=param_dtype)
+    init_state, train_step = train.make_step(model, recipe, mesh)
+    start, frozen = adapt.split(jax.tree.map(jnp.asarray, stored))
+    before = leaves(start)
+    state = init_state(start)
+    with jax.set_mesh(mesh):
+      placed = sharding.place_batch(mesh, batch)
+      for _ in range(400):
+        state, _ = train_step(state, frozen, placed, 0, recipe.numbers())
+    assert all(
+      x.dtype in (jnp.float32, jnp.int32) for x in jax.tree.leaves(state)
+    )
+    after = leaves(state.params)
+    changes[param_dtype] = {k: after[k] - before[k] for k in after}
+  for name, expected in changes['float32'].items():
+    if name.endswith('key/bias'):
+      continue  # its gradient is zero but for rounding
+    size, other = np.linalg.norm(expected), changes['bfloat16'][name]
+    assert np.linalg.norm(other) == pytest.approx(size, rel=0.01), name
+    assert np.linalg.norm(other - expected) < 0.02 * size, name
 
 
 def test_frozen_parameters_do_not_move(mesh, tmp_path):

@@ -2,11 +2,16 @@
 
 Full fine-tuning trains every parameter that `freeze` does not match. LoRA (Hu
 et al. 2021, arXiv 2106.09685) freezes the trunk and trains the head and a
-low-rank update of each matrix of the trunk that `targets` matches:
+low-rank update of each linear map of the trunk that `targets` matches:
 
-  W + alpha / rank * A @ B,  A [D, rank] random, B [rank, E] zero at first
+  x @ W + alpha / rank * (x @ A) @ B,  A [D, rank] random, B [rank, E] zero at
+  first
 
-so that training starts at the pretrained model.
+so that training starts at the pretrained model. transformer.Dense computes it
+from A and B: A @ B, added to W, would lose what is small in the rounding of W.
+
+Trainable parameters are float32 whatever the model stores: an update of AdamW
+is smaller than what bfloat16 resolves, and so is the decay of its moments.
 
 Shapes: D inputs, E outputs, R the rank.
 """
@@ -22,22 +27,23 @@ import numpy as np
 from w2s_jax import errors
 
 # Suffixes of the parameters that adapt 'path/kernel': 'path/kernel_lora_a'.
-_A, _B, _SCALE = '_lora_a', '_lora_b', '_lora_scale'
+A, B, SCALE = '_lora_a', '_lora_b', '_lora_scale'
 
 
 def split(params, *, freeze='', lora=None, seed=0):
-  """Splits nested params into (trainable, frozen).
+  """Splits nested params into (trainable, frozen); the former are float32.
 
   Args:
     params: nested dict of arrays, or of anything else with a `shape`.
     freeze: regex on paths such as 'transformer/layer_0/mlp/up/kernel'; ''
       freezes nothing. Not used with LoRA, which freezes the whole trunk.
     lora: None, or a dict of `rank`, `alpha` and `targets`, a regex on paths.
-    seed: seed of the factors A. Factors are float32, whatever the dtype of W.
+    seed: seed of the factors A.
 
   Raises:
     errors.UserError: a regex is not valid or matches nothing; `freeze` matches
-      everything; a target is not a matrix; the rank is not positive.
+      everything; a target is not the kernel of a linear map; the rank is not
+      positive.
   """
   flat = traverse_util.flatten_dict(params, sep='/')
   regexes = {'freeze': freeze}
@@ -62,28 +68,36 @@ def split(params, *, freeze='', lora=None, seed=0):
     chosen = [path for path in flat if path.startswith('transformer/')]
     factors = _lora(flat, chosen, seed, **lora)
   frozen = {path: flat[path] for path in chosen}
-  trainable = {path: x for path, x in flat.items() if path not in frozen}
+  trainable = {
+    path: _float32(x) for path, x in flat.items() if path not in frozen
+  }
   trainable |= factors
   return tuple(
     traverse_util.unflatten_dict(part, sep='/') for part in (trainable, frozen)
   )
 
 
+def _float32(x):
+  if isinstance(x, jax.ShapeDtypeStruct):
+    return x.update(dtype=jnp.float32)
+  return x.astype(jnp.float32)
+
+
 def _lora(flat, trunk, seed, *, rank, alpha, targets):
-  """Returns {path: A, B or scale} for the matrices that `targets` matches."""
+  """Returns {path: A, B or scale} for the kernels that `targets` matches."""
   matched = [path for path in trunk if re.search(targets, path)]
-  matrices = [path for path in matched if len(flat[path].shape) == 2]
-  if not matched or matched != matrices:
-    odd = sorted(set(matched) - set(matrices)) or sorted(trunk)
+  kernels = [path for path in matched if path.endswith('/kernel')]
+  if not matched or matched != kernels:
+    odd = sorted(set(matched) - set(kernels)) or sorted(trunk)
     raise errors.UserError(
-      f'adapt.lora.targets={targets!r} must match matrices of the trunk; it '
-      f'matches {len(matched)} parameters, {len(matrices)} of them matrices; '
+      f'adapt.lora.targets={targets!r} must match kernels of the trunk; it '
+      f'matches {len(matched)} parameters, {len(kernels)} of them kernels; '
       f'see {odd[:3]}.'
     )
   if rank < 1:
     raise errors.UserError(f'adapt.lora.rank={rank} must be at least 1.')
   factors = {}
-  for path in matrices:
+  for path in kernels:
     num_in, num_out = flat[path].shape
     # Seeded by path, so that the factors of a matrix do not depend on which
     # other matrices are adapted.
@@ -92,9 +106,9 @@ def _lora(flat, trunk, seed, *, rank, alpha, targets):
     b_RxE = np.zeros((rank, num_out), np.float32)
     place = getattr(flat[path], 'sharding', None)
     for suffix, array in {
-      _A: a_DxR,
-      _B: b_RxE,
-      _SCALE: np.float32(alpha / rank),
+      A: a_DxR,
+      B: b_RxE,
+      SCALE: np.float32(alpha / rank),
     }.items():
       factors[path + suffix] = _beside(array, place)
   return factors
@@ -113,18 +127,39 @@ def _beside(array, place):
 
 
 def merge(trainable, frozen):
-  """Returns the parameters of the model, LoRA updates added to their matrices.
+  """Returns all parameters of the model: the inverse of `split`.
 
-  The inverse of `split`.
+  Factors of LoRA are beside their kernels, where transformer.Dense finds them.
   """
   flat = traverse_util.flatten_dict(frozen, sep='/')
   flat |= traverse_util.flatten_dict(trainable, sep='/')
-  for path in [path for path in flat if path.endswith(_A)]:
-    target = path.removesuffix(_A)
-    a_DxR, b_RxE = flat.pop(path), flat.pop(target + _B)
-    # alpha / rank is stored with the factors, so that merging needs no config,
-    # but it is not trained.
-    scale = jax.lax.stop_gradient(flat.pop(target + _SCALE))
+  return traverse_util.unflatten_dict(flat, sep='/')
+
+
+def stored(trainable, param_dtype):
+  """Returns trained parameters as a model stores them: its trunk in a dtype.
+
+  The step computes with these, so what is trained is what is stored.
+  """
+
+  def cast(path, x):
+    of_trunk = path[0].key == 'transformer'
+    factor = path[-1].key.endswith((A, B, SCALE))
+    return x.astype(param_dtype) if of_trunk and not factor else x
+
+  return jax.tree_util.tree_map_with_path(cast, trainable)
+
+
+def fold(params):
+  """Returns parameters without factors of LoRA, each added to its kernel."""
+  flat = traverse_util.flatten_dict(params, sep='/')
+  for path in [path for path in flat if path.endswith(A)]:
+    target = path.removesuffix(A)
+    a_DxR, b_RxE, scale = (
+      flat.pop(path),
+      flat.pop(target + B),
+      flat.pop(target + SCALE),
+    )
     # On TPU the default precision would round the factors to bfloat16.
     change_DxE = scale * jnp.matmul(
       a_DxR, b_RxE, precision=jax.lax.Precision.HIGHEST
@@ -137,4 +172,4 @@ def merge(trainable, frozen):
 def needs_base(params):
   """Whether params are not a whole model: those of a probe, or of LoRA."""
   flat = traverse_util.flatten_dict(params, sep='/')
-  return 'transformer' not in params or any(path.endswith(_A) for path in flat)
+  return 'transformer' not in params or any(path.endswith(A) for path in flat)

@@ -151,11 +151,11 @@ class EpochPlan:
 
   A pure function of seed and step, so that training resumes from a step alone.
   Every epoch has each row once. Rows are sorted by bucket, shuffled within it,
-  and cut into full batches; one that spans two buckets is padded to the longer.
-  The partial batch comes from the shortest bucket, where padding rows cost
-  least. The order of the batches is shuffled last and does not depend on the
-  seed: of models that train side by side (population.py) the longest batch sets
-  the length of a step.
+  and cut into batches whose sizes differ by one at most: each batch is a step,
+  so a row of a small one would weigh more. A batch that spans two buckets is
+  padded to the longer. The order of the batches is shuffled last and does not
+  depend on the seed: of models that train side by side (population.py) the
+  longest batch sets the length of a step.
   """
 
   def __init__(self, lengths_N, *, batch_size, buckets, epochs, seed):
@@ -184,13 +184,11 @@ class EpochPlan:
   def _plan_epoch(self, epoch):
     rng = np.random.default_rng((self._seed, epoch))
     order_N = rng.permutation(len(self._bucket_N))
-    order_N = order_N[np.argsort(self._bucket_N[order_N], kind='stable')]
-    size = self.batch_size
-    first = len(order_N) % size or size  # the partial batch, if there is one
-    batches = np.split(order_N, range(first, len(order_N), size))
+    order_N = order_N[np.argsort(-self._bucket_N[order_N], kind='stable')]
+    batches = np.array_split(order_N, self.steps_per_epoch)
     order = np.random.default_rng(epoch).permutation(len(batches))
     return [
-      (batches[i], self._buckets[self._bucket_N[batches[i][-1]]]) for i in order
+      (batches[i], self._buckets[self._bucket_N[batches[i][0]]]) for i in order
     ]
 
 

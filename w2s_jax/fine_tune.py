@@ -191,6 +191,7 @@ def _snapshot_steps(prepared):
 
 def _save(job, prepared, trained):
   """Writes what has to be kept of the trained parameters; returns it."""
+  trained = _stored(prepared, trained)
   if prepared.curve is not None:
     _save_curve(job, prepared, trained)
   if prepared.judge is not None:
@@ -200,6 +201,10 @@ def _save(job, prepared, trained):
   job.check_lock()
   checkpoint.save_params(job.folder / 'params', trained, name=job.name)
   return trained
+
+
+def _stored(prepared, params):
+  return adapt.stored(params, prepared.model.network.config.param_dtype)
 
 
 def _finish(job, prepared, trained):
@@ -243,7 +248,7 @@ def _best_checkpoint(job, prepared, trained):
     files.write_atomically(
       job.folder / 'early_stopping.json', json.dumps(agreement)
     )
-  return _params_at(job, max(agreement, key=agreement.get), trained)
+  return _params_at(job, prepared, max(agreement, key=agreement.get), trained)
 
 
 def _save_curve(job, prepared, trained):
@@ -272,7 +277,7 @@ def _predictions_at(job, prepared, trained, steps, split):
   """Yields (step, class probabilities [N, C]) of snapshots and of the 'end'."""
   evaluation, model = prepared.evaluation, prepared.model
   for step in (*steps, 'end'):
-    params = _params_at(job, step, trained)
+    params = _params_at(job, prepared, step, trained)
     probs_NxC, _ = evaluate.predictions(
       job,
       model,
@@ -285,12 +290,13 @@ def _predictions_at(job, prepared, trained, steps, split):
     yield step, probs_NxC
 
 
-def _params_at(job, step, trained):
+def _params_at(job, prepared, step, trained):
   if step == 'end':
     return trained
-  return checkpoint.load_params(
+  params = checkpoint.load_params(
     job.folder / 'snapshots' / str(step), mesh=job.mesh
   )
+  return _stored(prepared, params)
 
 
 def generative(job, *, model, seed, rows, train, evaluation):
@@ -323,17 +329,19 @@ def generative(job, *, model, seed, rows, train, evaluation):
 
   initial = model.init(job.mesh, seed)
   params = {'transformer': initial['transformer']}
+  trainable, frozen = adapt.split(params)
   before = nats_per_token(params)
   params_folder = job.folder / 'params'
   trained = checkpoint.load_if_saved(params_folder, mesh=job.mesh)
   if trained is None:
     trained = train_lib.fit(
       model=network,
-      trainable=params,
-      frozen={},
+      trainable=trainable,
+      frozen=frozen,
       **run,
       **_settings(job),
     )
+    trained = adapt.stored(trained, network.config.param_dtype)
     job.check_lock()
     checkpoint.save_params(params_folder, trained, name=job.name)
   summary = {

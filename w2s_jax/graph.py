@@ -31,7 +31,7 @@ from w2s_jax.runtime import preemption
 from w2s_jax.tasks import examples as examples_lib
 
 # Part of every key; raised when the same fields come to mean something else.
-FORMAT = 7
+FORMAT = 8
 # Fields that tell stages apart but not what results mean: a learning curve is
 # measured on the way and changes none.
 _NOT_OF_A_RECIPE = ('seed', 'curve')

@@ -150,6 +150,7 @@ def step_functions(model, program, mesh):
 
     def logits_of(params, inputs, piece):
       """Float32 logits_RxK of (a piece of) the batch."""
+      params = adapt.stored(params, model.config.param_dtype)
       return model.apply(
         {'params': adapt.merge(params, frozen)},
         *inputs,
@@ -290,7 +291,7 @@ def fit(
   snapshot_steps=(),
   before_save=lambda: None,
 ):
-  """Trains the trainable parameters of one model and returns them.
+  """Trains the trainable parameters of one model; returns them in float32.
 
   Resumes from `folder`/checkpoints: state, place in the data and log continue
   at the same step, and all randomness is a function of seed and step, so the

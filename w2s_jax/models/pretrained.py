@@ -17,6 +17,7 @@ import jax.numpy as jnp
 import numpy as np
 import safetensors.numpy
 
+from w2s_jax import adapt
 from w2s_jax import errors
 from w2s_jax.models import hf_config
 from w2s_jax.models import hf_families
@@ -202,7 +203,8 @@ def save(folder, config, params, *, tokenizer=None, shard_bytes=5 * 10**9):
   Args:
     folder: created if absent.
     config: of the trunk.
-    params: of the trunk, stored in their own dtype.
+    params: of the trunk, stored in their own dtype; factors of LoRA are added
+      to their kernels.
     tokenizer: saved in the same folder.
     shard_bytes: larger weights are split into several files with an index; the
       host holds one at a time.
@@ -213,7 +215,7 @@ def save(folder, config, params, *, tokenizer=None, shard_bytes=5 * 10**9):
   """
   family, fields = hf_config.write(config)
   table = _table(family, config)
-  flat = flax.traverse_util.flatten_dict(params, sep='/')
+  flat = flax.traverse_util.flatten_dict(adapt.fold(params), sep='/')
   paths = {path for row in table.values() for path in row.paths}
   if unmatched := sorted(paths ^ set(flat)):
     raise errors.UserError(

@@ -12,7 +12,8 @@ each row; keys and values of the positions before it are in the Flax collection
 
 Shapes: B batch, L length, T = B * L tokens, D embed, H heads, G heads of keys
 and values, K head width, M positions that have keys, F hidden width of the MLP,
-V vocabulary, P positions, X angles of a rotary embedding, R states of any kind.
+V vocabulary, P positions, X angles of a rotary embedding, R states of any kind
+or the rank of LoRA, E outputs.
 """
 
 import functools
@@ -22,6 +23,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from w2s_jax import adapt
 from w2s_jax import errors
 from w2s_jax import sharding
 from w2s_jax.models import attention
@@ -39,9 +41,32 @@ _ACTIVATIONS = {
 }
 
 
+class Dense(nn.Dense):
+  """Linear map, with a low-rank update if there are factors of LoRA beside it.
+
+  y = x @ kernel + bias + scale * (x @ A) @ B, see adapt.py.
+  """
+
+  def __call__(self, x_TxD):
+    y_TxE = super().__call__(x_TxD)
+    if not self.has_variable('params', f'kernel{adapt.A}'):
+      return y_TxE
+    a_DxR, b_RxE, scale = (
+      self.get_variable('params', f'kernel{suffix}')
+      for suffix in (adapt.A, adapt.B, adapt.SCALE)
+    )
+    x_TxD, a_DxR, b_RxE = (z.astype(y_TxE.dtype) for z in (x_TxD, a_DxR, b_RxE))
+    # The scale is stored beside the factors but not trained.
+    scale = jax.lax.stop_gradient(scale)
+    change_TxE = jnp.matmul(
+      x_TxD @ a_DxR, b_RxE, preferred_element_type=jnp.float32
+    )
+    return (y_TxE + scale * change_TxE).astype(y_TxE.dtype)
+
+
 def _dense(config, features, name):
   qkv = name in ('query', 'key', 'value')
-  return nn.Dense(
+  return Dense(
     features,
     use_bias=config.biases == 'all' or (config.biases == 'qkv' and qkv),
     kernel_init=nn.initializers.normal(0.02),
