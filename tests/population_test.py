@@ -26,6 +26,7 @@ def member(
   seed,
   rate=1e-2,
   alpha=0.5,
+  loss=losses.logconf,
   lora=None,
   frozen=None,
   logger_class=logger.Logger,
@@ -51,8 +52,8 @@ def member(
     rows=examples,
     plan=plan,
     recipe=tiny.RECIPE._replace(
-      loss=losses.logconf,
-      loss_args=(('alpha_max', alpha), ('warmup', 0.2)),
+      loss=loss,
+      loss_args=(('alpha_max', alpha),) if loss is losses.logconf else (),
       total_steps=len(plan),
       learning_rate=rate,
     ),
@@ -86,7 +87,7 @@ def assert_alike(trained, alone, atol=3e-5):
 
 MEMBERS = (
   dict(seed=0),
-  dict(seed=1, rate=3e-3),
+  dict(seed=1, rate=3e-3, loss=losses.xent),
   dict(seed=2, alpha=0.9),
   dict(seed=2, rate=0.0),
 )

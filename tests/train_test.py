@@ -122,6 +122,24 @@ def test_state_is_donated(mesh):
   assert all(leaf.is_deleted() for leaf in jax.tree.leaves(state))
 
 
+def test_trained_parameters_and_moments_are_held_once(mesh, tmp_path):
+  def live():
+    return sum(x.nbytes for x in jax.live_arrays())
+
+  params = tiny.random_params(tiny.network(), mesh)
+  size = sum(x.nbytes for x in jax.tree.leaves(params))
+  del params
+  before, held = live(), []
+
+  class Weighing(logger.Logger):
+    def write(self, step, values):
+      held.append(live() - before)
+      super().write(step, values)
+
+  tiny.fit(tmp_path, mesh=mesh, logger_class=Weighing)
+  assert 2.9 * size < max(held) < 3.3 * size  # parameters and two moments
+
+
 def test_loss_goes_down(mesh, tmp_path):
   _, metrics = tiny.fit(tmp_path, mesh=mesh, epochs=4)
   assert [line['step'] for line in metrics] == list(range(12))

@@ -1,8 +1,9 @@
 """Trains several models in one step: every array has a first axis of members.
 
 Members share the compiled step and its shapes; seed, rows, labels and the
-numbers of a recipe are their own. They are spread over the `data` axis of the
-mesh as far as it divides, and the rows of each over the rest of it.
+numbers of a recipe, its loss among them, are their own. They are spread over
+the `data` axis of the mesh as far as it divides, and the rows of each over the
+rest of it.
 """
 
 import collections
@@ -105,6 +106,8 @@ def _fit_group(model, members, started):
   with jax.set_mesh(mesh):
     frozen = frozen[0] if share_frozen else stack(mesh, frozen)
     state = stack(mesh, [start.state for start in started])
+    for start in started:  # all is held once
+      jax.tree.map(lambda x: x.delete(), start.state)
     seeds = np.stack([member['seed'] for member in members])
     numbers = jax.tree.map(
       lambda *xs: np.stack(xs), *(m['recipe'].numbers() for m in members)
