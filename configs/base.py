@@ -107,7 +107,9 @@ def model(
       'dropout': 0.0,
       'dtype': 'float32',  # of activations; use bfloat16 on TPU and GPU
       'param_dtype': 'float32',
-      'remat': False,  # recomputes activations: less memory, more time
+      # 'nothing_saveable' computes all activations of a layer again in the
+      # backward pass: less memory, more time; see REMAT of models/presets.py.
+      'remat': '',
       # 'einsum', 'cudnn' for NVIDIA GPUs, or 'auto': cuDNN where it can.
       'attention': 'auto',
       'adapt': adaptation(),

@@ -23,6 +23,7 @@ from w2s_jax import sharding
 from w2s_jax import study
 from w2s_jax import train
 from w2s_jax.models import presets
+from w2s_jax.models import stacking
 from w2s_jax.models import text_heads
 from w2s_jax.runtime import files as files_lib
 from w2s_jax.runtime import lock
@@ -306,9 +307,8 @@ def fit(
     epochs=epochs,
     seed=seed,
   )
-  trainable, frozen = adapt.split(
-    random_params(model, mesh), freeze=freeze, lora=lora
-  )
+  parts = adapt.split(random_params(model, mesh), freeze=freeze, lora=lora)
+  trainable, frozen = stacking.stack_parts(parts, model.config)
   trained = train.fit(
     model=model,
     trainable=trainable,

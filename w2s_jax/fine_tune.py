@@ -21,6 +21,7 @@ from w2s_jax import stages
 from w2s_jax import train as train_lib
 from w2s_jax import weak_labels
 from w2s_jax.models import language_model
+from w2s_jax.models import stacking
 from w2s_jax.runtime import files
 
 # Number of checkpoints considered for early stopping, the last one included.
@@ -57,8 +58,7 @@ def fine_tune(job, **fields):
       one, a 'supervisor', as its labels of these rows.
   """
   prepared = _prepare(job, **fields)
-  params_folder = job.folder / 'params'
-  trained = checkpoint.load_if_saved(params_folder, mesh=job.mesh)
+  trained = _saved(job, prepared)
   if trained is None:
     trained = train_lib.fit(
       model=prepared.model.network,
@@ -76,10 +76,7 @@ def fine_tune_together(jobs, fields):
   prepared = [_prepare(job, **each) for job, each in zip(jobs, fields)]
   frozen = _shared([x.frozen for x in prepared], fields)
   prepared = [x._replace(frozen=y) for x, y in zip(prepared, frozen)]
-  trained = [
-    checkpoint.load_if_saved(job.folder / 'params', mesh=job.mesh)
-    for job in jobs
-  ]
+  trained = [_saved(*each) for each in zip(jobs, prepared)]
   missing = [i for i, params in enumerate(trained) if params is None]
   members = [
     dict(
@@ -155,6 +152,9 @@ def _prepare(
     lora=lora,
     seed=seed,
   )
+  trainable, frozen = stacking.stack_parts(
+    (trainable, frozen), model.network.config
+  )
   return _Prepared(
     model=model,
     trainable=trainable,
@@ -189,6 +189,15 @@ def _snapshot_steps(prepared):
   return {*steps}
 
 
+def _saved(job, prepared):
+  """Returns the parameters that `_save` left, or None."""
+  trained = checkpoint.load_if_saved(job.folder / 'params', mesh=job.mesh)
+  parts = prepared.trainable, prepared.frozen
+  if trained is None or not any(map(stacking.is_stacked, parts)):
+    return trained
+  return stacking.stack(trained, prepared.model.network.config)
+
+
 def _save(job, prepared, trained):
   """Writes what has to be kept of the trained parameters; returns it."""
   trained = _stored(prepared, trained)
@@ -199,7 +208,9 @@ def _save(job, prepared, trained):
   if prepared.lora is None:
     trained = adapt.merge(trained, prepared.frozen)
   job.check_lock()
-  checkpoint.save_params(job.folder / 'params', trained, name=job.name)
+  checkpoint.save_params(
+    job.folder / 'params', stacking.unstack(trained), name=job.name
+  )
   return trained
 
 
@@ -330,6 +341,7 @@ def generative(job, *, model, seed, rows, train, evaluation):
   initial = model.init(job.mesh, seed)
   params = {'transformer': initial['transformer']}
   trainable, frozen = adapt.split(params)
+  trainable = stacking.stack(trainable, network.config)
   before = nats_per_token(params)
   params_folder = job.folder / 'params'
   trained = checkpoint.load_if_saved(params_folder, mesh=job.mesh)
@@ -342,6 +354,7 @@ def generative(job, *, model, seed, rows, train, evaluation):
       **_settings(job),
     )
     trained = adapt.stored(trained, network.config.param_dtype)
+    trained = stacking.unstack(trained)
     job.check_lock()
     checkpoint.save_params(params_folder, trained, name=job.name)
   summary = {

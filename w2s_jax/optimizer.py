@@ -1,5 +1,7 @@
 """The optimizer of all training: AdamW with its learning-rate schedule."""
 
+import functools
+
 import jax
 import jax.numpy as jnp
 import optax
@@ -44,13 +46,18 @@ def make_schedule(*, peak, total_steps, warmup_steps, decay):
 def make_optimizer(schedule, *, weight_decay, clip_norm):
   """Returns AdamW after clipping by global norm.
 
-  Weight decay is for matrices only, not for biases and scales of norms.
+  Weight decay is for matrices only, not for biases and scales of norms. By
+  name, since those of a stack of layers have two axes, too.
   """
+
+  def decays(path, x):
+    return x.ndim > 1 and path[-1].key not in ('bias', 'scale')
+
   return optax.chain(
     optax.clip_by_global_norm(clip_norm),
     optax.adamw(
       schedule,
       weight_decay=weight_decay,
-      mask=lambda params: jax.tree.map(lambda x: x.ndim > 1, params),
+      mask=functools.partial(jax.tree_util.tree_map_with_path, decays),
     ),
   )

@@ -9,6 +9,7 @@ import numpy as np
 
 from w2s_jax import batching
 from w2s_jax import sharding
+from w2s_jax.models import stacking
 from w2s_jax.runtime import compile_ahead
 from w2s_jax.runtime import files
 from w2s_jax.runtime import preemption
@@ -53,6 +54,10 @@ def predict(
   Raises:
     preemption.Preempted: a stop was requested; what was computed is kept.
   """
+  if model.DECODES:  # its cache has layers apart
+    params = stacking.unstack(params)
+  else:
+    params = stacking.stack(params, model.config)
   ways = mesh.shape['data'] * mesh.shape['fsdp']
   batch_size = ways * -(-batch_size // ways)
   plan = batching.sorted_plan(

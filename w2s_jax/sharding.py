@@ -19,7 +19,8 @@ AXES = ('data', 'fsdp', 'tensor')
 BATCH_AXES = ('data', 'fsdp')
 
 # The first regex that matches the path of a parameter decides. The path of an
-# optimizer moment ends in that of its parameter, so these rules are for both.
+# optimizer moment ends in that of its parameter, so these rules are for both. A
+# stack of layers has one more axis, the first, which is not sharded.
 PARAMETER_RULES = (
   (
     r'(token|position|type|output)_embed/embedding$',
@@ -78,7 +79,9 @@ def parameter_sharding(mesh, path, shape):
   Raises:
     errors.UserError: the mesh does not divide the shape.
   """
+  stacked = '/layers/' in path
   for pattern, spec in PARAMETER_RULES:
+    spec = P(*[None] * stacked, *spec)
     if re.search(pattern, path) and len(shape) == len(spec):
       sharding = jax.NamedSharding(mesh, spec)
       try:

@@ -24,6 +24,7 @@ from w2s_jax import sharding
 from w2s_jax import train
 from w2s_jax.models import heads
 from w2s_jax.models import presets
+from w2s_jax.models import stacking
 from w2s_jax.models import text_heads
 
 WINDOWS = 3
@@ -107,10 +108,10 @@ def xl_jobs(options):
   stats = options.mesh.devices.flat[0].memory_stats() or {}
   large = stats.get('bytes_limit', 0) > 100e9
   batches = {  # on an H200, or a GPU of 80 GB
-    ('cudnn', False): (32, 12),
-    ('cudnn', True): (32, 12),
-    ('einsum', False): (16, 6),
-    ('einsum', True): (32, 12),
+    ('cudnn', ''): (32, 12),
+    ('cudnn', 'nothing_saveable'): (32, 12),
+    ('einsum', ''): (16, 6),
+    ('einsum', 'nothing_saveable'): (32, 12),
   }
   return [
     Job(
@@ -240,7 +241,8 @@ def compiled(job, options):
   mesh, recipe = options.mesh, recipe_of()
   init_state, step = train.make_step(network, recipe, mesh)
   with jax.set_mesh(mesh):
-    state = jax.eval_shape(init_state, heads.parameter_shapes(network))
+    shapes = stacking.stack(heads.parameter_shapes(network), job.config)
+    state = jax.eval_shape(init_state, shapes)
   arguments = (
     ahead.placed(mesh, state, field=job.what),
     {},

@@ -75,6 +75,7 @@ def make_plan(model, config, key, mesh):
   from w2s_jax import predict
   from w2s_jax import train
   from w2s_jax.models import heads
+  from w2s_jax.models import stacking
 
   spec = config.models[key]
   network, length = model.network, config.data.max_length
@@ -86,8 +87,9 @@ def make_plan(model, config, key, mesh):
   answer = predict.answer_fn(network, mesh)
   shapes = heads.parameter_shapes(network, length)
   with jax.set_mesh(mesh):
-    parameters = place(shapes)
-    trainable, frozen = adapt.split(shapes, freeze=spec.train.freeze, lora=lora)
+    parts = adapt.split(shapes, freeze=spec.train.freeze, lora=lora)
+    trainable, frozen = stacking.stack_parts(parts, network.config)
+    parameters = place(stacking.stack(shapes, network.config))
     state = place(jax.eval_shape(init_state, trainable))
     frozen = place(frozen)
     training = train_step.lower(

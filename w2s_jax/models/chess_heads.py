@@ -114,6 +114,7 @@ class Generator(nn.Module):
   config: presets.TransformerConfig
   num_classes: int = chess.NUM_CLASSES
 
+  DECODES = True
   INPUTS = ('tokens', 'length', 'completion')
 
   @nn.compact

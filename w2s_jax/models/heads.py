@@ -4,6 +4,7 @@ A head is a Flax module over `config` and `num_classes`, with
 
   INPUTS: names of the batch arrays that it reads, in the order of its
     arguments;
+  DECODES: whether `answer` decodes with a cache;
   dummy_inputs(length): one row for each of them, to trace the head with;
     `length` is that of each text (a Probe has none: it shares the parameters of
     the head that it stands for);

@@ -156,7 +156,7 @@ def write(config):
     dropout=0.0,
     dtype='float32',
     param_dtype='float32',
-    remat=False,
+    remat='',
     attention='auto',
   )
   for name, family in hf_families.FAMILIES.items():

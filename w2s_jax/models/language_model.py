@@ -25,6 +25,7 @@ class LanguageModel(nn.Module):
   config: presets.TransformerConfig
   num_classes: int = 0  # there are no classes but the vocabulary
 
+  DECODES = False
   INPUTS = ('tokens', 'length')
 
   @nn.compact

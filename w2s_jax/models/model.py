@@ -61,7 +61,8 @@ def build(spec, task):
       dropout: rate during training.
       dtype: of the trunk's activations, 'float32' or 'bfloat16'.
       param_dtype: of the parameters, the same.
-      remat: recomputes activations in the backward pass to save memory.
+      remat: a name of presets.REMAT, what of a layer is kept for the backward
+        pass, which computes the rest again to save memory; '' keeps all.
       attention: 'einsum', 'cudnn' for NVIDIA GPUs, or 'auto': cuDNN where it
         can compute the attention of this model, else einsum.
     task: tasks.task.Task; its inputs and num_classes decide on the head.
@@ -160,6 +161,10 @@ def _architecture(spec, folder):
       raise errors.UserError(
         f"{field}={spec[field]!r}: use 'float32' or 'bfloat16'."
       )
+  if spec['remat'] not in ('', *presets.REMAT):
+    raise errors.UserError(
+      f"remat={spec['remat']!r} is not '' or one of {', '.join(presets.REMAT)}."
+    )
   return dataclasses.replace(
     architecture,
     num_layers=architecture.num_layers if num_layers == -1 else num_layers,
@@ -171,9 +176,11 @@ def _recorded(architecture):
   """Returns the fields of a TransformerConfig that decide its outputs.
 
   How attention is computed changes their rounding only, as a device does: the
-  default is not recorded, since it is not the same on every device.
+  default is not recorded, since it is not the same on every device. Nor is
+  `remat`, which changes what is computed twice.
   """
   fields = dataclasses.asdict(architecture)
+  del fields['remat']
   if architecture.attention == 'auto':
     del fields['attention']
   return fields

@@ -9,6 +9,13 @@ from typing import Literal
 
 from w2s_jax.tasks import chess
 
+# Policies of jax.checkpoint_policies: nothing, or results of matmuls.
+REMAT = (
+  'nothing_saveable',
+  'dots_saveable',
+  'dots_with_no_batch_dims_saveable',
+)
+
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class TransformerConfig:
@@ -37,7 +44,8 @@ class TransformerConfig:
   dropout: float = 0.0  # on the embeddings and on each residual branch
   dtype: str = 'float32'  # of the activations
   param_dtype: str = 'float32'
-  remat: bool = False  # recomputes layers in the backward pass
+  # What of a layer the backward pass finds in memory: a name of REMAT; '' all.
+  remat: str = ''
   attention: Literal['auto', 'einsum', 'cudnn'] = 'auto'  # see attention.py
   norm_kind: Literal['layer', 'rms'] = 'layer'
   norm_offset: float = 0.0  # added to the scale of an RMS norm

@@ -18,6 +18,8 @@ class ClassHead(nn.Module):
   config: presets.TransformerConfig
   num_classes: int
 
+  DECODES = False
+
   def targets(self, batch):
     return batch['label_probs'], batch['weight']
 
@@ -137,6 +139,7 @@ class Features(nn.Module):
 
   config: presets.TransformerConfig
 
+  DECODES = False
   INPUTS = ('tokens', 'length')
 
   @nn.compact

@@ -243,6 +243,10 @@ class Layer(nn.Module):
     return attended_TxD + dropout(change_TxD)
 
 
+def _policy(config):
+  return getattr(jax.checkpoint_policies, config.remat)
+
+
 class Transformer(nn.Module):
   """Trunk: tokens_BxL to hidden states_BxLxD in `dtype`.
 
@@ -264,16 +268,45 @@ class Transformer(nn.Module):
     if config.norm == 'post':
       x_TxD = _norm(config, 'embed_norm')(x_TxD)
     x_TxD = nn.Dropout(config.dropout, deterministic=deterministic)(x_TxD)
-    layer_class = Layer
-    if config.remat:
-      layer_class = nn.remat(Layer, static_argnums=(4, 5))
-    for i in range(config.num_layers):
-      x_TxD = sharding.constrain_batch(x_TxD)
-      layer = layer_class(config, config.has_window(i), name=f'layer_{i}')
-      x_TxD = layer(x_TxD, length, first_B, tokens_BxL.shape, deterministic)
+    rows = length, first_B, tokens_BxL.shape, deterministic
+    if self.has_variable('params', 'layers'):
+      x_TxD = self._scan(x_TxD, *rows)
+    else:
+      layer_class = Layer
+      if config.remat:
+        layer_class = nn.remat(
+          Layer, static_argnums=(4, 5), policy=_policy(config)
+        )
+      for i in range(config.num_layers):
+        x_TxD = sharding.constrain_batch(x_TxD)
+        layer = layer_class(config, config.has_window(i), name=f'layer_{i}')
+        x_TxD = layer(x_TxD, *rows)
     if config.norm != 'post':
       x_TxD = _norm(config, 'final_norm')(x_TxD)
     return sharding.constrain_batch(x_TxD).reshape(x_BxLxD.shape)
+
+  def _scan(self, x_TxD, length, first_B, shape, deterministic):
+    """All layers of a stack, see stacking.py."""
+    config = self.config
+    layer = Layer(config, config.has_window(0), parent=None)
+    dropout = None
+    if config.dropout and not deterministic:
+      dropout = self.make_rng('dropout')
+
+    def apply(x_TxD, stacked):
+      params, i = stacked
+      rngs = {}
+      if dropout is not None:
+        rngs['dropout'] = jax.random.fold_in(dropout, i)
+      x_TxD = sharding.constrain_batch(x_TxD)
+      rows = length, first_B, shape, deterministic
+      return layer.apply({'params': params}, x_TxD, *rows, rngs=rngs), None
+
+    if config.remat:
+      apply = jax.checkpoint(apply, policy=_policy(config), prevent_cse=False)
+    stack = self.get_variable('params', 'layers')
+    x_TxD, _ = jax.lax.scan(apply, x_TxD, (stack, np.arange(config.num_layers)))
+    return x_TxD
 
   def _embed(self, tokens_BxL, length, first_B):
     config = self.config
