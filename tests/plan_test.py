@@ -14,6 +14,7 @@ from experiments.plan import roofline
 from w2s_jax import check_config
 from w2s_jax import sharding
 from w2s_jax import train
+from w2s_jax.models import stacking
 
 import tiny
 
@@ -162,6 +163,22 @@ def test_pieces_cost_one_more_forward_pass(planned):
   pieces = planned(4)[-1].steps['training']
   assert 1.2 < pieces.flops / whole.flops < 1.5
   assert pieces.temporary < whole.temporary
+
+
+def test_a_loop_over_layers_counts_as_often_as_it_turns(monkeypatch):
+  c = nlp.get_config('debug')
+  mesh = sharding.make_mesh(data=2, fsdp=2, tensor=2)
+  c.models.strong.num_layers = -1
+  model = check_config.build_model(
+    c.models.strong, 'strong', c.task, c.data, mesh
+  )
+  model = model._replace(network=ahead.with_layers(model.network, 6))
+  apart = ahead.make_plan(model, c, 'strong', mesh)
+  monkeypatch.setattr(stacking, 'MIN_LAYERS', 3)
+  looped = ahead.make_plan(model, c, 'strong', mesh)
+  assert looped[:2] == apart[:2]
+  for name, step in apart.steps.items():
+    assert looped.steps[name].flops == pytest.approx(step.flops, rel=0.02)
 
 
 def counts(stages, role, key):

@@ -1,5 +1,6 @@
 """Compiles the steps of a study for devices that are not attached."""
 
+import dataclasses
 import functools
 import math
 import os
@@ -68,7 +69,44 @@ def prediction_batch(config, mesh):
 
 
 def make_plan(model, config, key, mesh):
-  """Compiles the two steps of a model and returns its Plan."""
+  """Compiles the two steps of a model and returns its Plan.
+
+  The compiler counts the operations in a loop once. Where layers are a loop,
+  those of models of one and of two layers, which are none, tell what each layer
+  adds; memory and communication are those of the whole.
+  """
+  from w2s_jax.models import stacking
+
+  network = model.network
+  parameters, optimizer, steps = compiled(network, config, key, mesh)
+  if stacking.suits(network.config):
+    depth = network.config.num_layers
+    one, two = (
+      compiled(with_layers(network, n), config, key, mesh)[-1] for n in (1, 2)
+    )
+    for name, step in steps.items():
+      first, second = one[name], two[name]
+      steps[name] = dataclasses.replace(
+        step,
+        flops=extended(first.flops, second.flops, depth),
+        traffic=extended(first.traffic, second.traffic, depth),
+      )
+  return Plan(parameters, optimizer, steps)
+
+
+def with_layers(network, number):
+  """Returns a network of the same layers, fewer of them."""
+  config = dataclasses.replace(network.config, num_layers=number)
+  return network.clone(config=config)
+
+
+def extended(one, two, depth):
+  """Returns what a number of layers have if one and two have so much."""
+  return one + (depth - 1) * (two - one)
+
+
+def compiled(network, config, key, mesh):
+  """Returns (bytes of parameters, of the optimizer, {step: Program})."""
   import jax
 
   from w2s_jax import adapt
@@ -77,8 +115,7 @@ def make_plan(model, config, key, mesh):
   from w2s_jax.models import heads
   from w2s_jax.models import stacking
 
-  spec = config.models[key]
-  network, length = model.network, config.data.max_length
+  spec, length = config.models[key], config.data.max_length
   lora = spec.adapt.lora.to_dict() if spec.adapt.method == 'lora' else None
   place = functools.partial(placed, mesh, field=f'models.{key}')
   batch = functools.partial(batch_of, network, length, mesh)
@@ -97,16 +134,13 @@ def make_plan(model, config, key, mesh):
     )
     rows = batch(prediction_batch(config, mesh))
     prediction = answer.lower(parameters, rows)
-    return Plan(
-      parameters=bytes_of((state.params, frozen)),
-      optimizer=bytes_of(state.opt_state),
-      steps={
-        'training': roofline.read(
-          training.compile(), pieces=spec.train.accumulate
-        ),
-        'prediction': roofline.read(prediction.compile()),
-      },
-    )
+    steps = {
+      'training': roofline.read(
+        training.compile(), pieces=spec.train.accumulate
+      ),
+      'prediction': roofline.read(prediction.compile()),
+    }
+  return bytes_of((state.params, frozen)), bytes_of(state.opt_state), steps
 
 
 def placed(mesh, tree, *, field):

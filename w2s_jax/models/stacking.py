@@ -17,7 +17,7 @@ from w2s_jax import sharding
 
 # A scan copies the parameters of each layer out of the stack, which costs a few
 # percent of a step; below this depth there is little to compile.
-MIN_LAYERS = 16
+MIN_LAYERS = 24
 _LAYER = re.compile(r'transformer/layer_(\d+)/(.*)')
 _STACK = 'transformer/layers/'
 
