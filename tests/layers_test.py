@@ -20,7 +20,7 @@ LAYERS = (
   ('train', 'predict'),
   ('checkpoint', 'weak_labels'),
   ('models', 'runtime'),
-  ('batching', 'adapt', 'optimizer'),
+  ('accumulate', 'batching', 'adapt', 'optimizer'),
   ('losses',),
   ('tasks', 'sharding', 'metrics'),
   ('assets',),

@@ -304,6 +304,7 @@ def test_wrong_freeze_and_decay_name_the_field(mesh, tmp_path):
   'loss, sizes',
   [
     ('logconf', (1, 1, 1)),
+    ('xent', (1, 1, 1)),
     ('xent', (2, 2, 2)),
     pytest.param('logconf', (2, 2, 2), marks=pytest.mark.slow),
   ],
@@ -322,9 +323,8 @@ def test_pieces_of_a_batch_give_the_gradient_of_the_whole(loss, sizes):
   batch = batching.assemble(tiny.rows(14), np.arange(14), 16, batch_size=16)
   results = []
   for pieces in (1, 4):
-    step, state = step_and_state(
-      mesh, recipe=recipe._replace(accumulate=pieces)
-    )
+    recipe = recipe._replace(accumulate=pieces)
+    step, state = step_and_state(mesh, recipe=recipe)
     state = state.replace(step=state.step + 3)  # when alpha has grown
     with jax.set_mesh(mesh):
       state, metrics = step(

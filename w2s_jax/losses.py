@@ -142,6 +142,8 @@ def _harden_at_weak_prior(logits_BxC, labels_BxC, weight_B):
 
 
 LOSSES = {'xent': xent, 'logconf': logconf}
+# Those of which a row's loss depends on this row alone; see accumulate.py.
+BY_ROW = (xent,)
 
 
 def with_arguments(loss, loss_args):

@@ -12,6 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
+from w2s_jax import accumulate
 from w2s_jax import adapt
 from w2s_jax import batching
 from w2s_jax import checkpoint
@@ -73,7 +74,9 @@ class Recipe(NamedTuple):
     return {'loss': chosen, **jax.tree.map(np.float32, numbers)}
 
   def _losses(self):
-    return losses.with_arguments(self.loss, self.loss_args)
+    known = losses.with_arguments(self.loss, self.loss_args)
+    # Of a batch in pieces the loss decides how gradients add up.
+    return known if self.accumulate == 1 else {self.loss: known[self.loss]}
 
 
 def _is_number(value):
@@ -146,37 +149,43 @@ def step_functions(model, program, mesh):
   def train_step(state, frozen, batch, seed, numbers):
     tx, schedule = optimizer_of(numbers)
     dropout = jax.random.fold_in(jax.random.key(seed), state.step)
-    labels, weight_R = model.targets(batch)  # [R, K], or class indices [R]
+    _, weight_R = model.targets(batch)
+    total = jnp.maximum(jnp.sum(weight_R), 1)
 
-    def logits_of(params, inputs, piece):
+    def logits_of(params, batch, piece):
       """Float32 logits_RxK of (a piece of) the batch."""
       params = adapt.stored(params, model.config.param_dtype)
       return model.apply(
         {'params': adapt.merge(params, frozen)},
-        *inputs,
+        *(batch[name] for name in model.INPUTS),
         deterministic=model.config.dropout == 0,
         rngs={'dropout': jax.random.fold_in(dropout, piece)},
       )
 
-    def mean_loss(logits_RxK):
+    def mean_loss(logits_RxK, labels, weight_R):
+      """Shares of these rows in the means over the batch: (loss, agreement).
+
+      Labels are probabilities [R, K], or class indices [R].
+      """
       step_fraction = state.step / numbers['total_steps']
       loss_R = _loss(
         program, numbers, logits_RxK, labels, weight_R, step_fraction
       )
       label_R = labels if labels.ndim == 1 else jnp.argmax(labels, -1)
-      total = jnp.maximum(jnp.sum(weight_R), 1)
       right_R = jnp.argmax(logits_RxK, -1) == label_R
       return (
         jnp.sum(loss_R * weight_R) / total,
         jnp.sum(right_R * weight_R) / total,
       )
 
-    (loss, agreement), grads = _value_and_grad(
+    (loss, agreement), grads = accumulate.value_and_grad(
       logits_of,
       mean_loss,
+      model.targets,
       state.params,
-      [batch[name] for name in model.INPUTS],
+      batch,
       pieces=program.accumulate,
+      by_row=all(loss in losses.BY_ROW for loss, _ in program.losses),
     )
     updates, opt_state = tx.update(grads, state.opt_state, state.params)
     params = optax.apply_updates(state.params, updates)
@@ -212,47 +221,6 @@ def _loss(program, numbers, logits_RxK, labels, weight_R, step_fraction):
   return jax.lax.switch(
     chosen, branches, logits_RxK, labels, weight_R, step_fraction
   )
-
-
-def _value_and_grad(logits_of, mean_loss, params, inputs, *, pieces):
-  """((loss, agreement), gradients) of mean_loss(logits_of(params, inputs)).
-
-  In more than one piece the activations of only one are in memory at a time,
-  for the price of a second forward pass: first all logits, then the loss and
-  its gradient by them, which are those of the whole batch whatever the loss is,
-  and last each piece's share of the gradient by the parameters.
-  """
-  value_and_grad = functools.partial(jax.value_and_grad, has_aux=True)
-  if pieces == 1:
-    return value_and_grad(
-      lambda params: mean_loss(logits_of(params, inputs, 0))
-    )(params)
-
-  def cut(x):
-    """Of neighbouring rows each piece takes one, so all devices have work."""
-    x = x.reshape(-1, pieces, *x.shape[1:]).swapaxes(0, 1)
-    return sharding.constrain_batch(x, axis=1)
-
-  inputs = jax.tree.map(cut, inputs)
-  numbers = jnp.arange(pieces)
-  logits = jax.lax.map(lambda x: logits_of(params, *x), (inputs, numbers))
-  # A row of the batch may be several rows of logits: the tokens of a text.
-  in_pieces = (pieces, inputs[0].shape[1], -1, logits.shape[-1])
-  logits_RxK = logits.reshape(in_pieces).swapaxes(0, 1)
-  in_order = logits_RxK.shape
-  values, grad_RxK = value_and_grad(mean_loss)(
-    logits_RxK.reshape(-1, in_order[-1])
-  )
-  by_logits = grad_RxK.reshape(in_order).swapaxes(0, 1).reshape(logits.shape)
-
-  def add(grads, piece):
-    inputs, number, by_logits = piece
-    _, pull_back = jax.vjp(lambda p: logits_of(p, inputs, number), params)
-    return jax.tree.map(jnp.add, grads, *pull_back(by_logits)), None
-
-  zeros = jax.tree.map(jnp.zeros_like, params)
-  grads, _ = jax.lax.scan(add, zeros, (inputs, numbers, by_logits))
-  return values, grads
 
 
 def prepare(rows, fields, *, buckets, loss=losses.xent, loss_args=(), seed):
