@@ -95,6 +95,20 @@ def test_training_is_that_of_layers_apart(remat, fields, monkeypatch, tmp_path):
   jax.tree_util.tree_map_with_path(compare, together, apart)
 
 
+def test_training_on_a_mesh_is_that_of_one_device(tmp_path):
+  mesh = sharding.make_mesh(data=2, fsdp=2, tensor=2)
+  params, losses = tiny.fit(tmp_path / 'mesh', mesh=mesh, model=network())
+  _, expected = tiny.fit(
+    tmp_path / 'one', mesh=tiny.one_device(), model=network()
+  )
+  for line, other in zip(losses, expected, strict=True):
+    assert line['train/loss'] == pytest.approx(other['train/loss'], abs=1e-5)
+  up_NxDxF = params['transformer']['layers']['mlp']['up']['kernel']
+  assert up_NxDxF.sharding.shard_shape(up_NxDxF.shape) == (3, 16, 32)
+  up_DxF = stacking.unstack(params)['transformer']['layer_1']['mlp']['up']
+  assert up_DxF['kernel'].sharding.shard_shape((32, 64)) == (16, 32)
+
+
 def test_irregular_parts_and_windows_keep_layers_apart():
   model = network()
   params = tiny.random_params(model, tiny.one_device())
