@@ -96,13 +96,6 @@ def _fit_group(model, members, started):
   singles = functools.partial(unstack, first['mesh'], size=size)
   plans = [member['plan'] for member in members]
   lengths = map(max, zip(*(plan.lengths_from(first_step) for plan in plans)))
-  log = train.Log(
-    [member['logger'] for member in members],
-    [member['name'] for member in members],
-    f'{name} and {size - 1} more',
-    total_steps,
-    first_step,
-  )
   with jax.set_mesh(mesh):
     frozen = frozen[0] if share_frozen else stack(mesh, frozen)
     state = stack(mesh, [start.state for start in started])
@@ -114,6 +107,14 @@ def _fit_group(model, members, started):
     )
     programs = compile_ahead.Programs(
       train_step, mesh, lengths=list(lengths), place=2
+    )
+    log = train.Log(
+      [member['logger'] for member in members],
+      [member['name'] for member in members],
+      f'{name} and {size - 1} more',
+      total_steps,
+      first_step,
+      programs,
     )
     with programs, log:  # in the order of train.fit, for its reasons
       for step in range(first_step, total_steps):
@@ -134,8 +135,7 @@ def _fit_group(model, members, started):
         batches = [next(start.batches) for start in started]
         placed = place_batch(mesh, batches)
         state, metrics = programs(state, frozen, placed, seeds, numbers)
-        examples = sum(batch['weight'].sum() for batch in batches)
-        log.add(step, metrics, examples=examples)
+        log.add(step, metrics, batches)
     return list(singles(state.params))
 
 
