@@ -23,6 +23,7 @@ from w2s_jax import sharding
 from w2s_jax import train
 from w2s_jax.runtime import compile_ahead
 from w2s_jax.runtime import preemption
+from w2s_jax.runtime import step_log
 
 _AXIS = 'population'
 
@@ -108,7 +109,7 @@ def _fit_group(model, members, started):
     programs = compile_ahead.Programs(
       train_step, mesh, lengths=list(lengths), place=2
     )
-    log = train.Log(
+    log = step_log.StepLog(
       [member['logger'] for member in members],
       [member['name'] for member in members],
       f'{name} and {size - 1} more',

@@ -9,9 +9,9 @@ Console output of a study on a terminal:
 In a log file, a plain line every ten seconds replaces the bar. ETA is the time
 left of the stage at the rate of its recent steps. Compilation has no part in
 it: 'ETA 0:00:42, 2 to compile' says that two programs may still be waited for.
-After 'study' is the time left of all stages, with > if some are of a kind of
-which none has been made yet, which are not in it. At the
-end are examples and tokens, without padding, per second and, on chips that
+After 'study' is the time left of all stages, by that of stages of their kind;
+in 'study >0:12:40' some are left out, since none of their kind was made yet. At
+the end are examples and tokens, without padding, per second and, on chips that
 chips.py knows, the share of their bfloat16 peak that matmuls use (mfu).
 """
 
@@ -76,8 +76,8 @@ class Logger:
   the file has all steps of the checkpoint.
 
   Args:
-    study_left: (seconds, whether that is all) of the other stages of the study,
-      for `Progress`; None if they are not known.
+    study_left: of time_left.Schedule: (seconds, whether that is all) of the
+      other stages of the study; None if they are not known.
 
   Raises:
     MissingPackageError: `tensorboard` is set without tensorboardX.
