@@ -297,6 +297,7 @@ def fit(
   checkpoint_every=1000,
   logger_class=logger.Logger,
   recipe=RECIPE,
+  **settings,
 ):
   """train.fit on few rows; returns the trained params and the metrics."""
   model = model or network()
@@ -326,6 +327,7 @@ def fit(
     mesh=mesh,
     checkpoint_every=checkpoint_every,
     name='student',
+    **settings,
   )
   return adapt.merge(trained, frozen), metrics(folder)
 

@@ -23,6 +23,7 @@ from w2s_jax import sharding
 from w2s_jax import train
 from w2s_jax.runtime import compile_ahead
 from w2s_jax.runtime import preemption
+from w2s_jax.runtime import profiling
 from w2s_jax.runtime import step_log
 
 _AXIS = 'population'
@@ -117,7 +118,15 @@ def _fit_group(model, members, started):
       first_step,
       programs,
     )
-    with programs, log:  # in the order of train.fit, for its reasons
+    profiled = next((m for m in members if m.get('profile')), first)
+    tracer = profiling.Tracer(
+      profiled.get('profile'),
+      profiled['folder'],
+      profiled['name'],
+      first_step=first_step,
+      total_steps=total_steps,
+    )
+    with programs, tracer, log:  # in the order of train.fit, for its reasons
       for step in range(first_step, total_steps):
         if step in first['snapshot_steps']:
           for member, params in zip(members, singles(state.params)):
@@ -133,9 +142,11 @@ def _fit_group(model, members, started):
             start.checkpoints.wait()  # several processes save one at a time
         if stop:
           raise preemption.Preempted(f'{name} stopped before step {step}')
+        tracer.before(step, state)
         batches = [next(start.batches) for start in started]
-        placed = place_batch(mesh, batches)
-        state, metrics = programs(state, frozen, placed, seeds, numbers)
+        with jax.profiler.StepTraceAnnotation('train', step_num=step):
+          placed = place_batch(mesh, batches)
+          state, metrics = programs(state, frozen, placed, seeds, numbers)
         log.add(step, metrics, batches)
     return list(singles(state.params))
 

@@ -20,6 +20,7 @@ from w2s_jax import optimizer
 from w2s_jax import sharding
 from w2s_jax.runtime import compile_ahead
 from w2s_jax.runtime import preemption
+from w2s_jax.runtime import profiling
 from w2s_jax.runtime import step_log
 
 
@@ -290,6 +291,7 @@ def fit(
   name,
   snapshot_steps=(),
   before_save=lambda: None,
+  profile=None,
 ):
   """Trains the trainable parameters of one model; returns them in float32.
 
@@ -305,6 +307,7 @@ def fit(
     snapshot_steps: steps before which the trainable parameters are written to
       `folder`/snapshots/<step>.
     before_save: called before anything is written.
+    profile: a profiling.Window of steps to trace, or None.
 
   Raises:
     errors.DivergedError: the loss is not finite.
@@ -326,11 +329,14 @@ def fit(
     log = step_log.StepLog(
       [logger], [name], name, total_steps, first_step, programs
     )
+    tracer = profiling.Tracer(
+      profile, folder, name, first_step=first_step, total_steps=total_steps
+    )
     # The order below matters. A checkpoint is saved before the next batch is
     # drawn, which would move the iterator, and after every earlier step is
     # logged. A step is dispatched before the metrics of the one before it are
     # read, so the device never waits for the host.
-    with programs, log:
+    with programs, tracer, log:
       for step in range(first_step, total_steps):
         if step in snapshot_steps:
           before_save()
@@ -342,6 +348,7 @@ def fit(
           checkpoints.save(step, state, batches.get_state())
         if stop:
           raise preemption.Preempted(f'{name} stopped before step {step}')
+        tracer.before(step, state)
         batch = next(batches)
         with jax.profiler.StepTraceAnnotation('train', step_num=step):
           placed = sharding.place_batch(mesh, batch)

@@ -156,6 +156,7 @@ def key_of(stage, config):
 def batches_of(stage, predict_batch):
   """{'training': steps, 'prediction': batches} of a stage."""
   from w2s_jax import fine_tune
+  from w2s_jax import steps
 
   fields, evaluation = stage.fields, stage.fields['evaluation']
 
@@ -165,13 +166,12 @@ def batches_of(stage, predict_batch):
   if 'supervisor' in fields:
     return {'training': 0, 'prediction': batches(fields['rows'])}
   predicted = batches(evaluation.validation, evaluation.test)
-  if 'train' not in fields:
-    return {'training': 0, 'prediction': predicted}
-  train = fields['train']
-  if fields['judge']:
+  if fields.get('judge'):
     predicted += fine_tune.NUM_CANDIDATES * batches(evaluation.validation)
-  steps = train['epochs'] * math.ceil(len(fields['rows']) / train['batch_size'])
-  return {'training': steps, 'prediction': predicted}
+  return {
+    'training': steps.num_training_steps(stage),
+    'prediction': predicted,
+  }
 
 
 def model_table(model, roles, plan, chip, mesh):

@@ -2,7 +2,8 @@
 
   WORKDIR/
     stages/<name>-<key>/          config.json, metrics.jsonl, checkpoints/,
-                                  params/, predictions/ and, at last, DONE
+                                  params/, predictions/, profile/ (a trace)
+                                  and, at last, DONE
     rows/<split>-<hash>.jsonl.gz  examples of each split, labels, fields of rows
     recipes/<hash>.json           all that decides a row of results but the seed
     results.jsonl                 one row for each student and seed
@@ -89,6 +90,7 @@ class Runtime:
   eval_batch_size: int = 32
   checkpoint_every: int = 100
   tensorboard: bool = False
+  profile: dict = dataclasses.field(default_factory=dict)  # of profiling.choose
   positions: dict = dataclasses.field(default_factory=dict)  # by folder name
   schedule: time_left.Schedule = dataclasses.field(
     default_factory=time_left.Schedule
