@@ -347,8 +347,8 @@ Agreement: share of test examples, in %, on which the student predicts what the
 weak model does; then only those where the weak model is right, and where it is
 wrong. With teacher: the same for the model that labelled the student's rows,
 the last but one of a chain. A PGR of – is undefined. Seconds: training and
-evaluating the student; compiling: those of them that it waited for programs to
-be compiled, which later students of the same shapes do not.
+evaluating the student; compiling: those of them in which it waited for
+compilation, which later students of the same shapes do not need.
 """
 
 
