@@ -5,8 +5,12 @@
 `--config=FILE.py:arg,...` passes arguments to the config file; any field is
 set with `--config.a.b=value`. The same command again resumes or, where all is
 done, only rewrites the report: with --by=Rating,Themes also by such fields of
-the test rows. At SIGTERM or ctrl-C it saves a checkpoint and
-exits with 75 or 130: start it again. A second signal ends it at once.
+the test rows. At SIGTERM or ctrl-C it saves a checkpoint and exits with 75 or
+130: start it again. A second signal ends it at once.
+
+`--profile=student-xent:10-19` traces these steps of the first student with that
+loss. Open the folder profile/ of its stage in TensorBoard (`pip install xprof`)
+or the file in it that ends in trace.json.gz on ui.perfetto.dev.
 """
 
 import contextlib
@@ -20,6 +24,7 @@ from absl import flags
 from experiments import command_line
 from experiments import points
 from experiments import processes
+from w2s_jax import errors
 from w2s_jax.runtime import preemption
 
 SWEEP = flags.DEFINE_bool(
@@ -30,6 +35,12 @@ POINT = flags.DEFINE_integer(
 )
 BY = flags.DEFINE_list(
   'by', [], 'Also report by these fields of the test rows, such as Rating.'
+)
+PROFILE = flags.DEFINE_string(
+  'profile',
+  None,
+  'STAGE:FIRST-LAST: trace these steps of the first stage to be run whose name '
+  'begins with STAGE, to WORKDIR/stages/.../profile.',
 )
 flags.adopt_module_key_flags(processes)
 
@@ -45,12 +56,20 @@ def run():
   import jax
 
   from w2s_jax import study
+  from w2s_jax.runtime import profiling
   from w2s_jax.runtime import run_record
 
+  profile = None
+  if PROFILE.value is not None:
+    profile = profiling.parse(PROFILE.value)
   workdir = command_line.WORKDIR.value
   primary = jax.process_index() == 0
   console = command_line.console(quiet=not primary)
   configs = points.expand(sweep=SWEEP.value, point=POINT.value)
+  if profile and len(configs) > 1:
+    raise errors.UserError(
+      f'{profile}: there are {len(configs)} studies; choose one with --point.'
+    )
   for line in points.notes_on_weights(configs):
     console.print(line, highlight=False, soft_wrap=True)
   record = contextlib.nullcontext()
@@ -60,7 +79,9 @@ def run():
   with record:
     studies = points.with_data(configs, console)
     for config, splits in points.check_fields(BY.value, studies):
-      study.run(config, workdir, console=console, splits=splits)
+      study.run(
+        config, workdir, console=console, splits=splits, profile=profile
+      )
     if primary and POINT.value is None:
       write_report(workdir, console, BY.value)
 

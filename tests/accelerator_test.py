@@ -10,7 +10,6 @@ import pytest
 
 from experiments.benchmarks import deviation
 from experiments.benchmarks import training
-from experiments.plan import roofline
 from w2s_jax import errors
 from w2s_jax import sharding
 from w2s_jax.models import presets
@@ -125,18 +124,3 @@ def test_attention_in_one_kernel_deviates_as_einsum_does():
   for row in rows:
     assert row.bound.startswith('equal but for rounding'), row
     assert [*row.details['fused']] == ['keys', 'outputs', 'queries', 'values']
-
-
-@pytest.mark.parametrize(
-  'kind, flops',
-  [
-    ('NVIDIA H100 80GB HBM3', 989e12),
-    ('NVIDIA H200', 989e12),
-    ('TPU v5 lite', 197e12),
-    ('NVIDIA H100 PCIe', None),
-    ('cpu', None),
-  ],
-)
-def test_peak_of_the_attached_chip(kind, flops):
-  chip = roofline.chip_of(kind)
-  assert (chip and chip.flops) == flops

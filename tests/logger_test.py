@@ -20,12 +20,13 @@ class Clock:
     return self.now
 
 
-def _make(folder, *, is_primary=True, clock=None, **console):
+def _make(folder, *, is_primary=True, clock=None, study_left=None, **console):
   stream = io.StringIO()
   logger = logger_lib.Logger(
     folder,
     console=rich.console.Console(file=stream, **console),
     is_primary=is_primary,
+    study_left=study_left,
     clock=clock or Clock(),
   )
   return logger, stream
@@ -132,12 +133,60 @@ def test_progress_in_a_log_file(tmp_path):
     _log(logger, [299])
   lines = stream.getvalue().splitlines()
   assert lines == [
-    'student xent seed 0  117/300  240 ex/s  loss 0.5000  ETA 0:00:23',
-    'student xent seed 0  197/300  240 ex/s  loss 0.5000  ETA 0:00:13',
-    'student xent seed 0  277/300  240 ex/s  loss 0.5000  ETA 0:00:03',
-    'student xent seed 0  300/300  240 ex/s  loss 0.5000  ETA 0:00:00',
+    'student xent seed 0  117/300  ETA 0:00:23  loss 0.5000  240 ex/s',
+    'student xent seed 0  197/300  ETA 0:00:13  loss 0.5000  240 ex/s',
+    'student xent seed 0  277/300  ETA 0:00:03  loss 0.5000  240 ex/s',
+    'student xent seed 0  300/300  ETA 0:00:00  loss 0.5000  240 ex/s',
   ]
   assert '299' in (tmp_path / 'metrics.jsonl').read_text()  # flushed
+
+
+def printed_lines(stage, clock, updates, tmp_path, **fields):
+  """Lines of updates, each (seconds before it, fields of `update`)."""
+  logger, stream = _make(tmp_path, clock=clock, **fields)
+  with logger.progress(stage=stage, total_steps=10) as progress:
+    for step, (seconds, values) in enumerate(updates, start=1):
+      clock.now += seconds
+      progress.update(step, examples=8, **values)
+  return stream.getvalue().splitlines()
+
+
+def test_eta_leaves_out_what_was_waited_for(tmp_path):
+  updates = [
+    (30, {'compiling': 2}),
+    (300, {'compiling': 1, 'waited': True}),
+    (11, {'compiling': 1}),
+    (600, {'waited': True}),
+    (11, {}),
+  ]
+  assert printed_lines('weak', Clock(), updates, tmp_path) == [
+    'weak  1/10  2 to compile',
+    'weak  2/10  1 to compile',
+    'weak  3/10  ETA 0:01:17, 1 to compile  1 ex/s',
+    'weak  4/10  ETA 0:01:06  1 ex/s',
+    'weak  5/10  ETA 0:00:55  1 ex/s',
+  ]
+
+
+def test_line_has_tokens_and_utilization_where_they_are_known(tmp_path):
+  update = {'tokens': 50_000, 'peak_seconds': 2.0}
+  *_, line = printed_lines('weak', Clock(), [(20, update)] * 3, tmp_path)
+  assert line == 'weak  3/10  ETA 0:02:20  0 ex/s  2.5k tok/s  mfu 10.0%'
+
+
+@pytest.mark.parametrize(
+  'others, text',
+  [((60, True), '0:01:30'), ((60, False), '>0:01:30'), (None, None)],
+)
+def test_time_left_of_the_study_has_that_of_the_stage(others, text, tmp_path):
+  clock = Clock()
+  logger, stream = _make(tmp_path, clock=clock, study_left=others)
+  with logger.progress(stage='weak', total_steps=5) as progress:
+    progress.update(1, examples=8)
+    clock.now += 10
+    progress.update(2, examples=8)
+  study = f'  study {text}' if text else ''
+  assert stream.getvalue() == f'weak  2/5  ETA 0:00:30{study}  1 ex/s\n'
 
 
 def test_progress_of_a_single_step_and_of_none(tmp_path):
@@ -171,7 +220,7 @@ def test_live_bar_on_a_terminal(tmp_path):
       clock.now += 2
       progress.update(step, examples=32, loss=0.25)
   shown = stream.getvalue()
-  assert '3/4' in shown and '16 ex/s  loss 0.2500  ETA 0:00:02' in shown
+  assert '3/4' in shown and 'ETA 0:00:02  loss 0.2500  16 ex/s' in shown
 
 
 def test_stage_lines():

@@ -31,6 +31,11 @@ MISTAKES = {
     'data',
   ],
   "--config.losses=('logconv',)": ["'logconv'", 'logconf'],
+  '--profile=weak:9': ['--profile=weak:9', 'STAGE:FIRST-LAST'],
+  '--profile=weak:9-8': ['--profile=weak:9-8', 'FIRST at most LAST'],
+  '--profile=weeak:0-1': ["begins with 'weeak'", 'weak-tiny', 'ceiling-tiny'],
+  '--profile=labels-of:0-1': ["no training stage begins with 'labels-of'"],
+  '--profile=ceiling:0-9999': ['ceiling-', 'runs steps 0 to '],
   '--by=Rating': ['--by=Rating', 'no such field', 'label, text'],
 }
 

@@ -278,6 +278,17 @@ def test_paired_differences_are_in_a_section(tmp_path):
   assert 'Paired' not in markdown(tmp_path)[1]
 
 
+def test_seconds_and_those_of_compilation_are_in_the_table_of_seeds(tmp_path):
+  made_up.make(tmp_path, losses=('xent',), seeds=(0,))
+  rows = results.read(tmp_path)
+  for compiled, shown in (7.0, '7'), (None, '–'):
+    rows[0]['compile_seconds'] = compiled
+    text = page.to_markdown(rows, report.aggregate(tmp_path, rows), {})
+    section = text[text.index('## Every seed') :]
+    assert '| seconds | compiling |\n' in section
+    assert f'| 12 | {shown} |\n' in section
+
+
 def test_marks_are_in_all_tables_of_accuracies_and_explained(tmp_path):
   rates = dict(made_up.RATES, zero_shot=0.9)
   made_up.make(tmp_path, losses=('xent',), rates=rates, seeds=(0, 1))

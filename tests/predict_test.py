@@ -42,7 +42,8 @@ def test_equals_one_row_at_a_time_in_row_order(mesh, one_by_one):
   seen = []
 
   class Progress:
-    def update(self, done, *, examples):
+    def update(self, done, *, examples, waited, compiling):
+      del waited, compiling
       seen.append((done, examples))
 
   probs_NxC = predict.predict(

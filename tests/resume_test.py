@@ -103,7 +103,7 @@ def names(folder):
 def results(workdir):
   lines = (workdir / 'results.jsonl').read_text().splitlines()
   rows = [json.loads(line) for line in lines]
-  timed = 'seconds', 'checksum'
+  timed = 'seconds', 'compile_seconds', 'checksum'
   return [{k: v for k, v in row.items() if k not in timed} for row in rows]
 
 

@@ -1,3 +1,4 @@
+import json
 import re
 
 import jax
@@ -10,6 +11,7 @@ from w2s_jax import batching
 from w2s_jax import losses
 from w2s_jax import sharding
 from w2s_jax import train
+from w2s_jax.runtime import chips
 from w2s_jax.runtime import logger
 
 import tiny
@@ -337,3 +339,39 @@ def test_pieces_of_a_batch_give_the_gradient_of_the_whole(loss, sizes):
     np.testing.assert_allclose(
       moment, moments_4[name], atol=1e-6, rtol=1e-4, err_msg=name
     )
+
+
+def timed_lines(folder):
+  """Lines of metrics.jsonl, with times."""
+  lines = (folder / 'metrics.jsonl').read_text().splitlines()
+  return [json.loads(line) for line in lines]
+
+
+@pytest.mark.parametrize('peak', [None, 1e12])
+def test_tokens_per_second_and_utilization_of_a_known_chip(
+  peak, mesh, tmp_path, monkeypatch
+):
+  monkeypatch.setattr(chips, 'peak_flops', lambda devices: peak)
+  examples = batching.Rows(
+    [np.ones(10, np.int32)] * 24, tiny.rows(24).label_probs_NxC
+  )
+  tiny.fit(tmp_path, mesh=mesh, examples=examples, epochs=3)
+  first, *others = timed_lines(tmp_path)
+  assert 'train/tokens_per_second' not in first  # its program was compiled
+  assert len(others) == 8
+  for line in others:
+    seconds = 8 * 10 / line['train/tokens_per_second']  # without padding to 16
+    assert 0 < seconds < 10
+    assert ('train/mfu' in line) == (peak is not None)
+    if peak:
+      kernels = 8 * 16 * 32 * (4 * 32 + 2 * 64) + 8 * 32 * 2
+      attention = 2 * 8 * 16 * 16 * 32
+      flops = line['train/mfu'] * seconds * peak
+      assert flops == pytest.approx(3 * 2 * (kernels + attention))
+
+
+def test_steps_that_waited_for_a_compilation_have_no_speed(mesh, tmp_path):
+  examples = tiny.rows(48, lengths=[4, 16])
+  tiny.fit(tmp_path, mesh=mesh, examples=examples, buckets=(4, 16), epochs=1)
+  known = ['train/tokens_per_second' in x for x in timed_lines(tmp_path)]
+  assert known[-1] and not known[0]

@@ -111,6 +111,7 @@ def _settings(job, snapshot_steps=()):
     name=job.name,
     snapshot_steps=snapshot_steps,
     before_save=job.check_lock,
+    profile=job.runtime.profile.get(job.folder.name),
   )
 
 

@@ -28,6 +28,7 @@ import numpy as np
 from w2s_jax.models import model as model_lib
 from w2s_jax.runtime import files
 from w2s_jax.runtime import preemption
+from w2s_jax.runtime import time_left
 from w2s_jax.tasks import examples as examples_lib
 
 # Part of every key; raised when the same fields come to mean something else.
@@ -234,6 +235,9 @@ class Runner:
       stage for stage in stages if self.runtime.is_done(stage.folder_name)
     ]
     missing = [stage for stage in stages if stage not in done]
+    self.runtime.schedule.waiting.update(
+      {stage.folder_name: work_of(stage) for stage in missing}
+    )
     by_recipe = collections.defaultdict(list)
     for stage in missing:
       by_recipe[files.to_json(stage.recipe)].append(stage)
@@ -322,6 +326,24 @@ class Runner:
         self._finished.pop(stage.key, None)
         return
     raise error
+
+
+def work_of(stage):
+  """What a stage does, to estimate its time by that of others of its kind.
+
+  The amount is the rows that go through the model, epoch by epoch.
+  """
+  fields = stage.fields
+  used = ('features', 'lora', 'judge', 'curve')
+  rows, train = fields.get('rows'), fields.get('train') or {}
+  return time_left.Work(
+    kind=(
+      stage.make,
+      getattr(fields.get('model'), 'name', None),
+      *(fields.get(name) is not None for name in used),
+    ),
+    amount=(1 if rows is None else len(rows)) * train.get('epochs', 1),
+  )
 
 
 def _config(stage):

@@ -23,6 +23,8 @@ from w2s_jax import sharding
 from w2s_jax import train
 from w2s_jax.runtime import compile_ahead
 from w2s_jax.runtime import preemption
+from w2s_jax.runtime import profiling
+from w2s_jax.runtime import step_log
 
 _AXIS = 'population'
 
@@ -96,13 +98,6 @@ def _fit_group(model, members, started):
   singles = functools.partial(unstack, first['mesh'], size=size)
   plans = [member['plan'] for member in members]
   lengths = map(max, zip(*(plan.lengths_from(first_step) for plan in plans)))
-  log = train.Log(
-    [member['logger'] for member in members],
-    [member['name'] for member in members],
-    f'{name} and {size - 1} more',
-    total_steps,
-    first_step,
-  )
   with jax.set_mesh(mesh):
     frozen = frozen[0] if share_frozen else stack(mesh, frozen)
     state = stack(mesh, [start.state for start in started])
@@ -115,7 +110,23 @@ def _fit_group(model, members, started):
     programs = compile_ahead.Programs(
       train_step, mesh, lengths=list(lengths), place=2
     )
-    with programs, log:  # in the order of train.fit, for its reasons
+    log = step_log.StepLog(
+      [member['logger'] for member in members],
+      [member['name'] for member in members],
+      f'{name} and {size - 1} more',
+      total_steps,
+      first_step,
+      programs,
+    )
+    profiled = next((m for m in members if m.get('profile')), first)
+    tracer = profiling.Tracer(
+      profiled.get('profile'),
+      profiled['folder'],
+      profiled['name'],
+      first_step=first_step,
+      total_steps=total_steps,
+    )
+    with programs, tracer, log:  # in the order of train.fit, for its reasons
       for step in range(first_step, total_steps):
         if step in first['snapshot_steps']:
           for member, params in zip(members, singles(state.params)):
@@ -131,11 +142,12 @@ def _fit_group(model, members, started):
             start.checkpoints.wait()  # several processes save one at a time
         if stop:
           raise preemption.Preempted(f'{name} stopped before step {step}')
+        tracer.before(step, state)
         batches = [next(start.batches) for start in started]
-        placed = place_batch(mesh, batches)
-        state, metrics = programs(state, frozen, placed, seeds, numbers)
-        examples = sum(batch['weight'].sum() for batch in batches)
-        log.add(step, metrics, examples=examples)
+        with jax.profiler.StepTraceAnnotation('train', step_num=step):
+          placed = place_batch(mesh, batches)
+          state, metrics = programs(state, frozen, placed, seeds, numbers)
+        log.add(step, metrics, batches)
     return list(singles(state.params))
 
 

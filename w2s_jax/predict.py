@@ -76,10 +76,20 @@ def predict(
       place=1,
     ) as answer,
   ):
+
+    def read_first():
+      ids_B, outputs_Bx, waits = waiting.popleft()
+      outputs.add(
+        ids_B,
+        outputs_Bx,
+        waited=answer.waits > waits,
+        compiling=answer.num_compiling(),
+      )
+
     for index, length in plan:
       if preemption.stop_requested():
         while waiting:
-          outputs.add(*waiting.popleft())
+          read_first()
         outputs.save_shard()
         raise preemption.Preempted(
           f'stopped after {outputs.done} of {len(rows)} predictions'
@@ -87,11 +97,12 @@ def predict(
       batch = batching.assemble(rows, index, length, batch_size=batch_size)
       inputs = {name: batch[name] for name in names}
       placed = sharding.place_batch(mesh, inputs)
-      waiting.append((batch['id'], answer(params, placed)))
+      outcome = answer(params, placed)
+      waiting.append((batch['id'], outcome, answer.waits))
       if len(waiting) > IN_FLIGHT:
-        outputs.add(*waiting.popleft())
+        read_first()
     while waiting:
-      outputs.add(*waiting.popleft())
+      read_first()
   return outputs.array_Nx
 
 
@@ -121,12 +132,14 @@ class _Outputs:
   def has(self, index):
     return self._known_N[index].all()
 
-  def add(self, ids_B, outputs_Bx):
+  def add(self, ids_B, outputs_Bx, **compilation):
     real_B = ids_B >= 0
     self._put(ids_B[real_B], np.asarray(outputs_Bx)[real_B])
     self._unsaved.append(ids_B[real_B])
     if self._progress:
-      self._progress.update(self.done, examples=int(real_B.sum()))
+      self._progress.update(
+        self.done, examples=int(real_B.sum()), **compilation
+      )
     if time.monotonic() - self._saved > SECONDS_A_SHARD:
       self.save_shard()
 

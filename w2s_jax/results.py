@@ -47,8 +47,13 @@ MEANS = (
   'weak_label_accuracy',
   'seconds',
 )
-OPTIONAL = tuple(  # where the task measures them
-  f'{role}_{name}' for role in ROLES for name in ('accepted_accuracy', 'legal')
+OPTIONAL = (
+  'compile_seconds',  # not in rows of earlier versions
+  *(  # where the task measures them
+    f'{role}_{name}'
+    for role in ROLES
+    for name in ('accepted_accuracy', 'legal')
+  ),
 )
 _FIELDS = (
   *_KEY,
@@ -273,8 +278,10 @@ def _measured(finished):
     )
   )
   row['pgr'], row['pgr_status'] = pgr.value, pgr.status
+  summary = finished['student'].summary()
   for name in ('seconds', 'rows', 'rows_truncated'):
-    row[name] = finished['student'].summary()[name]
+    row[name] = summary[name]
+  row['compile_seconds'] = summary.get('compile_seconds')
   row['stages'] = {role: finished[role].folder.name for role in ROLES}
   return row
 

@@ -4,6 +4,7 @@
 """
 
 import dataclasses
+import math
 
 from w2s_jax import fine_tune
 from w2s_jax import graph
@@ -85,6 +86,20 @@ def train(
       return fine_tuned('lp_ft', spec.train, start=(*start, probe))
     case 'prompt':
       return stage(stages.prompt, 'prompt', start=start, shots=spec.adapt.shots)
+
+
+def num_training_steps(stage):
+  """Steps of a training stage, 0 of others; None where it is not known yet.
+
+  Labels of fewer rows, such as filtered ones, make it less.
+  """
+  fields = stage.fields
+  if 'train' not in fields:
+    return 0
+  if stage.make is fine_tune.generative:  # texts are packed into rows
+    return None
+  train = fields['train']
+  return train['epochs'] * math.ceil(len(fields['rows']) / train['batch_size'])
 
 
 def predict(study, supervisor, rows):

@@ -21,6 +21,7 @@ from w2s_jax import sharding
 from w2s_jax import steps
 from w2s_jax import weak_labels
 from w2s_jax.runtime import files
+from w2s_jax.runtime import profiling
 from w2s_jax.runtime import workdir as workdir_lib
 from w2s_jax.tasks import examples as examples_lib
 from w2s_jax.tasks import registry
@@ -148,7 +149,14 @@ def curve(study, supervisor=None):
 
 
 def run(
-  config, workdir, *, console, describe=students, splits=None, devices=None
+  config,
+  workdir,
+  *,
+  console,
+  describe=students,
+  splits=None,
+  devices=None,
+  profile=None,
 ):
   """Runs the study of a config and adds its rows to WORKDIR/results.jsonl.
 
@@ -156,6 +164,7 @@ def run(
     describe: (Study) -> results.Result of one seed.
     splits: of `load_splits`, if they are loaded already.
     devices: of the mesh; all by default.
+    profile: a profiling.Window of training steps to trace, or None.
 
   Raises:
     errors.UserError: a field or a file does not fit, or results of another
@@ -178,8 +187,14 @@ def run(
     checkpoint_every=config.checkpoint_every,
     tensorboard=config.tensorboard,
   )
+  stages = graph.in_order([s for result in everything for s in result.stages])
+  if profile:
+    chosen = profiling.choose(
+      profile, stages, runtime, steps.num_training_steps
+    )
+    runtime = dataclasses.replace(runtime, profile=chosen)
   runner = graph.Runner(runtime)
-  runner.announce([stage for result in everything for stage in result.stages])
+  runner.announce(stages)
   write_rows(workdir, evaluated, slices)
   seeds = list(config.seeds)
   for first in range(0, len(seeds), config.population):

@@ -16,12 +16,13 @@ from w2s_jax import accumulate
 from w2s_jax import adapt
 from w2s_jax import batching
 from w2s_jax import checkpoint
-from w2s_jax import errors
 from w2s_jax import losses
 from w2s_jax import optimizer
 from w2s_jax import sharding
 from w2s_jax.runtime import compile_ahead
 from w2s_jax.runtime import preemption
+from w2s_jax.runtime import profiling
+from w2s_jax.runtime import step_log
 
 
 class TrainState(flax.struct.PyTreeNode):
@@ -258,6 +259,7 @@ def fit(
   name,
   snapshot_steps=(),
   before_save=lambda: None,
+  profile=None,
 ):
   """Trains the trainable parameters of one model; returns them in float32.
 
@@ -273,6 +275,7 @@ def fit(
     snapshot_steps: steps before which the trainable parameters are written to
       `folder`/snapshots/<step>.
     before_save: called before anything is written.
+    profile: a profiling.Window of steps to trace, or None.
 
   Raises:
     errors.DivergedError: the loss is not finite.
@@ -288,15 +291,20 @@ def fit(
       first_step, state, data_state = found
       batches.set_state(data_state)
     lengths = plan.lengths_from(first_step)
-    log = Log([logger], [name], name, total_steps, first_step)
     programs = compile_ahead.Programs(
       train_step, mesh, lengths=lengths, place=2
+    )
+    log = step_log.StepLog(
+      [logger], [name], name, total_steps, first_step, programs
+    )
+    tracer = profiling.Tracer(
+      profile, folder, name, first_step=first_step, total_steps=total_steps
     )
     # The order below matters. A checkpoint is saved before the next batch is
     # drawn, which would move the iterator, and after every earlier step is
     # logged. A step is dispatched before the metrics of the one before it are
     # read, so the device never waits for the host.
-    with programs, log:
+    with programs, tracer, log:
       for step in range(first_step, total_steps):
         if step in snapshot_steps:
           before_save()
@@ -308,63 +316,10 @@ def fit(
           checkpoints.save(step, state, batches.get_state())
         if stop:
           raise preemption.Preempted(f'{name} stopped before step {step}')
+        tracer.before(step, state)
         batch = next(batches)
         with jax.profiler.StepTraceAnnotation('train', step_num=step):
           placed = sharding.place_batch(mesh, batch)
           state, metrics = programs(state, frozen, placed, seed, numbers)
-        log.add(step, metrics, examples=batch['weight'].sum())
+        log.add(step, metrics, [batch])
     return state.params
-
-
-class Log:
-  """Writes the metrics of each step when the next one is dispatched.
-
-  Of one model, or of several that train in one step: then each metric is an
-  array with one value for each.
-  """
-
-  def __init__(self, loggers, names, title, total_steps, first_step):
-    self._loggers, self._names = loggers, names
-    self._waiting = None
-    self._progress = loggers[0].progress(
-      stage=title, total_steps=total_steps, first_step=first_step
-    )
-    for logger in loggers:
-      logger.truncate(first_step)
-
-  def __enter__(self):
-    self._progress.__enter__()
-    return self
-
-  def __exit__(self, kind, *error):
-    if kind is None:
-      self.flush()
-    self._progress.__exit__(kind, *error)
-    for logger in self._loggers:
-      logger.close()
-
-  def add(self, step, metrics, *, examples):
-    self._write()
-    self._waiting = step, metrics, int(examples)
-
-  def flush(self):
-    self._write()
-    for logger in self._loggers:
-      logger.flush()
-
-  def _write(self):
-    if not self._waiting:
-      return
-    step, metrics, examples = self._waiting
-    self._waiting = None
-    metrics_S = {key: np.atleast_1d(value) for key, value in metrics.items()}
-    for i, (name, logger) in enumerate(zip(self._names, self._loggers)):
-      values = {key: float(value_S[i]) for key, value_S in metrics_S.items()}
-      if not np.isfinite(values['train/loss']):
-        raise errors.DivergedError(
-          f'{name}: the loss is {values["train/loss"]} at step {step}; '
-          'lower train.learning_rate or use dtype float32.'
-        )
-      logger.write(step, values)
-    loss = metrics_S['train/loss'].mean()
-    self._progress.update(step + 1, examples=examples, loss=loss)

@@ -16,7 +16,6 @@ from configs import base
 from experiments.benchmarks import speed
 from experiments.benchmarks import table
 from experiments.plan import ahead
-from experiments.plan import roofline
 from w2s_jax import errors
 from w2s_jax import losses
 from w2s_jax import population
@@ -26,6 +25,7 @@ from w2s_jax.models import heads
 from w2s_jax.models import presets
 from w2s_jax.models import stacking
 from w2s_jax.models import text_heads
+from w2s_jax.runtime import chips
 
 WINDOWS = 3
 SMALL = dict(
@@ -374,7 +374,7 @@ def rows_of(part, outcome, options, target=None):
     bound,
     details=details,
   )
-  chip = roofline.chip_of(options.mesh.devices.flat[0].device_kind)
+  chip = chips.chip_of(options.mesh.devices.flat[0].device_kind)
   if chip is not None:
     yield table.Row(
       part,

@@ -10,6 +10,7 @@ import numpy as np
 
 from experiments.plan import roofline
 from w2s_jax import errors
+from w2s_jax.runtime import chips
 
 
 class Plan(NamedTuple):
@@ -28,7 +29,7 @@ def simulated(name, count):
   """
   import jax
 
-  topology = roofline.CHIPS[name].topology
+  topology = chips.CHIPS[name].topology
   if not topology:
     jax.config.update('jax_platforms', 'cpu')
     jax.config.update('jax_num_cpu_devices', count)

@@ -29,10 +29,12 @@ from absl import flags
 
 from experiments import command_line
 from experiments.plan import ahead
-from experiments.plan import roofline
 from w2s_jax import errors
+from w2s_jax.runtime import chips
 
-CHIP = flags.DEFINE_string('chip', 'v5e', 'A name of CHIPS in roofline.py.')
+CHIP = flags.DEFINE_string(
+  'chip', 'v5e', 'A name of CHIPS in w2s_jax/runtime/chips.py.'
+)
 DEVICES = flags.DEFINE_integer('devices', 8, 'Number of chips.')
 MESH = flags.DEFINE_string(
   'mesh', '', 'Overrides config.mesh: data=4,fsdp=2,tensor=1.'
@@ -56,10 +58,10 @@ def main():
   from w2s_jax.models import heads
 
   config = command_line.CONFIG.value
-  if CHIP.value not in roofline.CHIPS:
-    names = ', '.join(roofline.CHIPS)
+  if CHIP.value not in chips.CHIPS:
+    names = ', '.join(chips.CHIPS)
     raise errors.UserError(f'--chip={CHIP.value} is not one of {names}.')
-  chip = roofline.CHIPS[CHIP.value]
+  chip = chips.CHIPS[CHIP.value]
   chains = check_config.parse_chains(config.students, config.models)
   check_config.check_numbers(config)
   check_is_known(config, chains)
@@ -154,6 +156,7 @@ def key_of(stage, config):
 def batches_of(stage, predict_batch):
   """{'training': steps, 'prediction': batches} of a stage."""
   from w2s_jax import fine_tune
+  from w2s_jax import steps
 
   fields, evaluation = stage.fields, stage.fields['evaluation']
 
@@ -163,13 +166,12 @@ def batches_of(stage, predict_batch):
   if 'supervisor' in fields:
     return {'training': 0, 'prediction': batches(fields['rows'])}
   predicted = batches(evaluation.validation, evaluation.test)
-  if 'train' not in fields:
-    return {'training': 0, 'prediction': predicted}
-  train = fields['train']
-  if fields['judge']:
+  if fields.get('judge'):
     predicted += fine_tune.NUM_CANDIDATES * batches(evaluation.validation)
-  steps = train['epochs'] * math.ceil(len(fields['rows']) / train['batch_size'])
-  return {'training': steps, 'prediction': predicted}
+  return {
+    'training': steps.num_training_steps(stage),
+    'prediction': predicted,
+  }
 
 
 def model_table(model, roles, plan, chip, mesh):

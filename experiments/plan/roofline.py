@@ -9,55 +9,11 @@ import dataclasses
 import math
 import re
 
-
-@dataclasses.dataclass(frozen=True)
-class Chip:
-  """One device; `topology` is the number of axes of a TPU slice.
-
-  As published, for bfloat16: Cloud TPU documentation (system architecture of
-  each version; v4 has its network by 1.1 PB/s of all-reduce in a pod of 4,096)
-  and NVIDIA data sheets (dense, SXM). The network of a GPU is NVLink, which
-  joins few of them: between machines it is slower than this.
-  """
-
-  flops: float  # a second
-  memory: float  # bytes
-  bandwidth: float  # of the memory, bytes a second
-  network: float  # bytes a second that leave it, all links together
-  topology: int = 0
-
-
-CHIPS = {
-  'v4': Chip(275e12, 32 * 2**30, 1.228e12, 270e9, topology=3),
-  'v5e': Chip(197e12, 16 * 2**30, 0.819e12, 200e9, topology=2),
-  'v5p': Chip(459e12, 95 * 2**30, 2.765e12, 600e9, topology=3),
-  'v6e': Chip(918e12, 32 * 2**30, 1.64e12, 400e9, topology=2),
-  'h100': Chip(989e12, 80e9, 3.35e12, 450e9),
-  'h200': Chip(989e12, 141e9, 4.8e12, 450e9),
-}
-# By device_kind of JAX. Variants of another power, such as 'NVIDIA H100 PCIe',
-# are not in the table.
-KINDS = {
-  'TPU v4': 'v4',
-  'TPU v5 lite': 'v5e',
-  'TPU v5e': 'v5e',
-  'TPU v5': 'v5p',
-  'TPU v5p': 'v5p',
-  'TPU v6 lite': 'v6e',
-  'TPU v6e': 'v6e',
-  'NVIDIA H100 80GB HBM3': 'h100',
-  'NVIDIA H200': 'h200',
-}
 BYTES = {'pred': 1, 's8': 1, 'u8': 1, 'bf16': 2, 'f16': 2, 's16': 2, 'u16': 2}
 COLLECTIVE = re.compile(
   r'= (.*?) (all-gather|all-reduce|reduce-scatter|all-to-all|'
   r'collective-permute)(-start)?\((.*)'
 )
-
-
-def chip_of(device_kind):
-  """Returns the Chip of an attached device, or None if it is not known."""
-  return CHIPS.get(KINDS.get(device_kind))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -72,7 +28,11 @@ class Program:
   sent: float
 
   def seconds(self, chip):
-    """Least time: {'arithmetic': ..., 'memory': ..., 'network': ...}."""
+    """Least time: {'arithmetic': ..., 'memory': ..., 'network': ...}.
+
+    Args:
+      chip: a w2s_jax.runtime.chips.Chip.
+    """
     return {
       'arithmetic': self.flops / chip.flops,
       'memory': self.traffic / chip.bandwidth,

@@ -205,15 +205,18 @@ def _seeds_table(rows, groups):
         mark = groups_lib.mark(*groups_lib.gain(group, role, of_seed))
         percents[i] = f'{percents[i]} {mark}'.strip()
     percents.insert(4, markdown.number(row['pgr'], digits=2))
-    seconds = markdown.number(row['seconds'], digits=0)
+    seconds = [
+      markdown.number(row.get(name), digits=0)
+      for name in ('seconds', 'compile_seconds')
+    ]
     names = (
       row['task'],
       groups_lib.pair(row),
       groups_lib.method(row),
       str(row['seed']),
     )
-    lines.append([*names, *percents, seconds])
-  return markdown.table([*header, 'seconds'], lines)
+    lines.append([*names, *percents, *seconds])
+  return markdown.table([*header, 'seconds', 'compiling'], lines)
 
 
 def _controls(groups):
@@ -344,7 +347,8 @@ Agreement: share of test examples, in %, on which the student predicts what the
 weak model does; then only those where the weak model is right, and where it is
 wrong. With teacher: the same for the model that labelled the student's rows,
 the last but one of a chain. A PGR of – is undefined. Seconds: training and
-evaluating the student.
+evaluating the student; compiling: those of them in which it waited for
+compilation, which later students of the same shapes do not need.
 """
 
 

@@ -7,11 +7,22 @@ about as long as one, and work starts with the first.
 
 from concurrent import futures
 import os
+import threading
+import time
 
 import jax
 
+from w2s_jax.runtime import matmul_flops
+
 # The compiler may need gigabytes of host memory for each large program.
 _MOST_AT_ONCE = 8
+_WAITED = '/w2s_jax/waited_for_compilation'
+_COMPILING = (
+  '/jax/core/compile/jaxpr_trace_duration',
+  '/jax/core/compile/jaxpr_to_mlir_module_duration',
+  '/jax/core/compile/backend_compile_duration',
+  _WAITED,
+)
 
 
 class Programs:
@@ -21,6 +32,11 @@ class Programs:
   first. Each call waits for its own program only. The end of the block cancels
   programs that wait for a thread and waits for those being compiled, as the
   interpreter would do at exit.
+
+  Attributes:
+    mesh: mesh to compile for.
+    waits: number of calls that waited for their program so far.
+    flops: of the matmuls of the last call, on all devices.
   """
 
   def __init__(self, function, mesh, *, lengths, place):
@@ -34,12 +50,14 @@ class Programs:
       place: index of the batch in the arguments.
     """
     cores = _cores()
+    self.mesh = mesh
+    self.waits = 0
+    self.flops = 0
     self._function = function
-    self._mesh = mesh
     self._lengths = lengths if cores > 1 else ()
     self._place = place
     self._pool = futures.ThreadPoolExecutor(min(cores, _MOST_AT_ONCE))
-    self._started = {}  # length -> Future
+    self._started = {}  # length -> Future of its FLOPs
 
   def __enter__(self):
     return self
@@ -49,13 +67,26 @@ class Programs:
 
   def __call__(self, *arguments):
     length = arguments[self._place]['tokens'].shape[-1]
-    if not self._started:
+    if length not in self._started:
+      ahead = () if self._started else self._lengths
       shapes = jax.tree.map(_shape, arguments)
-      for other in dict.fromkeys((length, *self._lengths)):
+      for other in dict.fromkeys((length, *ahead)):
         self._started[other] = self._pool.submit(self._compile, shapes, other)
-    if length in self._started:
-      self._started[length].result()
+    self.flops = self._wait_for(self._started[length])
     return self._function(*arguments)
+
+  def num_compiling(self):
+    """Returns the number of programs that are not compiled yet."""
+    return sum(not future.done() for future in self._started.values())
+
+  def _wait_for(self, program):
+    if not program.done():
+      self.waits += 1
+      started = time.monotonic()
+      futures.wait([program])
+      seconds = time.monotonic() - started
+      jax.monitoring.record_event_duration_secs(_WAITED, seconds)
+    return program.result()
 
   def _compile(self, shapes, length):
     shapes = list(shapes)
@@ -63,8 +94,42 @@ class Programs:
     tokens = batch['tokens']
     tokens = tokens.update(shape=(*tokens.shape[:-1], length))
     shapes[self._place] = {**batch, 'tokens': tokens}
-    with jax.set_mesh(self._mesh):  # the mesh is local to a thread
-      self._function.lower(*shapes).compile()  # jax.jit caches it
+    with jax.set_mesh(self.mesh):  # the mesh is local to a thread
+      traced = self._function.trace(*shapes)
+      traced.lower().compile()  # jax.jit caches it
+    return matmul_flops.count(traced.jaxpr.jaxpr)
+
+
+class Stopwatch:
+  """Counts the seconds that its thread compiles or waits for a compilation.
+
+  In a `with` block. Tracing counts too; programs that other threads compile
+  count only while this one waits for them.
+  """
+
+  def __enter__(self):
+    self._thread = threading.get_ident()
+    self._intervals = []  # (start, end), apart and in order
+    jax.monitoring.register_event_duration_secs_listener(self._note)
+    return self
+
+  def __exit__(self, *_):
+    jax.monitoring.unregister_event_duration_listener(self._note)
+
+  @property
+  def seconds(self):
+    return sum(end - start for start, end in self._intervals)
+
+  def _note(self, event, seconds, **_):
+    if event in _COMPILING and threading.get_ident() == self._thread:
+      end = time.monotonic()
+      start = end - seconds
+      # Functions that a function calls are traced within its own interval.
+      while self._intervals and self._intervals[-1][0] >= start:
+        self._intervals.pop()
+      if self._intervals:
+        start = max(start, self._intervals[-1][1])
+      self._intervals.append((start, end))
 
 
 def _shape(x):

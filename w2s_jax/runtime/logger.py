@@ -4,9 +4,15 @@ Console output of a study on a terminal:
 
   [ 1/10] ✓ weak minilm-l1 seed 0                 cached
   [ 2/10] • student xent seed 0
-          ━━━━━━━━━━╸━━━━━━━  120/300  2140 ex/s  loss 0.5312  ETA 0:42
+     ━━━╸━━━━━  120/300  ETA 0:00:42  study 0:12:40  loss 0.5312  2140 ex/s
 
-In a log file, a plain line every ten seconds replaces the bar.
+In a log file, a plain line every ten seconds replaces the bar. ETA is the time
+left of the stage at the rate of its recent steps. Compilation has no part in
+it: 'ETA 0:00:42, 2 to compile' says that two programs may still be waited for.
+After 'study' is the time left of all stages, by that of stages of their kind;
+in 'study >0:12:40' some are left out, since none of their kind was made yet. At
+the end are examples and tokens, without padding, per second and, on chips that
+chips.py knows, the share of their bfloat16 peak that matmuls use (mfu).
 """
 
 import datetime
@@ -19,6 +25,7 @@ from rich import progress
 
 from w2s_jax import errors
 from w2s_jax.runtime import files
+from w2s_jax.runtime import pace as pace_lib
 
 _MARKS = {
   'start': ('•', ''),
@@ -68,6 +75,10 @@ class Logger:
   (gs://) cannot append. Call `flush` before each save of a checkpoint, so that
   the file has all steps of the checkpoint.
 
+  Args:
+    study_left: of time_left.Schedule: (seconds, whether that is all) of the
+      other stages of the study; None if they are not known.
+
   Raises:
     MissingPackageError: `tensorboard` is set without tensorboardX.
   """
@@ -79,6 +90,7 @@ class Logger:
     console,
     is_primary,
     tensorboard=False,
+    study_left=None,
     clock=time.monotonic,
   ):
     self._path = epath.Path(folder) / 'metrics.jsonl'
@@ -86,6 +98,7 @@ class Logger:
     self._is_primary = is_primary
     self._event_writer = _event_writer_class() if tensorboard else None
     self._events = None
+    self._study_left = study_left
     self._clock = clock
     self._flushed = clock()
     self._lines = None  # the whole file; None until the first `write`
@@ -95,8 +108,8 @@ class Logger:
 
     Drops the lines of `step` and later, which are written again, and an
     incomplete last line, so that the file ends equal to that of a run without
-    interruption. `truncate(0)` starts over. Without a call, the first `write`
-    appends to an existing file.
+    interruption but for times. `truncate(0)` starts over. Without a call, the
+    first `write` appends to an existing file.
 
     Raises:
       UserError: a line is damaged.
@@ -159,6 +172,7 @@ class Logger:
       stage,
       total_steps=total_steps,
       first_step=first_step,
+      study_left=self._study_left,
       console=self._console if self._is_primary else None,
       clock=self._clock,
       at_exit=self.close,
@@ -177,23 +191,27 @@ def _event_writer_class():
 
 
 class Progress:
-  """Shows a live bar on a terminal, else prints a line every ten seconds.
-
-  The rate excludes everything up to the first update, whose step compiles, and
-  thus the steps before a resume.
-  """
+  """Shows a live bar on a terminal, else prints a line every ten seconds."""
 
   def __init__(
-    self, stage, *, total_steps, first_step, console, clock, at_exit
+    self,
+    stage,
+    *,
+    total_steps,
+    first_step,
+    study_left,
+    console,
+    clock,
+    at_exit,
   ):
     self._stage = stage
     self._total_steps = total_steps
     self._step = first_step
+    self._study_left = study_left
     self._console = console
     self._clock = clock
     self._at_exit = at_exit
-    self._first = None  # (step, time) of the first update
-    self._examples = 0  # after the first update
+    self._pace = pace_lib.Pace(clock)
     self._printed_step = None
     self._printed_time = clock()
     self._bar = None
@@ -202,7 +220,7 @@ class Progress:
     if self._console and self._console.is_interactive:
       self._bar = progress.Progress(
         progress.TextColumn(' ' * 9),
-        progress.BarColumn(bar_width=30),
+        progress.BarColumn(bar_width=20),
         progress.MofNCompleteColumn(),
         progress.TextColumn('{task.description}', markup=False),
         console=self._console,
@@ -215,45 +233,77 @@ class Progress:
       )
     return self
 
-  def update(self, step, *, examples, **values):
+  def update(
+    self,
+    step,
+    *,
+    examples,
+    tokens=0,
+    peak_seconds=0.0,
+    waited=False,
+    compiling=0,
+    **values,
+  ):
     """Shows the progress.
 
     Args:
       step: number of finished steps, including those before a resume.
-      examples: examples without padding since the last update.
+      examples, tokens, peak_seconds: since the last update, see pace.Amount.
+      waited: whether a compilation was waited for, see pace.Pace.
+      compiling: number of programs that are being compiled.
       **values: numbers to show by name, such as loss=0.5.
+
+    Returns:
+      The seconds since the last update; None if they say nothing.
     """
-    now = self._clock()
+    amount = pace_lib.Amount(step - self._step, examples, tokens, peak_seconds)
+    seconds = self._pace.add(amount, waited=waited)
     self._step = step
-    if self._first is None:
-      self._first = step, now
-    else:
-      self._examples += examples
-    self._status = self._describe(now, values)
+    self._status = self._describe(compiling, values)
     if self._bar:
       self._bar.update(self._task, completed=step, description=self._status)
-    elif now - self._printed_time >= _SECONDS_BETWEEN_LINES:
-      self._print_line(now)
+    elif self._clock() - self._printed_time >= _SECONDS_BETWEEN_LINES:
+      self._print_line()
+    return seconds
 
   def __exit__(self, error_type, error, traceback):
     if self._bar:
       self._bar.stop()
     elif self._printed_step not in (None, self._step):
-      self._print_line(self._clock())  # if lines were printed, so is the end
+      self._print_line()  # if lines were printed, so is the end
     self._at_exit()
 
-  def _describe(self, now, values):
-    """Returns '2140 ex/s  loss 0.5312  ETA 0:00:42', at first without times."""
-    parts = [f'{name} {float(value):.4f}' for name, value in values.items()]
-    steps, seconds = self._step - self._first[0], now - self._first[1]
-    if steps and seconds:
-      left = round((self._total_steps - self._step) * seconds / steps)
-      parts.insert(0, f'{self._examples / seconds:.0f} ex/s')
-      parts.append(f'ETA {datetime.timedelta(seconds=left)}')
+  def _describe(self, compiling, values):
+    """Returns 'ETA 0:00:42  loss 0.5312  2140 ex/s', at first without times."""
+    rates = self._pace.per_second()
+    parts = [f'{compiling} to compile'] if compiling else []
+    if rates:
+      left = (self._total_steps - self._step) / rates.steps
+      parts = [', '.join([f'ETA {_duration(left)}', *parts])]
+      if self._study_left:
+        others, is_all = self._study_left
+        more = '' if is_all else '>'
+        parts.append(f'study {more}{_duration(left + others)}')
+    parts += [f'{name} {float(value):.4f}' for name, value in values.items()]
+    if rates:
+      parts.append(f'{rates.examples:.0f} ex/s')
+      if rates.tokens:
+        parts.append(f'{_short(rates.tokens)} tok/s')
+      if rates.peak_seconds:
+        parts.append(f'mfu {rates.peak_seconds:.1%}')
     return '  '.join(parts)
 
-  def _print_line(self, now):
+  def _print_line(self):
     if self._console:
       done = f'{self._step}/{self._total_steps}'
       _print(self._console, f'{self._stage}  {done}  {self._status}')
-    self._printed_step, self._printed_time = self._step, now
+    self._printed_step, self._printed_time = self._step, self._clock()
+
+
+def _duration(seconds):
+  return datetime.timedelta(seconds=round(seconds))
+
+
+def _short(number):
+  """Returns '831' or '83.1k'."""
+  return f'{number:.0f}' if number < 1000 else f'{number / 1000:.1f}k'

@@ -2,7 +2,8 @@
 
   WORKDIR/
     stages/<name>-<key>/          config.json, metrics.jsonl, checkpoints/,
-                                  params/, predictions/ and, at last, DONE
+                                  params/, predictions/, profile/ (a trace)
+                                  and, at last, DONE
     rows/<split>-<hash>.jsonl.gz  examples of each split, labels, fields of rows
     recipes/<hash>.json           all that decides a row of results but the seed
     results.jsonl                 one row for each student and seed
@@ -26,9 +27,11 @@ from jax.experimental import multihost_utils
 import numpy as np
 
 from w2s_jax import errors
+from w2s_jax.runtime import compile_ahead
 from w2s_jax.runtime import files
 from w2s_jax.runtime import lock
 from w2s_jax.runtime import logger as logger_lib
+from w2s_jax.runtime import time_left
 
 
 @dataclasses.dataclass(frozen=True)
@@ -59,7 +62,10 @@ class Finished:
     return arrays
 
   def summary(self):
-    """The stage summary: seconds, steps, padding, scores."""
+    """The stage summary: seconds, steps, padding, scores.
+
+    Of its `seconds` it spent `compile_seconds` waiting for compilation.
+    """
     return files.load_record(self.folder / 'DONE')['summary']
 
 
@@ -84,7 +90,11 @@ class Runtime:
   eval_batch_size: int = 32
   checkpoint_every: int = 100
   tensorboard: bool = False
+  profile: dict = dataclasses.field(default_factory=dict)  # of profiling.choose
   positions: dict = dataclasses.field(default_factory=dict)  # by folder name
+  schedule: time_left.Schedule = dataclasses.field(
+    default_factory=time_left.Schedule
+  )
 
   def print(self, text):
     self.console.print(text, markup=False, highlight=False, soft_wrap=True)
@@ -102,16 +112,21 @@ class Runtime:
     their summaries in this order.
     """
     jobs = [self._job(name, config) for name, config in requests]
+    work = {name: self.schedule.waiting.pop(name, None) for name, _ in requests}
     with contextlib.ExitStack() as locks:
       missing = []
       # In the order of their names, so that no two jobs wait for each other.
       for job in sorted(jobs, key=lambda job: job.folder.name):
-        is_missing, held = _start(job, locks)
-        if is_missing:
-          missing.append(dataclasses.replace(job, held=held))
+        if started := _start(job, locks):
+          missing.append(started)
       if missing:
         missing.sort(key=lambda job: self.positions.get(job.folder.name, 0))
-        _build(missing, build)
+        seconds = _build(missing, build)
+        self.schedule.done += [
+          (work[job.folder.name], seconds)
+          for job in missing
+          if work[job.folder.name] and not job.resumes
+        ]
     return [Finished(job.name, job.key, job.folder) for job in jobs]
 
   def _job(self, name, config):
@@ -141,6 +156,7 @@ class Job:
   config: dict  # for config.json
   runtime: Runtime
   held: Any = None  # its lock, on the first process
+  resumes: bool = False  # known to the first process
 
   @property
   def mesh(self):
@@ -157,6 +173,7 @@ class Job:
       console=self.runtime.console,
       is_primary=jax.process_index() == 0,
       tensorboard=self.runtime.tensorboard,
+      study_left=self.runtime.schedule.left(),
     )
 
   def save_arrays(self, name, **arrays):
@@ -178,9 +195,9 @@ class Job:
 
 
 def _start(job, locks):
-  """(whether a stage has to be made here, its lock on the first process)."""
+  """The job with its lock, if its stage has to be made here; else None."""
   _check_same(job)
-  folder, held = job.folder, None
+  folder, held, fresh = job.folder, None, True
   done = folder / 'DONE'
   if jax.process_index() == 0 and not done.exists():
     fresh = not folder.exists()
@@ -197,12 +214,12 @@ def _start(job, locks):
       (folder / 'LOCK').unlink(missing_ok=True)
     files.load_record(done)  # raises DamagedError
     job.print('cached')
-    return False, None
+    return None
   if jax.process_index() == 0:
     job.print('start' if fresh else 'resume')
     files.write_atomically(folder / 'config.json', pretty_json(job.config))
   barrier(f'{job.name}-start')
-  return True, held
+  return dataclasses.replace(job, held=held, resumes=not fresh)
 
 
 def pretty_json(value):
@@ -225,9 +242,15 @@ def _check_same(job):
 
 
 def _build(jobs, build):
+  """Makes stages; returns the seconds of each, without compilation."""
   started = time.monotonic()
-  summaries = build(jobs)
-  seconds = time.monotonic() - started
+  with compile_ahead.Stopwatch() as compiling:
+    summaries = build(jobs)
+  seconds, compiled = time.monotonic() - started, compiling.seconds
+  times = {
+    'seconds': round(seconds / len(jobs), 1),
+    'compile_seconds': round(compiled / len(jobs), 1),
+  }
   for job, summary in zip(jobs, summaries, strict=True):
     barrier(f'{job.name}-built')
     job.check_lock()
@@ -239,21 +262,21 @@ def _build(jobs, build):
       }
       files.save_record(
         job.folder / 'DONE',
-        {
-          'summary': {'seconds': round(seconds / len(jobs), 1), **summary},
-          'files': digests,
-        },
+        {'summary': {**times, **summary}, 'files': digests},
       )
     barrier(f'{job.name}-done')
     detail = ''
+    if times['compile_seconds']:
+      detail = f' ({compiled:.1f} compiling)'
     if 'validation_accuracy' in summary:
-      detail = f'  validation {summary["validation_accuracy"]:.1%}'
+      detail += f'  validation {summary["validation_accuracy"]:.1%}'
     if 'validation_nats' in summary:
-      detail = (
+      detail += (
         f'  {summary["validation_nats_before"]:.2f} -> '
         f'{summary["validation_nats"]:.2f} nats/token'
       )
     job.print('done', f'{seconds:.1f} s{detail}')
+  return (seconds - compiled) / len(jobs)
 
 
 def agreed(value):
