@@ -4,14 +4,20 @@ import dataclasses
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import pytest
 
 from experiments.benchmarks import speed
 from w2s_jax import adapt
+from w2s_jax import batching
+from w2s_jax import losses
+from w2s_jax import train
 from w2s_jax.models import heads
 from w2s_jax.models import presets
 from w2s_jax.models import text_heads
 from w2s_jax.runtime import matmul_flops
+
+import tiny
 
 BATCH, LENGTH = 4, 12
 X, W = jnp.ones((3, 4)), jnp.ones((4, 4))
@@ -71,12 +77,29 @@ def flops_of(gradients, preset, *, freeze='', lora=None, **fields):
   return counted, speed.flops(speed.matmuls(config, **sizes))
 
 
-@pytest.mark.parametrize('remat', [False, True])
+@pytest.mark.parametrize('remat', ['', 'nothing_saveable'])
 @pytest.mark.parametrize('preset', ['gpt2', 'tiny-encoder'])
 def test_full_training_is_three_forward_passes_with_remat_too(preset, remat):
   forward, expected = flops_of(False, preset, remat=remat)
   assert forward == expected
   assert flops_of(True, preset, remat=remat)[0] == 3 * expected
+
+
+@pytest.mark.parametrize('loss', [losses.xent, losses.logconf])
+def test_a_batch_in_pieces_needs_what_the_whole_needs(loss):
+  recipe = tiny.RECIPE._replace(total_steps=6, loss=loss)
+  batch = batching.assemble(tiny.rows(8), np.arange(8), 16, batch_size=8)
+  mesh = tiny.one_device()
+
+  def flops(pieces):
+    ours = recipe._replace(accumulate=pieces)
+    init_state, step = train.make_step(tiny.network(), ours, mesh)
+    shapes = heads.parameter_shapes(tiny.network())
+    state = jax.eval_shape(init_state, shapes)
+    with jax.set_mesh(mesh):
+      return count(step, state, {}, batch, 0, ours.numbers())
+
+  assert flops(1) == flops(4) > 0
 
 
 def test_attention_by_cudnn_counts_as_by_einsum(monkeypatch):

@@ -54,7 +54,9 @@ def value_and_grad(
     sums, _ = jax.lax.scan(add_piece, (nothing, zeros), numbered)
     return sums
 
-  logits = jax.lax.map(lambda piece: logits_of(params, *piece), numbered)
+  # The name that JAX gives to what is computed twice: matmul_flops.py reads it.
+  with jax.named_scope('rematted_computation'):
+    logits = jax.lax.map(lambda piece: logits_of(params, *piece), numbered)
   # A row of the batch may be several rows of logits: the tokens of a text.
   rows_a_piece = len(batch['weight']) // pieces
   in_pieces = (pieces, rows_a_piece, -1, logits.shape[-1])
