@@ -18,6 +18,7 @@ import pytest
 
 from w2s_jax import checkpoint
 from w2s_jax import predict
+from w2s_jax.models import digests
 from w2s_jax.models import model_folder
 from w2s_jax.models import pretrained
 from w2s_jax.models import tokenizers
@@ -142,11 +143,12 @@ def test_weights_there_are_those_of_a_disk(
   bucket, requested, tmp_path, monkeypatch
 ):
   monkeypatch.setenv('W2S_CACHE', str(tmp_path / 'cache'))
+  monkeypatch.setattr(digests, '_REQUEST', 1600)
   local = tmp_path / 'model'
   config = hf_families_test.TINY['llama']
   trunk = pretrained_test.random_trunk(config)
   tokenizer = tokenizers.WordHash(config.vocab_size)
-  pretrained.save(local, config, trunk, tokenizer=tokenizer, shard_bytes=20_000)
+  pretrained.save(local, config, trunk, tokenizer=tokenizer, shard_bytes=4000)
   for file in local.iterdir():
     name = f'weights/tiny/{file.name}'
     bucket.objects[name] = file.read_bytes(), next(bucket.generations)
@@ -175,7 +177,7 @@ def test_weights_there_are_those_of_a_disk(
   assert sizes.count(whole.nbytes // 2) == config.num_layers
   assert whole.nbytes not in sizes
 
-  name = next(x for x in bucket.objects if x.endswith('00001.safetensors'))
+  name = next(x for x in bucket.objects if 'model-00001-of' in x)
   content = bytearray(bucket.objects[name][0])
   content[-1] ^= 1
   bucket.objects[name] = bytes(content), next(bucket.generations)

@@ -85,14 +85,20 @@ def _tensors(file, size):
   header = json.loads(digests.read(file, 8, data))
   header.pop('__metadata__', None)
   end = data
-  for name, fields in header.items():
+  for name, fields in sorted(header.items(), key=_first_byte):
     dtype, shape = fields['dtype'], fields['shape']
     start, stop = (data + offset for offset in fields['data_offsets'])
+    if start != end:
+      raise ValueError(f'{name} begins at {start}, not at {end}')
+    end = stop
     if dtype in _DTYPES:
       nbytes = np.dtype(_DTYPES[dtype]).itemsize * math.prod(shape)
       if stop - start != nbytes:
         raise ValueError(f'{name} has {stop - start} bytes, not {nbytes}')
-    end = max(end, stop)
     yield Tensor(file, name, dtype=dtype, shape=shape, start=start)
   if end != size:
     raise ValueError(f'it has {size} bytes, its tensors end at {end}')
+
+
+def _first_byte(item):
+  return item[1]['data_offsets']
