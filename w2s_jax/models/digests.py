@@ -14,7 +14,7 @@ import fsspec
 
 from w2s_jax import assets
 
-_REQUEST = (
+_REQUEST = 1 << 24  # bytes that one request asks a bucket for
   1 << 24
 )  # bytes that are asked of a bucket at once, some side by side
 _CHUNK = 1 << 27  # bytes that are hashed at once
