@@ -153,7 +153,7 @@ def key_of(stage, config):
 
 def batches_of(stage, predict_batch):
   """{'training': steps, 'prediction': batches} of a stage."""
-  from w2s_jax import fine_tune
+  from w2s_jax import early_stopping
 
   fields, evaluation = stage.fields, stage.fields['evaluation']
 
@@ -167,7 +167,7 @@ def batches_of(stage, predict_batch):
     return {'training': 0, 'prediction': predicted}
   train = fields['train']
   if fields['judge']:
-    predicted += fine_tune.NUM_CANDIDATES * batches(evaluation.validation)
+    predicted += early_stopping.NUM_CANDIDATES * batches(evaluation.validation)
   steps = train['epochs'] * math.ceil(len(fields['rows']) / train['batch_size'])
   return {'training': steps, 'prediction': predicted}
 

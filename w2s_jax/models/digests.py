@@ -15,8 +15,6 @@ import fsspec
 from w2s_jax import assets
 
 _REQUEST = 1 << 24  # bytes that one request asks a bucket for
-  1 << 24
-)  # bytes that are asked of a bucket at once, some side by side
 _CHUNK = 1 << 27  # bytes that are hashed at once
 # A file that changed so lately may change again within one tick of its time.
 _SETTLED_NS = 2 * 10**9
