@@ -105,6 +105,7 @@ class Watch:
       self._save({}, {})
 
   def _save(self, agreement, curve):
+    self._job.check_lock()
     if jax.process_index() == 0:
       files.save_record(self._record, {'agreement': agreement, 'curve': curve})
 
