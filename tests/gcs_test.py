@@ -17,8 +17,8 @@ import pretrained_test
 import pytest
 
 from w2s_jax import checkpoint
+from w2s_jax import digests
 from w2s_jax import predict
-from w2s_jax.models import digests
 from w2s_jax.models import model_folder
 from w2s_jax.models import pretrained
 from w2s_jax.models import tokenizers

@@ -24,6 +24,7 @@ LAYERS = (
   ('losses',),
   ('tasks', 'sharding', 'metrics'),
   ('assets',),
+  ('digests',),
   ('errors',),
 )
 HEIGHT = {

@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 import safetensors.numpy
 
+from w2s_jax import digests
 from w2s_jax import sharding
 from w2s_jax.models import pretrained
 from w2s_jax.models import stored_tensors
@@ -305,6 +306,7 @@ def test_fingerprint_follows_the_contents(tmp_path):
 
 def test_fingerprint_stays_what_it_is_in_stage_keys(tmp_path, monkeypatch):
   monkeypatch.setenv('W2S_CACHE', str(tmp_path / 'cache'))
+  monkeypatch.setattr(digests, '_SMALL', 0)
   folder = write_folder(tmp_path / 'model', 'gpt2', random_tensors('gpt2'))
   (folder / 'tokenizer.json').write_text('{}')
   total = hashlib.sha256()

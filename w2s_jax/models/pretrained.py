@@ -20,8 +20,8 @@ import numpy as np
 import safetensors.numpy
 
 from w2s_jax import adapt
+from w2s_jax import assets
 from w2s_jax import errors
-from w2s_jax.models import digests
 from w2s_jax.models import hf_config
 from w2s_jax.models import hf_families
 from w2s_jax.models import hf_tensors
@@ -102,7 +102,7 @@ def fingerprint(folder):
   others = [folder / 'config.json', folder / 'tokenizer.json']
   files = [*(x for x in others if x.exists()), *_weight_files(folder)]
   with futures.ThreadPoolExecutor(_READERS) as pool:
-    each = [bytes.fromhex(x) for x in pool.map(digests.sha256, files)]
+    each = [bytes.fromhex(x) for x in pool.map(assets.digest, files)]
   return hashlib.sha256(b''.join(each)).hexdigest()
 
 

@@ -10,8 +10,8 @@ import math
 import jax.numpy as jnp
 import numpy as np
 
+from w2s_jax import digests
 from w2s_jax import errors
-from w2s_jax.models import digests
 
 _DTYPES = {
   'F64': np.float64,

@@ -12,10 +12,9 @@ import time
 
 import fsspec
 
-from w2s_jax import assets
-
 _REQUEST = 1 << 24  # bytes that one request asks a bucket for
 _CHUNK = 1 << 27  # bytes that are hashed at once
+_SMALL = 1 << 20  # bytes; such files are read as fast as their digest is
 # A file that changed so lately may change again within one tick of its time.
 _SETTLED_NS = 2 * 10**9
 
@@ -46,14 +45,18 @@ def size_of(path):
   return os.path.getsize(path)
 
 
-def sha256(path):
-  """Returns the sha256 of a file, from the cache if the file is the same.
+def sha256(path, *, cache):
+  """Returns the sha256 of a file; a large one is read only when it changed.
 
-  The cache is $W2S_CACHE/digests, with one file for each path. What is damaged
-  there is ignored, and so is a cache that cannot be written.
+  Args:
+    path: on a disk or in a bucket.
+    cache: folder, with a file for each path. What is damaged there is ignored,
+      and so is a cache that cannot be written.
   """
+  if not in_bucket(path) and os.path.getsize(path) < _SMALL:
+    return _computed(path)
   version, settled = _version(path)
-  cached = _cache_file(path)
+  cached = _cache_file(cache, path)
   if found := _cached(cached, version):
     return found
   found = _computed(path)
@@ -83,10 +86,10 @@ def _computed(path):
   return digest.hexdigest()
 
 
-def _cache_file(path):
+def _cache_file(cache, path):
   where = str(path) if in_bucket(path) else os.path.realpath(path)
   name = hashlib.sha256(where.encode()).hexdigest()[:32]
-  return assets.cache_dir() / 'digests' / f'{name}.json'
+  return cache / f'{name}.json'
 
 
 def _record(version, digest):
