@@ -9,9 +9,12 @@
 The points are those of `experiments/main.py --sweep`. A stage that several
 points need, such as a ceiling, is trained by one job while the others wait; a
 job that dies loses what its last checkpoint does not have, and the same command
-resumes it. After emitted jobs are done, `main.py --sweep` writes the report.
+resumes it. Jobs divide the accelerators of this machine among them, each its
+own; a point that needs all runs with --jobs=1, the default where there are any.
+After emitted jobs are done, `main.py --sweep` writes the report.
 """
 
+import os
 import pathlib
 import subprocess
 import sys
@@ -21,12 +24,15 @@ sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1]))
 from absl import flags
 
 from experiments import command_line
+from experiments import devices
 from experiments import jobs
 from experiments import main as main_lib
 from experiments import points
 from w2s_jax import errors
 
-JOBS = flags.DEFINE_integer('jobs', 2, 'Points that run here at a time.')
+JOBS = flags.DEFINE_integer(
+  'jobs', None, 'Points that run here at a time; default: 2 on the CPU, else 1.'
+)
 EMIT = flags.DEFINE_enum(
   'emit', None, list(jobs.KINDS), 'Print such jobs instead of running them.'
 )
@@ -48,13 +54,12 @@ def main():
     print(jobs.KINDS[EMIT.value](command, count, IMAGE.value))
     return
   command_line.check_workdir(command_line.WORKDIR.value)
-  if JOBS.value < 1:
-    raise errors.UserError(f'--jobs={JOBS.value} must be at least 1.')
+  environments = devices.environments(JOBS.value)
   main_file = command_line.ROOT / 'experiments' / 'main.py'
   command[:2] = sys.executable, str(main_file)
   workdir = command_line.WORKDIR.value
   logs = 'jobs' if '://' in workdir else f'{workdir}/jobs'
-  failed = run(command, count, pathlib.Path(logs))
+  failed = run(command, count, pathlib.Path(logs), environments)
   if len(failed) < count:
     subprocess.run(command, check=not failed)  # all is cached: the report
   if failed:
@@ -77,21 +82,33 @@ def handed_on(args):
   return kept
 
 
-def run(command, count, logs):
-  """Runs all points, some at a time; returns the logs of those that failed."""
+def run(command, count, logs, environments):
+  """Runs all points; returns the logs of those that failed.
+
+  Args:
+    command: that runs a point once `--point=N` is added to it.
+    count: of points.
+    logs: folder.
+    environments: of devices.py, one for each job at a time.
+  """
   logs.mkdir(parents=True, exist_ok=True)
   waiting, running, failed, done = list(range(count)), {}, [], 0
+  free = list(environments)
   while waiting or running:
-    while waiting and len(running) < JOBS.value:
-      point = waiting.pop(0)
+    while waiting and free:
+      point, environment = waiting.pop(0), free.pop(0)
       log = logs / f'point-{point}.log'
       with log.open('w') as file:
         job = subprocess.Popen(
-          [*command, f'--point={point}'], stdout=file, stderr=file
+          [*command, f'--point={point}'],
+          stdout=file,
+          stderr=file,
+          env=os.environ | environment,
         )
-      running[job] = log
+      running[job] = log, environment
     job = wait_for_any(running)
-    log = running.pop(job)
+    log, environment = running.pop(job)
+    free.append(environment)
     done += 1
     if job.returncode:
       failed.append(log)

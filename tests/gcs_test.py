@@ -11,11 +11,17 @@ import threading
 import time
 
 from etils import epath
+import hf_families_test
 import numpy as np
+import pretrained_test
 import pytest
 
 from w2s_jax import checkpoint
+from w2s_jax import digests
 from w2s_jax import predict
+from w2s_jax.models import model_folder
+from w2s_jax.models import pretrained
+from w2s_jax.models import tokenizers
 
 import bucket as bucket_lib
 import lock_test
@@ -117,3 +123,68 @@ def test_what_others_write_is_seen(bucket):
 def test_one_holder_of_a_lock_at_a_time(bucket):
   assert lock_test.most_holders(ROOT / 'LOCK') == 1
   assert 'LOCK' not in bucket.objects
+
+
+@pytest.fixture
+def requested(bucket, monkeypatch):
+  """(object, bytes) of each read."""
+  requested, answer = [], bucket_lib._Request.answer
+
+  def record(request, status, content=b'', **headers):
+    if request.query.get('alt') == 'media':
+      requested.append((request.path.split('?')[0], len(content)))
+    answer(request, status, content, **headers)
+
+  monkeypatch.setattr(bucket_lib._Request, 'answer', record)
+  return requested
+
+
+def test_weights_there_are_those_of_a_disk(
+  bucket, requested, tmp_path, monkeypatch
+):
+  monkeypatch.setenv('W2S_CACHE', str(tmp_path / 'cache'))
+  monkeypatch.setattr(digests, '_REQUEST', 1600)
+  local = tmp_path / 'model'
+  config = hf_families_test.TINY['llama']
+  trunk = pretrained_test.random_trunk(config)
+  tokenizer = tokenizers.WordHash(config.vocab_size)
+  pretrained.save(local, config, trunk, tokenizer=tokenizer, shard_bytes=4000)
+  for file in local.iterdir():
+    name = f'weights/tiny/{file.name}'
+    bucket.objects[name] = file.read_bytes(), next(bucket.generations)
+  folder = model_folder.folder(f'{ROOT}/weights/tiny')
+  assert tokenizers.load(folder).vocab_size == config.vocab_size
+  identity = pretrained.fingerprint(local)
+  assert pretrained.fingerprint(folder) == identity
+  requested.clear()
+  assert pretrained.fingerprint(folder) == identity  # remembered
+  assert sum(size for name, size in requested if 'safetensors' in name) < 5000
+  pretrained_test.same(pretrained.load(folder)[1], trunk)
+
+  # Split by the first axis that is stored, half is read of a kernel.
+  requested.clear()
+
+  def place(path, array):
+    half = array.shape[-1] // 2
+    part = slice(None), slice(half)
+    return array[part] if path.endswith('mlp/up/kernel') else None
+
+  _, halves = pretrained.load(folder, place=place)
+  whole = trunk['layer_0']['mlp']['up']['kernel']
+  half = halves['layer_0']['mlp']['up']['kernel']
+  np.testing.assert_array_equal(half, whole[:, : whole.shape[1] // 2])
+  sizes = [size for name, size in requested if '.safetensors' in name]
+  assert sizes.count(whole.nbytes // 2) == config.num_layers
+  assert whole.nbytes not in sizes
+
+  name = next(x for x in bucket.objects if 'model-00001-of' in x)
+  content = bytearray(bucket.objects[name][0])
+  content[-1] ^= 1
+  bucket.objects[name] = bytes(content), next(bucket.generations)
+  assert pretrained.fingerprint(folder) != identity
+
+
+@pytest.mark.parametrize('weights', [f'{ROOT}/none', 'gs://none/at/all'])
+def test_weights_that_are_not_there_are_named(bucket, weights):
+  with pytest.raises(FileNotFoundError, match=f'weights={weights}'):
+    model_folder.folder(weights)

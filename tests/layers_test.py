@@ -15,7 +15,7 @@ LAYERS = (
   ('study', 'report'),
   ('steps',),
   ('check_config', 'fine_tune', 'results'),
-  ('stages', 'graph'),
+  ('stages', 'graph', 'early_stopping'),
   ('evaluate', 'population'),
   ('train', 'predict'),
   ('checkpoint', 'weak_labels'),
@@ -24,6 +24,7 @@ LAYERS = (
   ('losses',),
   ('tasks', 'sharding', 'metrics'),
   ('assets',),
+  ('digests',),
   ('errors',),
 )
 HEIGHT = {

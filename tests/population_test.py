@@ -60,7 +60,7 @@ def member(
     seed=seed,
     mesh=mesh,
     name=folder.name,
-    snapshot_steps=(),
+    watch=None,
     before_save=lambda: None,
     checkpoint_every=1000,
   )

@@ -1,6 +1,9 @@
 import dataclasses
+import functools
+import hashlib
 import json
 import math
+import os
 
 import flax.traverse_util
 import hf_families_test
@@ -9,7 +12,10 @@ import numpy as np
 import pytest
 import safetensors.numpy
 
+from w2s_jax import digests
+from w2s_jax import sharding
 from w2s_jax.models import pretrained
+from w2s_jax.models import stored_tensors
 from w2s_jax.models import tokenizers
 from w2s_jax.models import transformer
 
@@ -210,7 +216,7 @@ def test_prefix_shards_half_precision_and_place(family, tmp_path):
 
   def place(path, array):
     seen[path] = array.shape
-    return jax.device_put(array, jax.devices()[3])
+    return jax.device_put(array[...], jax.devices()[3])
 
   config, params = pretrained.load(folder, place=place)
   assert seen == pretrained.parameter_shapes(config)
@@ -296,6 +302,20 @@ def test_fingerprint_follows_the_contents(tmp_path):
   tensors['ln_f.bias'][0] += 1
   write_folder(second, 'gpt2', tensors)
   assert pretrained.fingerprint(first) != pretrained.fingerprint(second)
+
+
+def test_fingerprint_stays_what_it_is_in_stage_keys(tmp_path, monkeypatch):
+  monkeypatch.setenv('W2S_CACHE', str(tmp_path / 'cache'))
+  monkeypatch.setattr(digests, '_SMALL', 0)
+  folder = write_folder(tmp_path / 'model', 'gpt2', random_tensors('gpt2'))
+  (folder / 'tokenizer.json').write_text('{}')
+  total = hashlib.sha256()
+  for name in ('config.json', 'tokenizer.json', 'model.safetensors'):
+    total.update(hashlib.sha256((folder / name).read_bytes()).digest())
+    os.utime(folder / name, (1e9, 1e9))
+  for _ in range(2):
+    assert pretrained.fingerprint(folder) == total.hexdigest()
+  assert len(list((tmp_path / 'cache' / 'digests').iterdir())) == 3
 
 
 # Every family, by what `save` writes.
@@ -386,19 +406,67 @@ def test_disagreement_of_any_family_is_an_error(family, tmp_path):
     pretrained.save(tmp_path, config, {**trunk, 'final': trunk['token_embed']})
 
 
-def test_each_fused_tensor_is_read_once(tmp_path, monkeypatch):
+@pytest.fixture
+def parts(monkeypatch):
+  """(tensor, shape) of each part that is read."""
+  parts, read = [], stored_tensors.Tensor.__getitem__
+
+  def record(tensor, index):
+    part = read(tensor, index)
+    parts.append((tensor, part.shape))
+    return part
+
+  monkeypatch.setattr(stored_tensors.Tensor, '__getitem__', record)
+  return parts
+
+
+def test_each_fused_tensor_is_read_once(tmp_path, parts):
   config = hf_families_test.TINY['gpt_neox']
   pretrained.save(tmp_path, config, random_trunk(config))
-  reads = []
-  read = pretrained._read_tensor
-  monkeypatch.setattr(
-    pretrained,
-    '_read_tensor',
-    lambda file, name: reads.append(name) or read(file, name),
-  )
   pretrained.load(tmp_path, num_layers=1)
-  assert len(reads) == len(set(reads))
-  assert not any('layers.1' in name for name in reads)
+  names = [tensor.name for tensor, _ in parts]
+  assert len(names) == len(set(names))
+  assert not any('layers.1' in name for name in names)
+
+
+@pytest.mark.parametrize('axis', ['fsdp', 'tensor'])
+def test_a_process_reads_what_its_devices_hold(axis, tmp_path, parts):
+  """One of two processes, which owns the first of two devices."""
+  config = hf_families_test.TINY['llama']
+  trunk = random_trunk(config)
+  pretrained.save(tmp_path, config, trunk)
+  mesh = sharding.make_mesh(devices=jax.devices()[:2], **{axis: 2})
+  whole = flax.traverse_util.flatten_dict(trunk, sep='/')
+
+  def place(path, array):
+    place = sharding.parameter_sharding(mesh, path, array.shape)
+    index = place.devices_indices_map(array.shape)[jax.devices()[0]]
+    np.testing.assert_array_equal(array[index], whole[path][index])
+    return np.zeros(array.shape, array.dtype)
+
+  pretrained.load(tmp_path, place=place)
+  matrices = 0
+  for tensor, shape in parts:
+    share = 2 if len(tensor.shape) == 2 else 1  # norms are on every device
+    assert share * math.prod(shape) == math.prod(tensor.shape), tensor.name
+    matrices += share == 2
+  assert matrices == 1 + (not config.tied) + 7 * config.num_layers
+
+
+def test_a_sharded_model_is_the_same_to_the_bit(tmp_path, parts):
+  config = hf_families_test.TINY['llama']
+  trunk = random_trunk(config)
+  pretrained.save(tmp_path, config, trunk)
+  mesh = sharding.make_mesh(data=2, fsdp=2, tensor=2)
+  _, found = pretrained.load(
+    tmp_path, place=functools.partial(sharding.place_parameter, mesh)
+  )
+  same(found, trunk)
+  for x in jax.tree.leaves(found):
+    assert x.sharding.mesh == mesh
+  # Replicas of a part are read once.
+  size = sum(math.prod(shape) for _, shape in parts)
+  assert size == sum(x.size for x in jax.tree.leaves(trunk))
 
 
 def test_a_tied_output_that_is_stored_again_is_let_be(tmp_path):

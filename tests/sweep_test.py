@@ -7,6 +7,7 @@ import sys
 
 import pytest
 
+from experiments import sweep as sweep_lib
 from w2s_jax.runtime import preemption
 
 import tiny
@@ -87,6 +88,17 @@ def test_a_failed_point_is_named(config, tmp_path):
   assert done.returncode == 1
   assert '2 of 2 points failed' in done.stderr and 'point-0.log' in done.stderr
   assert 'data.splits' in (tmp_path / 'jobs' / 'point-0.log').read_text()
+
+
+def test_each_job_has_an_environment_of_its_own(tmp_path):
+  script = 'import os, sys, time; print(os.environ["PLACE"]); time.sleep(0.5)'
+  places = [{'PLACE': '0'}, {'PLACE': '1'}]
+  command = [sys.executable, '-c', script]
+  assert not sweep_lib.run(command, 5, tmp_path, places)
+  seen = [path.read_text().strip() for path in tmp_path.glob('point-*.log')]
+  assert len(seen) == 5 and set(seen) == {'0', '1'}
+  first = [(tmp_path / f'point-{i}.log').read_text().strip() for i in (0, 1)]
+  assert first == ['0', '1']
 
 
 @pytest.fixture

@@ -24,6 +24,7 @@ import zipfile
 import rich.console
 import rich.progress
 
+from w2s_jax import digests
 from w2s_jax import errors
 
 _CHUNK = 1 << 20
@@ -132,7 +133,7 @@ def cache_dir() -> pathlib.Path:
 def path(name: str) -> pathlib.Path:
   """Returns the unpacked folder of an asset, fetched if absent or damaged.
 
-  Sizes and sha256 of all its files are compared at every call.
+  Sizes and sha256 of all its files are compared at every call, see `digest`.
 
   Args:
     name: a key of `ASSETS`, or a folder of w2s_jax/data.
@@ -338,9 +339,17 @@ def damage(folder: pathlib.Path, *, complete: bool = False) -> str:
     file = folder / name
     if not file.is_file() or file.stat().st_size != size:
       return f'{name} is missing or truncated'
-    if _sha256(file) != sha256:
+    if digest(file) != sha256:
       return f'{name} has changed'
   return ''
+
+
+def digest(file) -> str:
+  """Returns the sha256 of a file, on a disk or in a bucket.
+
+  A large file is read again only when its size or time has changed.
+  """
+  return digests.sha256(file, cache=cache_dir() / 'digests')
 
 
 def _sha256(file: pathlib.Path) -> str:

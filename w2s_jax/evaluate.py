@@ -1,5 +1,6 @@
 """Predictions and scores of one model on validation and test rows."""
 
+import contextlib
 import dataclasses
 from typing import Any
 
@@ -79,17 +80,17 @@ def tokenize(model, examples, max_length, labels=None):
   )
 
 
-def predictions(job, model, params, rows, inputs, *, buckets, label):
+def predictions(job, model, params, rows, inputs, *, buckets, label, show=True):
   """(class probabilities [N, C], completions [N] or None) of tokenized rows.
 
   Long ones are kept in shards under `label`, so that a job that is stopped
-  again and again still gets on.
+  again and again still gets on. Their progress is shown if `show`.
 
   Raises:
     errors.DivergedError: a probability is not finite.
   """
   answers_N = outputs(
-    job, model.network, params, rows, buckets=buckets, label=label
+    job, model.network, params, rows, buckets=buckets, label=label, show=show
   )
   probs_NxC, texts_N = model.network.read(model.tokenizer, inputs, answers_N)
   if not np.isfinite(probs_NxC).all():
@@ -101,11 +102,14 @@ def predictions(job, model, params, rows, inputs, *, buckets, label):
   return probs_NxC, texts_N
 
 
-def outputs(job, network, params, rows, *, buckets, label):
+def outputs(job, network, params, rows, *, buckets, label, show=True):
   """What a network computes for each row, [N, ...], in their order."""
-  with job.logger().progress(
-    stage=f'{job.name}: {label}', total_steps=len(rows)
-  ) as progress:
+  shown = contextlib.nullcontext()
+  if show:
+    shown = job.logger().progress(
+      stage=f'{job.name}: {label}', total_steps=len(rows)
+    )
+  with shown as progress:
     return predict.predict(
       network,
       params,

@@ -3,7 +3,6 @@
 As in stages.py, each is (job, **fields) -> summary for graph.Stage.
 """
 
-import json
 from typing import Any
 from typing import NamedTuple
 
@@ -13,8 +12,8 @@ import numpy as np
 from w2s_jax import adapt
 from w2s_jax import batching
 from w2s_jax import checkpoint
+from w2s_jax import early_stopping
 from w2s_jax import evaluate
-from w2s_jax import metrics
 from w2s_jax import population
 from w2s_jax import predict
 from w2s_jax import stages
@@ -22,10 +21,6 @@ from w2s_jax import train as train_lib
 from w2s_jax import weak_labels
 from w2s_jax.models import language_model
 from w2s_jax.models import stacking
-from w2s_jax.runtime import files
-
-# Number of checkpoints considered for early stopping, the last one included.
-NUM_CANDIDATES = 10
 
 
 class _Prepared(NamedTuple):
@@ -51,8 +46,8 @@ def fine_tune(job, **fields):
     labels: weak_labels.Labels of some of the rows; those without are left out.
     train: the `train` fields of a config. lora: None, or its fields.
     loss: a function of losses.py. loss_args: its further arguments.
-    judge: None, or labels of the validation rows: of NUM_CANDIDATES checkpoints
-      the one that agrees best with them is kept (early stopping).
+    judge: None, or labels of the validation rows: of some checkpoints the one
+      that agrees best with them is kept, see early_stopping.py.
     curve: None, or how a learning curve is measured, which changes no outcome:
       'every' so many steps, on test rows, against the truth and, if there is
       one, a 'supervisor', as its labels of these rows.
@@ -60,14 +55,15 @@ def fine_tune(job, **fields):
   prepared = _prepare(job, **fields)
   trained = _saved(job, prepared)
   if trained is None:
+    watch = _watch(job, prepared)
     trained = train_lib.fit(
       model=prepared.model.network,
       trainable=prepared.trainable,
       frozen=prepared.frozen,
       **prepared.run,
-      **_settings(job, _snapshot_steps(prepared)),
+      **_settings(job, watch),
     )
-    trained = _save(job, prepared, trained)
+    trained = _save(job, prepared, watch, trained)
   return _finish(job, prepared, trained)
 
 
@@ -78,19 +74,20 @@ def fine_tune_together(jobs, fields):
   prepared = [x._replace(frozen=y) for x, y in zip(prepared, frozen)]
   trained = [_saved(*each) for each in zip(jobs, prepared)]
   missing = [i for i, params in enumerate(trained) if params is None]
+  watches = [_watch(jobs[i], prepared[i]) for i in missing]
   members = [
     dict(
       trainable=prepared[i].trainable,
       frozen=prepared[i].frozen,
       **prepared[i].run,
-      **_settings(jobs[i], _snapshot_steps(prepared[i])),
+      **_settings(jobs[i], watch),
     )
-    for i in missing
+    for i, watch in zip(missing, watches)
   ]
   if members:
     outcome = population.fit(prepared[0].model.network, members)
-    for i, params in zip(missing, outcome, strict=True):
-      trained[i] = _save(jobs[i], prepared[i], params)
+    for i, watch, params in zip(missing, watches, outcome, strict=True):
+      trained[i] = _save(jobs[i], prepared[i], watch, params)
   return [_finish(*each) for each in zip(jobs, prepared, trained)]
 
 
@@ -101,7 +98,7 @@ def _shared(frozen, fields):
   return [frozen[0]] * len(frozen)
 
 
-def _settings(job, snapshot_steps=()):
+def _settings(job, watch=None):
   """Arguments of train.fit that change no parameter."""
   return dict(
     mesh=job.mesh,
@@ -109,7 +106,7 @@ def _settings(job, snapshot_steps=()):
     logger=job.logger(),
     checkpoint_every=job.runtime.checkpoint_every,
     name=job.name,
-    snapshot_steps=snapshot_steps,
+    watch=watch,
     before_save=job.check_lock,
     profile=job.runtime.profile.get(job.folder.name),
   )
@@ -170,24 +167,19 @@ def _prepare(
   )
 
 
-def _candidate_steps(total_steps):
-  """Steps, evenly spaced, whose checkpoints early stopping considers."""
-  steps = (total_steps * i // NUM_CANDIDATES for i in range(1, NUM_CANDIDATES))
-  return sorted({*steps} - {0})
-
-
-def _curve_steps(total_steps, every):
-  return list(range(every, total_steps, every))
-
-
-def _snapshot_steps(prepared):
-  """Steps before which train.fit keeps the parameters."""
-  total_steps, steps = len(prepared.run['plan']), []
-  if prepared.judge is not None:
-    steps += _candidate_steps(total_steps)
-  if prepared.curve is not None:
-    steps += _curve_steps(total_steps, prepared.curve['every'])
-  return {*steps}
+def _watch(job, prepared):
+  """Returns what measures a model while it trains, or None."""
+  if prepared.judge is None and prepared.curve is None:
+    return None
+  return early_stopping.Watch(
+    job,
+    prepared.model,
+    prepared.frozen,
+    prepared.evaluation,
+    judge=prepared.judge,
+    curve=prepared.curve,
+    steps=len(prepared.run['plan']),
+  )
 
 
 def _saved(job, prepared):
@@ -199,13 +191,12 @@ def _saved(job, prepared):
   return stacking.stack(trained, prepared.model.network.config)
 
 
-def _save(job, prepared, trained):
+def _save(job, prepared, watch, trained):
   """Writes what has to be kept of the trained parameters; returns it."""
-  trained = _stored(prepared, trained)
-  if prepared.curve is not None:
-    _save_curve(job, prepared, trained)
-  if prepared.judge is not None:
-    trained = _best_checkpoint(job, prepared, trained)
+  param_dtype = prepared.model.network.config.param_dtype
+  trained = adapt.stored(trained, param_dtype)
+  if watch is not None:
+    trained = watch.finish(trained)
   if prepared.lora is None:
     trained = adapt.merge(trained, prepared.frozen)
   job.check_lock()
@@ -213,10 +204,6 @@ def _save(job, prepared, trained):
     job.folder / 'params', stacking.unstack(trained), name=job.name
   )
   return trained
-
-
-def _stored(prepared, params):
-  return adapt.stored(params, prepared.model.network.config.param_dtype)
 
 
 def _finish(job, prepared, trained):
@@ -239,76 +226,6 @@ def _finish(job, prepared, trained):
 def remove_temporary(job):
   for name in ('checkpoints', 'snapshots', 'shards'):
     (job.folder / name).rmtree(missing_ok=True)
-
-
-def _best_checkpoint(job, prepared, trained):
-  """Returns the checkpoint that agrees best with the judge.
-
-  Leaves the agreement of all candidates in early_stopping.json.
-  """
-  judged = weak_labels.join(
-    prepared.evaluation.validation.ids, prepared.judge
-  ).probs_NxC
-  steps = _candidate_steps(len(prepared.run['plan']))
-  agreement = {
-    step: metrics.accuracy(probs_NxC, judged)
-    for step, probs_NxC in _predictions_at(
-      job, prepared, trained, steps, 'validation'
-    )
-  }
-  if jax.process_index() == 0:
-    files.write_atomically(
-      job.folder / 'early_stopping.json', json.dumps(agreement)
-    )
-  return _params_at(job, prepared, max(agreement, key=agreement.get), trained)
-
-
-def _save_curve(job, prepared, trained):
-  """Leaves accuracy and agreement on test rows over training in curve.json."""
-  test, curve = prepared.evaluation.test, prepared.curve
-  total_steps = len(prepared.run['plan'])
-  points = []
-  for step, probs_NxC in _predictions_at(
-    job, prepared, trained, _curve_steps(total_steps, curve['every']), 'test'
-  ):
-    truth = test.label_probs_NxC
-    point = {
-      'step': total_steps if step == 'end' else step,
-      'accuracy': metrics.accuracy(probs_NxC, truth),
-    }
-    if curve['supervisor'] is not None:
-      labels = weak_labels.join(test.ids, curve['supervisor'])
-      agreement = metrics.agreement(probs_NxC, labels.probs_NxC, truth)
-      point |= {f'agreement_{name}': x for name, x in agreement.items()}
-    points.append(point)
-  if jax.process_index() == 0:
-    files.write_atomically(job.folder / 'curve.json', json.dumps(points))
-
-
-def _predictions_at(job, prepared, trained, steps, split):
-  """Yields (step, class probabilities [N, C]) of snapshots and of the 'end'."""
-  evaluation, model = prepared.evaluation, prepared.model
-  for step in (*steps, 'end'):
-    params = _params_at(job, prepared, step, trained)
-    probs_NxC, _ = evaluate.predictions(
-      job,
-      model,
-      adapt.merge(params, prepared.frozen),
-      evaluation.rows(model, split),
-      evaluation.splits[split].inputs,
-      buckets=evaluation.buckets(model),
-      label=f'{split}_{step}',
-    )
-    yield step, probs_NxC
-
-
-def _params_at(job, prepared, step, trained):
-  if step == 'end':
-    return trained
-  params = checkpoint.load_params(
-    job.folder / 'snapshots' / str(step), mesh=job.mesh
-  )
-  return _stored(prepared, params)
 
 
 def generative(job, *, model, seed, rows, train, evaluation):

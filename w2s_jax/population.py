@@ -39,7 +39,7 @@ def fit(model, members):
   Args:
     model: one of heads.py, the same for all.
     members: the arguments of `train.fit` for each, `model` left out. `mesh`,
-      `checkpoint_every` and `snapshot_steps` are those of the first.
+      `checkpoint_every` and the steps of `watch` are those of the first.
 
   Returns:
     The trained parameters of each.
@@ -128,11 +128,12 @@ def _fit_group(model, members, started):
     )
     with programs, tracer, log:  # in the order of train.fit, for its reasons
       for step in range(first_step, total_steps):
-        if step in first['snapshot_steps']:
-          for member, params in zip(members, singles(state.params)):
-            path = member['folder'] / 'snapshots' / str(step)
-            checkpoint.save_params(path, params, name=member['name'])
         stop = preemption.stop_requested()
+        if first['watch'] and step in first['watch'].steps and not stop:
+          stop = any(  # the first that is stopped is the last that is called
+            member['watch'](step, params)
+            for member, params in zip(members, singles(state.params))
+          )
         if step > first_step and (
           stop or step % first['checkpoint_every'] == 0
         ):

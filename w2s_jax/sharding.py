@@ -6,6 +6,7 @@ sharded over `data` and `fsdp` together. PARAMETER_RULES are for all models;
 models name no axis.
 """
 
+import functools
 import re
 
 import jax
@@ -151,15 +152,26 @@ def place_batch(mesh, batch):
 
 
 def place_parameter(mesh, path, array):
-  """Returns the sharded global array of a parameter in host memory.
+  """Returns the sharded global array of a parameter.
 
-  Each device gets its shard only: the whole may not fit on one.
+  Each device gets its shard only: the whole may not fit on one, nor in the
+  memory of a host.
+
+  Args:
+    mesh: of make_mesh.
+    path: of the parameter.
+    array: in host memory, or anything with a shape whose indexing reads a part;
+      each part that devices of this process hold is read once.
   """
-  array = np.asarray(array)
+
+  @functools.cache
+  def part(*bounds):
+    return np.asarray(array[tuple(slice(*each) for each in bounds)])
+
   return jax.make_array_from_callback(
     array.shape,
     parameter_sharding(mesh, path, array.shape),
-    lambda i: array[i],
+    lambda index: part(*((each.start, each.stop) for each in index)),
   )
 
 

@@ -257,7 +257,7 @@ def fit(
   logger,
   checkpoint_every,
   name,
-  snapshot_steps=(),
+  watch=None,
   before_save=lambda: None,
   profile=None,
 ):
@@ -272,8 +272,9 @@ def fit(
     trainable, frozen: of adapt.split; `trainable` is donated.
     rows, plan, recipe, seed: of `prepare`.
     logger: its metrics.jsonl is truncated to the steps before a resume.
-    snapshot_steps: steps before which the trainable parameters are written to
-      `folder`/snapshots/<step>.
+    watch: None, or called with (step, trainable parameters) before each of its
+      `steps`, and again where training resumes at one; returns whether a stop
+      was requested meanwhile. It keeps no reference: they are donated next.
     before_save: called before anything is written.
     profile: a profiling.Window of steps to trace, or None.
 
@@ -306,11 +307,9 @@ def fit(
     # read, so the device never waits for the host.
     with programs, tracer, log:
       for step in range(first_step, total_steps):
-        if step in snapshot_steps:
-          before_save()
-          path = folder / 'snapshots' / str(step)
-          checkpoint.save_params(path, state.params, name=name)
         stop = preemption.stop_requested()
+        if watch and step in watch.steps and not stop:
+          stop = watch(step, state.params)
         if step > first_step and (stop or step % checkpoint_every == 0):
           log.flush()
           checkpoints.save(step, state, batches.get_state())

@@ -155,7 +155,7 @@ def key_of(stage, config):
 
 def batches_of(stage, predict_batch):
   """{'training': steps, 'prediction': batches} of a stage."""
-  from w2s_jax import fine_tune
+  from w2s_jax import early_stopping
   from w2s_jax import steps
 
   fields, evaluation = stage.fields, stage.fields['evaluation']
@@ -167,7 +167,7 @@ def batches_of(stage, predict_batch):
     return {'training': 0, 'prediction': batches(fields['rows'])}
   predicted = batches(evaluation.validation, evaluation.test)
   if fields.get('judge'):
-    predicted += fine_tune.NUM_CANDIDATES * batches(evaluation.validation)
+    predicted += early_stopping.NUM_CANDIDATES * batches(evaluation.validation)
   return {
     'training': steps.num_training_steps(stage),
     'prediction': predicted,

@@ -14,6 +14,9 @@ class Layout(NamedTuple):
 
   split: Callable  # (tensor, config) -> an array for each parameter
   join: Callable  # (arrays, config) -> tensor
+  # (tensor, index) -> that part of the one parameter that it holds; None where
+  # the tensor has to be read whole.
+  part: Callable | None = None
 
 
 def _split_heads(tensor, config):
@@ -27,8 +30,16 @@ def _join_heads(arrays, config):
   return np.stack(parts, axis=1).reshape(-1, *parts[0].shape[2:])
 
 
-AS_IS = Layout(lambda x, config: [x], lambda arrays, config: arrays[0])
-TRANSPOSED = Layout(lambda x, config: [x.T], lambda arrays, config: arrays[0].T)
+AS_IS = Layout(
+  lambda x, config: [x],
+  lambda arrays, config: arrays[0],
+  part=lambda x, index: x[index],
+)
+TRANSPOSED = Layout(
+  lambda x, config: [x.T],
+  lambda arrays, config: arrays[0].T,
+  part=lambda x, index: x[index[::-1]].T,
+)
 THIRDS = Layout(
   lambda x, config: np.split(x, 3, axis=-1),
   lambda arrays, config: np.concatenate(arrays, axis=-1),

@@ -45,8 +45,8 @@ def build(spec, task):
   Args:
     spec: mapping with the fields below; `train` and `adapt` are ignored.
       name: shown in tables and folder names; '' is derived, see name_of.
-      weights: 'asset:NAME', 'hf:OWNER/NAME@REVISION', a Hugging Face folder, or
-        'random:PRESET'.
+      weights: 'asset:NAME', 'hf:OWNER/NAME@REVISION', a Hugging Face folder, on
+        a disk or in a bucket (gs://), or 'random:PRESET'.
       num_layers: keeps the first so many layers of the weights, -1 all; with 0
         the model is a bag of token embeddings.
       head: 'classify', a linear map of the pooled states, or 'verbalize', the

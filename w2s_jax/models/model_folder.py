@@ -2,6 +2,8 @@
 
 import pathlib
 
+from etils import epath
+
 from w2s_jax import assets
 from w2s_jax import errors
 from w2s_jax.models import gguf as gguf_lib
@@ -20,22 +22,48 @@ def folder(weights):
 
   Args:
     weights: 'asset:NAME', 'hf:OWNER/NAME' or 'hf:OWNER/NAME@REVISION' at
-      Hugging Face, or a folder.
+      Hugging Face, or a folder, on a disk or in a bucket (gs://).
 
   Raises:
     ValueError: unknown asset.
-    FileNotFoundError: it cannot be fetched.
+    FileNotFoundError: it cannot be fetched, or the bucket has no such model.
     ImportError: a package that it needs is not installed.
   """
   kind, _, name = weights.partition(':')
   if kind == 'hf':
     return _snapshot(name)
+  if '://' in weights:
+    return _in_bucket(weights)
   if kind != 'asset':
     return pathlib.Path(weights)
   found = assets.path(name)
   for file in found.glob('*.gguf'):
     return gguf_lib.converted(file)
   return found
+
+
+def _in_bucket(weights):
+  """Returns a folder of a bucket, after a look whether a model is there."""
+  folder = epath.Path(weights)
+  try:
+    found = (folder / 'config.json').exists()
+  except ImportError as error:
+    raise errors.MissingPackageError(
+      f'weights={weights} needs the package of its kind of bucket, for gs:// '
+      f'pip install "w2s_jax[gcs]" ({error}).'
+    ) from None
+  except Exception as error:  # no rights, no network: clients raise all kinds
+    reason = ' '.join(str(error).split())[:200]
+    raise errors.MissingFileError(
+      f'weights={weights} cannot be read ({reason}); are you signed in to the '
+      'bucket?'
+    ) from error
+  if not found:
+    raise errors.MissingFileError(
+      f'weights={weights}: no config.json is there; name a folder with '
+      'config.json, tokenizer.json and safetensors.'
+    )
+  return folder
 
 
 def _snapshot(name):

@@ -5,12 +5,14 @@ The tables of hf_families.py are strict: a tensor without a row and a parameter
 without a tensor are errors.
 """
 
+from concurrent import futures
 import dataclasses
 import functools
 import hashlib
 import json
 import pathlib
 
+from etils import epath
 import flax.traverse_util
 import jax
 import jax.numpy as jnp
@@ -18,11 +20,15 @@ import numpy as np
 import safetensors.numpy
 
 from w2s_jax import adapt
+from w2s_jax import assets
 from w2s_jax import errors
 from w2s_jax.models import hf_config
 from w2s_jax.models import hf_families
 from w2s_jax.models import hf_tensors
+from w2s_jax.models import stored_tensors
 from w2s_jax.models import transformer
+
+_READERS = 8  # files that are hashed at a time
 
 
 def _read_json(path):
@@ -38,7 +44,7 @@ def _read_json(path):
 
 
 def _read_config(folder):
-  path = pathlib.Path(folder) / 'config.json'
+  path = epath.Path(folder) / 'config.json'
   return hf_config.read(_read_json(path), path)
 
 
@@ -92,53 +98,57 @@ def fingerprint(folder):
   Raises:
     FileNotFoundError: no weights.
   """
-  folder = pathlib.Path(folder)
-  digest = hashlib.sha256()
+  folder = epath.Path(folder)
   others = [folder / 'config.json', folder / 'tokenizer.json']
-  for path in [*filter(pathlib.Path.exists, others), *_weight_files(folder)]:
-    with open(path, 'rb') as file:
-      digest.update(hashlib.file_digest(file, 'sha256').digest())
-  return digest.hexdigest()
+  files = [*(x for x in others if x.exists()), *_weight_files(folder)]
+  with futures.ThreadPoolExecutor(_READERS) as pool:
+    each = [bytes.fromhex(x) for x in pool.map(assets.digest, files)]
+  return hashlib.sha256(b''.join(each)).hexdigest()
 
 
 def _tensors(folder):
-  """Yields (file, name, function that returns the tensor as an array)."""
-  for file in _weight_files(folder):
-    try:
-      with safetensors.safe_open(file, framework='numpy') as tensors:
-        for name in tensors.keys():
-          yield file, name, functools.partial(_read_tensor, file, name)
-    except safetensors.SafetensorError as error:
-      raise errors.UserError(
-        f'{file} is damaged or incomplete ({error}); fetch it again.'
-      ) from None
+  """Yields the stored tensors of a folder, none of them read."""
+  for file in _weight_files(epath.Path(folder)):
+    yield from stored_tensors.read(file)
 
 
-def _read_tensor(file, name):
-  # Opened for each tensor, as the pages of a mapped file stay in memory.
-  with safetensors.safe_open(file, framework='numpy') as tensors:
-    return tensors.get_tensor(name)
+class _Parameter:
+  """A parameter that is one tensor; indexing it reads that part of the file."""
+
+  def __init__(self, tensor, layout, shape, dtype):
+    self.shape, self.dtype = shape, jnp.dtype(dtype)
+    self._tensor, self._layout = tensor, layout
+
+  def __getitem__(self, index):
+    if index is Ellipsis:
+      index = (slice(None),) * len(self.shape)
+    part = self._layout.part(self._tensor, index)
+    # A copy: JAX may share the memory of an array, here that of the file.
+    return np.array(part, self.dtype, order='C')
 
 
 def load(folder, *, num_layers=None, param_dtype='float32', place=None):
   """Loads a model folder: (TransformerConfig, trunk parameters).
 
   Each tensor is placed on its devices before the next is read, so the host
-  holds one at a time.
+  holds one at a time, and of it the parts that `place` asks for. Tensors that
+  hold several parameters, as in GPT-2 and GPT-NeoX, are read whole.
 
   Args:
-    folder: with config.json and safetensors, of one of hf_families.FAMILIES.
+    folder: with config.json and safetensors, of one of hf_families.FAMILIES; on
+      a disk or in a bucket.
     num_layers: keeps only the first layers, for a ladder of sizes from one set
       of weights; None keeps all.
     param_dtype: of the parameters, whatever dtype is stored.
     place: (path, array) -> jax.Array; puts each parameter on its devices.
+      `array` has a shape and a dtype, and indexing it with slices reads a part.
 
   Raises:
     FileNotFoundError: a file of the folder is missing.
     ValueError: the folder and the table disagree in any tensor or shape, a
       file is damaged, or the model is not implemented or has too few layers.
   """
-  folder = pathlib.Path(folder)
+  folder = epath.Path(folder)
   full_config, family = _read_config(folder)
   full_config = dataclasses.replace(full_config, param_dtype=param_dtype)
   num_layers = full_config.num_layers if num_layers is None else num_layers
@@ -148,21 +158,21 @@ def load(folder, *, num_layers=None, param_dtype='float32', place=None):
       f'{full_config.num_layers} layers to take.'
     )
   config = dataclasses.replace(full_config, num_layers=num_layers)
-  place = place or (lambda path, array: jnp.asarray(array))
+  place = place or (lambda path, array: jnp.asarray(array[...]))
   table, shapes = _table(family, full_config), parameter_shapes(config)
   params, unused = {}, []
-  for file, stored_name, read in _tensors(folder):
-    name = hf_families.plain_name(family, stored_name)
+  for tensor in _tensors(folder):
+    name = hf_families.plain_name(family, tensor.name)
     if name is None or (config.tied and name == f'{family.output}.weight'):
       continue
     if name not in table:
-      unused.append(stored_name)
+      unused.append(tensor.name)
       continue
     row = table[name]
     if row.paths[0] not in shapes:  # a layer above the cut
       continue
-    for path, part in _split(row, read(), config, shapes, file, stored_name):
-      params[path] = place(path, np.asarray(part, jnp.dtype(param_dtype)))
+    for path, array in _parameters(row, tensor, config, shapes):
+      params[path] = place(path, array)
   unfilled = sorted(set(shapes) - set(params))
   if unused or unfilled:
     raise errors.UserError(
@@ -172,27 +182,34 @@ def load(folder, *, num_layers=None, param_dtype='float32', place=None):
   return config, flax.traverse_util.unflatten_dict(params, sep='/')
 
 
-def _split(row, tensor, config, shapes, file, name):
+def _parameters(row, tensor, config, shapes):
   """Returns (path, parameter) pairs of a stored tensor; checks their shapes."""
   expected = [shapes[path] for path in row.paths]
+  unread = np.broadcast_to(np.int8(0), tensor.shape)  # needs no memory
   try:
-    parts = row.layout.split(tensor, config)
+    found = [part.shape for part in row.layout.split(unread, config)]
   except ValueError:  # it does not divide
-    parts = []
-  if [part.shape for part in parts] != expected:
+    found = []
+  if found != expected:
     raise errors.UserError(
-      f'{file}: {name} has the shape {tensor.shape}; by config.json it holds '
-      f'{", ".join(row.paths)} of shape {", ".join(map(str, expected))}.'
+      f'{tensor.file}: {tensor.name} has the shape {tensor.shape}; by '
+      f'config.json it holds {", ".join(row.paths)} of shape '
+      f'{", ".join(map(str, expected))}.'
     )
-  return zip(row.paths, parts)
+  dtype = jnp.dtype(config.param_dtype)
+  if row.layout.part is not None:
+    array = _Parameter(tensor, row.layout, expected[0], dtype)
+    return [(row.paths[0], array)]
+  parts = row.layout.split(tensor[...], config)
+  return [(path, np.array(x, dtype)) for path, x in zip(row.paths, parts)]
 
 
 def load_head(folder, *, place):
   """Returns the parameters of a board model's head; {} for other folders."""
   flat = {
-    name: place(name, read().astype(np.float32))
-    for _, name, read in _tensors(pathlib.Path(folder))
-    if name.startswith('head_')
+    x.name: place(x.name, _Parameter(x, hf_tensors.AS_IS, x.shape, np.float32))
+    for x in _tensors(folder)
+    if x.name.startswith('head_')
   }
   return flax.traverse_util.unflatten_dict(flat, sep='/')
 
