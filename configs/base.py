@@ -27,7 +27,7 @@ def get_config():
   # The checkpoint of a student that is kept. 'none': the last; 'weak_labels':
   # the one that agrees best with the supervisor on validation rows;
   # 'ground_truth': the most accurate there, which is cheating (paper section
-  # 5.1.1). Number of checkpoints considered: NUM_CANDIDATES of early_stopping.py.
+  # 5.1.1). Checkpoints considered: NUM_CANDIDATES of early_stopping.py.
   c.early_stopping = 'none'
   # Names a recipe whose results have no other field to tell it from another,
   # such as 'lr 1e-4' in a sweep over learning rates.
