@@ -155,11 +155,7 @@ def fold(params):
   flat = traverse_util.flatten_dict(params, sep='/')
   for path in [path for path in flat if path.endswith(A)]:
     target = path.removesuffix(A)
-    a_DxR, b_RxE, scale = (
-      flat.pop(path),
-      flat.pop(target + B),
-      flat.pop(target + SCALE),
-    )
+    a_DxR, b_RxE, scale = (flat.pop(target + x) for x in (A, B, SCALE))
     # On TPU the default precision would round the factors to bfloat16.
     change_DxE = scale * jnp.matmul(
       a_DxR, b_RxE, precision=jax.lax.Precision.HIGHEST

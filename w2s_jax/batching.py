@@ -130,14 +130,14 @@ def count_buckets(lengths_N, *, num_rows, layers, width, most=8):
     num_rows: rows of the transfer set.
     layers, width: of the model.
   """
-  flops_a_token = 24 * layers * width**2
-  seconds_a_token = num_rows * _PASSES * flops_a_token * _SECONDS_A_FLOP
+  seconds_a_token = 24 * layers * width**2 * _SECONDS_A_FLOP
   seconds = {}
   for count in range(1, most + 1):
     buckets = np.array(choose_buckets(lengths_N, count=count))
     padded = buckets[bucket_of(lengths_N, buckets)].mean()
     compiling = len(buckets) * max(1, layers) * _SECONDS_TO_COMPILE_A_LAYER
-    seconds[count] = compiling + padded * seconds_a_token
+    computing = num_rows * _PASSES * padded * seconds_a_token
+    seconds[count] = compiling + computing
   return min(seconds, key=seconds.get)
 
 

@@ -28,6 +28,7 @@ class Evaluation:
   num_buckets: int
   measure: Any = dataclasses.field(default=None, compare=False)  # of the task
   _tokenized: dict = dataclasses.field(default_factory=dict, compare=False)
+  _counts: dict = dataclasses.field(default_factory=dict, compare=False)
 
   @property
   def splits(self):
@@ -51,14 +52,16 @@ class Evaluation:
     """
     if self.num_buckets != -1 or model.network is None:  # in an outline
       return self
-    architecture = model.network.config
-    count = batching.count_buckets(
-      self._lengths(model),
-      num_rows=num_rows,
-      layers=architecture.num_layers,
-      width=architecture.embed_dim,
-    )
-    return dataclasses.replace(self, num_buckets=count)
+    key = model.network, model.tokenizer, num_rows
+    if key not in self._counts:  # each stage of a model asks
+      architecture = model.network.config
+      self._counts[key] = batching.count_buckets(
+        self._lengths(model),
+        num_rows=num_rows,
+        layers=architecture.num_layers,
+        width=architecture.embed_dim,
+      )
+    return dataclasses.replace(self, num_buckets=self._counts[key])
 
   def buckets(self, model):
     """Padded lengths, in tokens, that all stages of a model use."""
