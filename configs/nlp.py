@@ -5,12 +5,13 @@
 Default: Rotten Tomatoes. The weak supervisor is a bag of words that was never
 pretrained, trained on 1,000 rows of ground truth; the student is MiniLM-L6: a
 linear probe of its frozen features, on 4,000 weak labels, and, since that takes
-longer, fine-tuned from such a probe for one seed and fewer rows (see TUNED).
+longer, fine-tuned from such a probe by one loss on fewer rows (see TUNED).
 
 Arguments, after a colon: task=, weak=, strong=, adapt=, loss=, all, paper,
 bootstrap, debug. For other sources or your own rows set --config.data.source
 (w2s_jax/tasks/sources.py). With `bootstrap` the bag supervises three sizes of
-MiniLM, directly and through those in between (paper section 4.3.1).
+MiniLM, directly and through those in between (paper section 4.3.1): at most
+three steps, each with a third of the transfer rows.
 
 `all` runs every task whose data is available, `paper` those among the 22 of the
 paper; the others are listed with how to get them. For one folder per task, such
@@ -93,8 +94,8 @@ SUITES = {
 
 
 # The study of models.tuned, which trains all of the student, from a probe on:
-# the confidence loss hardens what a student believes, which has to come first.
-TUNED = {'num_seeds': 1, 'transfer': 1000}
+# what the default has time for. `adapt=lp_ft` runs all losses and seeds.
+TUNED = {'num_seeds': 1, 'num_losses': 1, 'transfer': 1000}
 
 
 def get_config(arg=None):
@@ -125,7 +126,7 @@ def get_config(arg=None):
     return c
   c.models.weak = model(args.weak, field='weak')
   if args.bootstrap:
-    bootstrap(c)
+    bootstrap(c, args.adapt)
     return c
   c.models.strong = model(args.strong, field='strong', adapt=args.adapt)
   if not args.adapt and c.task not in SUITES:
@@ -152,11 +153,11 @@ def model(name, *, field, adapt=''):
   return fields
 
 
-def bootstrap(c):
+def bootstrap(c, adapt=''):
   """Adds students of three sizes, taught directly and in chains."""
-  c.data.splits.transfer = 1000
+  c.data.splits.transfer //= 3  # one slice for each step of the longest
   for key in ('l1', 'l3', 'l6'):
-    c.models[key] = model(f'minilm-{key}', field='strong', adapt='full')
+    c.models[key] = model(f'minilm-{key}', field='strong', adapt=adapt)
   c.students = ('weak>l1', 'weak>l3', 'weak>l6', 'weak>l1>l3', 'weak>l1>l3>l6')
 
 
@@ -185,6 +186,7 @@ def studies(c):
     transfer = min(TUNED['transfer'], c.data.splits.transfer)
     yield {
       'students': tuned,
+      'losses': tuple(c.losses)[: TUNED['num_losses']],
       'seeds': tuple(c.seeds)[: TUNED['num_seeds']],
       'data': {'splits': {'transfer': transfer}},
     }

@@ -69,7 +69,7 @@ def get_config(arg=None):
     c.generative = (False, True)
   c.models.weak = model(args.weak, field='weak')
   if args.bootstrap:
-    nlp.bootstrap(c)
+    nlp.bootstrap(c, args.adapt)
     for fields in c.models.values():
       fields.train.freeze = ''
   else:

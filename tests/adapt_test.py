@@ -2,6 +2,7 @@
 
 import json
 import pathlib
+import shutil
 
 import jax
 import jax.numpy as jnp
@@ -206,6 +207,33 @@ def test_features_are_computed_once_of_the_rows_that_probes_read(workdir):
   # Validation, test and transfer: no probe reads the weak half.
   assert features['features'].shape == (32 + 64 + 64, 32)
   assert len(set(features['ids'].tolist())) == 32 + 64 + 64
+
+
+@pytest.mark.parametrize('damaged', [False, True])
+def test_features_of_another_study_are_used_unless_damaged(
+  workdir, damaged, tmp_path
+):
+  old = stage(workdir, 'features-tiny-decoder-l1-')
+  shutil.copytree(old, tmp_path / 'stages' / old.name)
+  if damaged:
+    (tmp_path / 'stages' / old.name / 'features.npz').write_bytes(b'')
+  probe = {'models.strong.adapt.method': 'probe', 'data.splits.transfer': 32}
+  tiny.run(tmp_path, **DECODER | probe)
+  (new,) = [
+    folder
+    for folder in tmp_path.glob('stages/features-*')
+    if folder.name != old.name
+  ]
+  summary = json.loads((new / 'DONE').read_text())['summary']
+  computed = 32 + 64 + 32 if damaged else 0
+  assert (summary['rows'], summary['rows_computed']) == (128, computed)
+  features = {}
+  for folder in (workdir / 'stages' / old.name, new):
+    arrays = tiny.arrays(folder / 'features.npz')
+    features[folder] = dict(zip(arrays['ids'], arrays['features']))
+  for id_, row_D in features[new].items():
+    expected_D = features[workdir / 'stages' / old.name][id_]
+    np.testing.assert_allclose(row_D, expected_D, atol=1e-5)
 
 
 def test_only_trained_parameters_are_stored_and_models_load_whole(workdir):

@@ -320,6 +320,7 @@ def test_fine_tuning_of_nlp_is_a_study_of_its_own():
     study_config.update(point)
   assert probes.students == ('weak>strong',) and probes.seeds == config.seeds
   assert tuned.students == ('weak>tuned',) and len(tuned.seeds) == 1
+  assert tuned.losses == ('xent',) and probes.losses == config.losses
   assert tuned.data.splits.transfer < probes.data.splits.transfer
   assert tuned.data.splits.weak == probes.data.splits.weak
   check_points([probes, tuned])

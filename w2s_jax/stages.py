@@ -9,6 +9,7 @@ job.folder. Fields of a model in use:
   features: None, or the finished `features` stage that a probe reads
 """
 
+import contextlib
 import itertools
 
 import jax
@@ -21,6 +22,7 @@ from w2s_jax import sharding
 from w2s_jax import weak_labels
 from w2s_jax.models import heads
 from w2s_jax.models import text_heads
+from w2s_jax.runtime import files
 from w2s_jax.tasks import examples as examples_lib
 
 
@@ -104,19 +106,45 @@ def zero_shot(job, *, model, seed, evaluation):
 def features(job, *, model, seed, start, rows, evaluation):
   """Pools the hidden states of a frozen model for each row: [N, D].
 
-  Computed once for the probes of all labels, losses and seeds.
+  Computed once for the probes of all labels, losses and seeds. Of rows that
+  another study in the workdir has, too, they are taken from there.
   """
-  params = initial_params(job, model, start=start, seed=seed)
-  features_NxD = evaluate.outputs(
-    job,
-    text_heads.Features(model.network.config),
-    {'transformer': params['transformer']},
-    evaluate.tokenize(model, rows, evaluation.max_length)[0],
-    buckets=evaluation.buckets(model),
-    label='features',
-  )
+  features = _stored_features(job)
+  new = rows.take([id_ not in features for id_ in rows.ids.tolist()])
+  if len(new):
+    params = initial_params(job, model, start=start, seed=seed)
+    new_NxD = evaluate.outputs(
+      job,
+      text_heads.Features(model.network.config),
+      {'transformer': params['transformer']},
+      evaluate.tokenize(model, new, evaluation.max_length)[0],
+      buckets=evaluation.buckets(model),
+      label='features',
+    )
+    features.update(zip(new.ids.tolist(), new_NxD, strict=True))
+  features_NxD = np.stack([features[id_] for id_ in rows.ids.tolist()])
   job.save_arrays('features.npz', ids=rows.ids, features=features_NxD)
-  return {'rows': len(rows)}
+  return {'rows': len(rows), 'rows_computed': len(new)}
+
+
+def _stored_features(job):
+  """{id: features [D]} of finished stages that differ in their rows alone.
+
+  Nor does it matter to which lengths texts were padded, but for rounding.
+  """
+
+  def relevant(config):
+    max_length = config['evaluation']['max_length']
+    return config | {'rows': None, 'evaluation': max_length}
+
+  found = {}
+  for other in job.namesakes():
+    with contextlib.suppress(files.DamagedError):  # computed anew
+      if relevant(other.config()) == relevant(job.config):
+        arrays = other.arrays('features.npz')
+        ids = arrays['ids'].tolist()
+        found.update(zip(ids, arrays['features'], strict=True))
+  return found
 
 
 def prompt(job, *, model, seed, start, shots, rows, labels, evaluation):

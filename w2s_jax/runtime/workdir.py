@@ -68,6 +68,10 @@ class Finished:
     """
     return files.load_record(self.folder / 'DONE')['summary']
 
+  def config(self):
+    """All that decides the outcome, see graph.canonical."""
+    return json.loads(verified(self.folder, 'config.json').read_text())
+
 
 def verified(folder, name):
   """A file of a finished stage; DamagedError unless it is as DONE has it."""
@@ -181,6 +185,21 @@ class Job:
     self.check_lock()
     if jax.process_index() == 0:
       files.save_arrays(self.folder / name, stage=np.array(self.key), **arrays)
+
+  def namesakes(self):
+    """Finished stages of this name with other fields, for what they share.
+
+    None where there are several processes, which may not see them at once.
+    """
+    if jax.process_count() > 1:
+      return []
+    safe_name = self.folder.name.rpartition('-')[0]
+    others = sorted(self.folder.parent.glob(f'{safe_name}-*'))
+    return [
+      Finished(self.name, folder.name.rpartition('-')[2], folder)
+      for folder in others
+      if folder != self.folder and (folder / 'DONE').exists()
+    ]
 
   def print(self, status, detail=''):
     positions = self.runtime.positions
