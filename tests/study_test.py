@@ -1,5 +1,6 @@
 """A whole study: what it trains, what it keeps, what it may not see."""
 
+import collections
 import dataclasses
 import gzip
 import json
@@ -297,6 +298,13 @@ def test_controls_replace_the_labels_of_the_last_student_only():
     assert (result.student.key == of_chain['soft'].student.key) == (
       name == 'soft'
     )
+  recipes = collections.defaultdict(set)
+  for seed in study.outline(tiny.config(controls=True, seeds=(0, 1))).values():
+    for result in seed:
+      recipes[result.row['weak_labels'], result.row['loss']].add(
+        result.recipe_hash
+      )
+  assert {*map(len, recipes.values())} == {1}, 'a recipe depends on its seed'
   with pytest.raises(errors.UserError, match='controls=True.*chess_puzzles'):
     study.outline(tiny.config(controls=True, task='chess_puzzles'))
 

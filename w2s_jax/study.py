@@ -7,6 +7,7 @@ another way, pass another `supervise` to `students`.
 """
 
 import dataclasses
+import functools
 import itertools
 from typing import Any
 
@@ -127,8 +128,9 @@ def truth(rows):
 
 def controlled(control, labels, rows, seed):
   """Labels of a control in place of weak ones."""
-  function = weak_labels.CONTROLS[control]
-  return graph.Call(function, (labels, truth(rows), seed))
+  # By keyword, so that graph.canonical leaves it out of the recipe.
+  function = functools.partial(weak_labels.CONTROLS[control], seed=seed)
+  return graph.Call(function, (labels, truth(rows)))
 
 
 def judge(study, teacher):
