@@ -94,7 +94,8 @@ SUITES = {
 
 
 # The study of models.tuned, which trains all of the student, from a probe on:
-# what the default has time for. `adapt=lp_ft` runs all losses and seeds.
+# what the default has time for. `adapt=lp_ft` runs all losses and seeds, on all
+# transfer rows, for two epochs.
 TUNED = {'num_seeds': 1, 'num_losses': 1, 'transfer': 1000}
 
 
@@ -131,6 +132,7 @@ def get_config(arg=None):
   c.models.strong = model(args.strong, field='strong', adapt=args.adapt)
   if not args.adapt and c.task not in SUITES:
     c.models.tuned = model(args.strong, field='strong', adapt='lp_ft')
+    c.models.tuned.train.epochs = 1
     c.students = ('weak>strong', 'weak>tuned')
   return c
 
