@@ -23,7 +23,6 @@ import chess
 import numpy as np
 
 from experiments import command_line
-from w2s_jax import batching
 from w2s_jax import checkpoint
 from w2s_jax import errors
 from w2s_jax import metrics
@@ -38,6 +37,7 @@ from w2s_jax.runtime import files
 from w2s_jax.runtime import logger as logger_lib
 from w2s_jax.runtime import preemption
 from w2s_jax.tasks import chess as chess_task
+from w2s_jax.tasks import examples as examples_lib
 from w2s_jax.tasks import registry
 from w2s_jax.tasks import sources
 
@@ -210,7 +210,7 @@ def unpack(arrays, num_validation):
   ]
 
   def rows(part):
-    labels = batching.OneHot(arrays['labels'][part], chess_task.NUM_CLASSES)
+    labels = examples_lib.OneHot(arrays['labels'][part], chess_task.NUM_CLASSES)
     return chess_heads.move_rows(encoded[part], labels)
 
   return rows(slice(num_validation, None)), rows(slice(num_validation))

@@ -5,6 +5,7 @@ import json
 import numpy as np
 import pytest
 
+from w2s_jax.tasks import conversion
 from w2s_jax.tasks import examples as examples_lib
 from w2s_jax.tasks import registry
 from w2s_jax.tasks import study_splits
@@ -68,5 +69,5 @@ def test_fields_follow_their_rows_but_not_to_students(tmp_path):
 
 @pytest.mark.parametrize('value', [np.int64(3), np.float32(0.5), np.arange(2)])
 def test_fields_of_numpy_are_json(value):
-  (kept,) = json.loads(registry._short_fields({'x': value})).values()
+  (kept,) = json.loads(conversion.short_fields({'x': value})).values()
   assert kept == value.tolist()

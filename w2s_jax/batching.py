@@ -30,7 +30,7 @@ class Rows:
   """N tokenized rows and their labels."""
 
   tokens: list  # N int32 arrays [length], or N pairs of them
-  label_probs_NxC: Any = None
+  label_probs_NxC: Any = None  # an array or tasks.examples.OneHot
   extra: dict = dataclasses.field(default_factory=dict)  # name -> [N, ...]
 
   def __len__(self):
@@ -73,19 +73,6 @@ class Padded:
     for slot, i in enumerate(index):
       taken[slot, : len(self._rows[i])] = self._rows[i]
     return taken
-
-
-class OneHot:
-  """N classes as label_probs [N, C]; one-hot rows are made on access."""
-
-  dtype = np.float32
-
-  def __init__(self, classes_N, num_classes):
-    self.shape = len(classes_N), num_classes
-    self._classes_N = classes_N
-
-  def __getitem__(self, index):
-    return np.eye(self.shape[1], dtype=self.dtype)[self._classes_N[index]]
 
 
 def choose_buckets(lengths_N, *, count, multiple=4):

@@ -16,6 +16,7 @@ import numpy as np
 
 from w2s_jax import errors
 from w2s_jax.tasks import cells
+from w2s_jax.tasks import fen as fen_lib
 from w2s_jax.tasks import task
 
 MAX_LEGAL = 218  # in any position that a game can reach
@@ -205,13 +206,33 @@ def check_select(
     )
 
 
+def screen(
+  row: dict, **select
+) -> tuple[Position, str | int, tuple[str, ...]] | None:
+  """Returns the example of a row before it is checked; see task.Task.screen.
+
+  Args:
+    **select: as `convert`.
+
+  Raises:
+    task.BadRow: there is no answer, or the first move cannot be played.
+    KeyError, UserError: as `convert`.
+  """
+  if not _is_selected(row, **select):
+    return None
+  fen, line, game_moves = _puzzle(row)
+  after = fen_lib.moved(fen, line[0]) or _board(fen, line[:1]).fen()
+  position = _position(after, game_moves, line[0])
+  return position, _game(row), (fen, game_moves, *line)
+
+
 def convert(
   row: dict,
   *,
   min_rating: int = 0,
   max_rating: int = 0,
   themes: tuple[str, ...] = (),
-) -> list[tuple[Position, str, int]]:
+) -> list[tuple[Position, str | int, int]]:
   """Returns (inputs, group, label) of a row, or nothing if it is not selected.
 
   Args:
@@ -223,34 +244,64 @@ def convert(
     KeyError: a column that is needed is missing.
     UserError: a rating that is needed is not a number, or a text is not one.
   """
-  fen = cells.optional_text(row, 'FEN')
-  moves = cells.optional_text(row, 'Moves')
-  if min_rating or max_rating:
-    rating = cells.number(row, 'Rating')
-    if rating < min_rating or (max_rating and rating > max_rating):
-      return []
-  if themes and set(themes).isdisjoint(
-    cells.optional_text(row, 'Themes').split()
+  if not _is_selected(
+    row, min_rating=min_rating, max_rating=max_rating, themes=themes
   ):
     return []
-  line = moves.split()
-  if len(line) < 2:
-    raise task.BadRow(f'Moves {cells.short(moves)} has no answer')
+  fen, line, game_moves = _puzzle(row)
+  board = _board(fen, line[:1])
   try:
-    board = chess.Board(fen)
-    if not board.is_valid():
-      raise errors.UserError(f'not a position of a game: FEN {fen!r}')
-    _play(board, line[:1])
     _play(board.copy(), line[1:])
     answer = board.parse_uci(line[1])
   except ValueError as error:
     raise task.BadRow(cells.cut(str(error))) from error
-  game_moves = _known(row, 'GameMoves')
   if game_moves:
     _check_game(game_moves, fen)
-    game_moves = f'{game_moves} {line[0]}'
   label = legal_moves(board).index(answer)
-  return [(Position(board.fen(), game_moves), _game(row), label)]
+  return [(_position(board.fen(), game_moves, line[0]), _game(row), label)]
+
+
+def _is_selected(
+  row: dict,
+  *,
+  min_rating: int = 0,
+  max_rating: int = 0,
+  themes: tuple[str, ...] = (),
+) -> bool:
+  if min_rating or max_rating:
+    rating = cells.number(row, 'Rating')
+    if rating < min_rating or (max_rating and rating > max_rating):
+      return False
+  if not themes:
+    return True
+  found = cells.optional_text(row, 'Themes').split()
+  return not set(themes).isdisjoint(found)
+
+
+def _puzzle(row: dict) -> tuple[str, list[str], str]:
+  """Returns the FEN, the line and the moves of the game, if they are known."""
+  fen = cells.optional_text(row, 'FEN')
+  moves = cells.optional_text(row, 'Moves')
+  line = moves.split()
+  if len(line) < 2:
+    raise task.BadRow(f'Moves {cells.short(moves)} has no answer')
+  return fen, line, _known(row, 'GameMoves')
+
+
+def _board(fen: str, moves: list[str]) -> chess.Board:
+  """Returns a position after some moves; BadRow if that cannot be."""
+  try:
+    board = chess.Board(fen)
+    if not board.is_valid():
+      raise errors.UserError(f'not a position of a game: FEN {fen!r}')
+    _play(board, moves)
+  except ValueError as error:
+    raise task.BadRow(cells.cut(str(error))) from error
+  return board
+
+
+def _position(fen: str, game_moves: str, slip: str) -> Position:
+  return Position(fen, f'{game_moves} {slip}' if game_moves else '')
 
 
 def _play(board: chess.Board, moves: list[str]) -> None:
@@ -318,6 +369,7 @@ TASKS = {
     train=('train',),
     test=(),
     convert=convert,
+    screen=screen,
     check_select=check_select,
     num_classes=NUM_CLASSES,
     inputs='position',

@@ -8,17 +8,15 @@ Shape suffixes: N examples, C classes.
 
 import collections
 import difflib
-import hashlib
 import inspect
-import json
 import logging
-import numbers
 
 import numpy as np
 
 from w2s_jax import errors
-from w2s_jax.tasks import cells
+from w2s_jax.tasks import candidates
 from w2s_jax.tasks import chess
+from w2s_jax.tasks import conversion
 from w2s_jax.tasks import examples as examples_lib
 from w2s_jax.tasks import nlp
 from w2s_jax.tasks import reward
@@ -27,10 +25,6 @@ from w2s_jax.tasks import task as task_lib
 from w2s_jax.tasks import tfds_builder
 
 TASKS = {**nlp.TASKS, **chess.TASKS, **reward.TASKS}
-
-# Longer columns of a row are not among the fields of its examples.
-_MOST_CHARACTERS = 200
-_MOST_ITEMS = 30
 
 
 def find(name: str) -> task_lib.Task:
@@ -73,16 +67,7 @@ def load(
     MissingFileError, MissingPackageError: see sources.read.
   """
   select = select or {}
-  check_select(name, select)
-  task = find(name)
-  source = source or task.source
-  if not source:
-    raise errors.UserError(
-      f'data.source is empty, and task {name!r} has no source of its own: give '
-      'one, such as file:PATH.'
-    )
-  source = source.replace('{task}', name)
-  train, test = _choose_splits(name, source)
+  source, train, test = _locate(name, source, select)
   pool, counts = _load_splits(name, source, train, select)
   if not test:
     return pool, None, {'train': counts}
@@ -93,6 +78,40 @@ def load(
   if in_test.any():
     pool, counts = pool.take(~in_test), {**counts, 'in_test': in_test.sum()}
   return pool, test_pool, {'train': counts, 'test': test_counts}
+
+
+def open_pool(
+  name: str, *, source: str = '', select: dict | None = None
+) -> tuple[
+  examples_lib.Examples | candidates.Candidates, examples_lib.Examples | None
+]:
+  """Reads what the splits of a task are drawn from.
+
+  Returns:
+    The first two of `load`; for tasks whose rows are converted once they are
+    drawn, see task.Task.screen, Candidates and None.
+
+  Raises:
+    As `load`.
+  """
+  if not find(name).screen:
+    return load(name, source=source, select=select)[:2]
+  select = select or {}
+  source, train, _ = _locate(name, source, select)
+  return candidates.screen(name, TASKS[name], source, train, select), None
+
+
+def _locate(name: str, source: str, select: dict) -> tuple[str, list, list]:
+  """Returns the source of a task, and its splits to train on and to test on."""
+  check_select(name, select)
+  source = source or TASKS[name].source
+  if not source:
+    raise errors.UserError(
+      f'data.source is empty, and task {name!r} has no source of its own: give '
+      'one, such as file:PATH.'
+    )
+  source = source.replace('{task}', name)
+  return source, *_choose_splits(name, source)
 
 
 def check_select(name: str, select: dict) -> None:
@@ -176,6 +195,7 @@ def _load_splits(
   name: str, source: str, splits: tuple[str, ...], select: dict
 ) -> tuple[examples_lib.Examples, dict]:
   """Returns distinct examples of the rows of `splits`, and counts."""
+  task = TASKS[name]
   found = {}  # From id to (inputs, group, set of labels, fields).
   counts = collections.Counter(
     rows=0, bad=0, examples=0, duplicates=0, conflicting=0
@@ -185,16 +205,16 @@ def _load_splits(
     for origin, row in sources.read(source, split):
       counts['rows'] += 1
       try:
-        converted = _convert(name, row, origin, select)
+        converted = conversion.convert(name, task, row, origin, select)
       except task_lib.BadRow as error:
         counts['bad'] += 1
         first_bad = first_bad or str(error)
         continue
-      fields = _short_fields(row) if converted else ''
+      fields = conversion.short_fields(row) if converted else ''
       for inputs, group, label in converted:
         counts['examples'] += 1
-        new = (inputs, _hash(group), set(), fields)
-        found.setdefault(_hash(inputs), new)[2].add(label)
+        new = (inputs, conversion.hash_of(group), set(), fields)
+        found.setdefault(conversion.hash_of(inputs), new)[2].add(label)
   kept = {id_: row for id_, row in found.items() if len(row[2]) == 1}
   if counts['bad']:
     logging.warning(
@@ -223,21 +243,19 @@ def _load_splits(
       counts['duplicates'],
       counts['conflicting'],
     )
-  if TASKS[name].question:
-    balanced = _balance_questions(kept, TASKS[name].question)
+  if task.question:
+    balanced = _balance_questions(kept, task.question)
     counts['uneven'] = len(kept) - len(balanced)
     kept = balanced
   inputs, groups, labels, fields = zip(*kept.values(), strict=True)
-  one_hot = np.eye(TASKS[name].num_classes)
-  probs = [
-    label if isinstance(label, tuple) else one_hot[label] for (label,) in labels
-  ]
   examples = examples_lib.Examples(
     ids=np.array(list(kept)),
     groups=np.array(groups),
     inputs=list(inputs),
-    label_probs_NxC=np.array(probs, np.float32),
-    balanced=TASKS[name].balanced,
+    label_probs_NxC=examples_lib.label_probs(
+      [label for (label,) in labels], task.num_classes
+    ),
+    balanced=task.balanced,
     fields=list(fields),
   )
   return examples, dict(counts)
@@ -254,82 +272,3 @@ def _balance_questions(kept: dict, question) -> dict:
     for ids in (wrong, right):
       chosen.update(ids[: min(len(wrong), len(right))])
   return {id_: row for id_, row in kept.items() if id_ in chosen}
-
-
-def _short_fields(row: dict) -> str:
-  """Returns JSON of the columns that hold numbers, short texts or short lists.
-
-  As one text, since dicts of millions of rows would not fit into memory.
-  """
-  fields = {}
-  for name, value in row.items():
-    if isinstance(value, (np.ndarray, np.generic)):
-      value = value.tolist()
-    items = value if isinstance(value, (list, tuple)) else [value]
-    if len(items) <= _MOST_ITEMS and all(map(_is_short, items)):
-      fields[str(name)] = value
-  return json.dumps(fields)
-
-
-def _is_short(value) -> bool:
-  if isinstance(value, str):
-    return len(value) <= _MOST_CHARACTERS and value.isprintable()
-  return isinstance(value, (bool, int, float))
-
-
-class _Row(dict):
-  """Tells a missing column from a missing key of a nested field."""
-
-  def __missing__(self, column):
-    found = ', '.join(cells.short(name) for name in list(self)[:30])
-    raise errors.UserError(
-      f'the task needs the column {column!r}; there are {found}'
-    )
-
-
-def _convert(name: str, row: dict, origin: str, select: dict) -> list[tuple]:
-  """Converts a row; raises UserError or BadRow with its origin."""
-  task = TASKS[name]
-  try:
-    converted = task.convert(_Row(row), **select)
-  except task_lib.BadRow as error:
-    raise task_lib.BadRow(f'{origin}: {error}.') from error
-  except errors.UserError as error:
-    raise errors.UserError(f'{origin}: {error}.') from error
-  except KeyError as error:
-    raise errors.UserError(
-      f'{origin}: task {name!r} finds no {cells.short(error.args[0])} in a '
-      'nested field.'
-    ) from error
-  except (TypeError, ValueError) as error:  # Libraries quote values uncut.
-    raise errors.UserError(f'{origin}: {cells.cut(str(error))}.') from error
-  for *_, label in converted:
-    _check_label(label, task.num_classes, origin)
-  return converted
-
-
-def _check_label(label, num_classes: int, origin: str) -> None:
-  """Raises UserError unless it is a class or the probabilities of all."""
-  if isinstance(label, tuple):
-    if (
-      len(label) != num_classes
-      or not all(0 <= prob <= 1 for prob in label)
-      or abs(sum(label) - 1) > 1e-5
-    ):
-      raise errors.UserError(
-        f'{origin}: label {cells.short(label)} is not {num_classes} '
-        'probabilities that sum to 1.'
-      )
-  elif label == -1:
-    raise errors.UserError(
-      f'{origin}: label -1 means that this split has hidden labels.'
-    )
-  elif not isinstance(label, numbers.Integral) or not 0 <= label < num_classes:
-    raise errors.UserError(
-      f'{origin}: label {cells.short(label)} is not in 0..{num_classes - 1}.'
-    )
-
-
-def _hash(inputs) -> str:
-  canonical = json.dumps(inputs, ensure_ascii=True)
-  return hashlib.sha256(canonical.encode()).hexdigest()[:16]

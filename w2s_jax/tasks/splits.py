@@ -4,12 +4,14 @@ Splits depend on hashes of ids and groups, never on the order of rows, so the
 same data and seed give the same splits on every machine.
 """
 
+import dataclasses
 import hashlib
 import itertools
 
 import numpy as np
 
 from w2s_jax import errors
+from w2s_jax.tasks import conversion
 from w2s_jax.tasks import examples as examples_lib
 
 
@@ -24,7 +26,7 @@ def split(
   split only; its rows beyond that split's quota of their class are left out.
 
   Args:
-    examples: rows with distinct ids.
+    examples: rows with distinct ids; Candidates, too.
     sizes: number of rows of each split; -1 for an equal share of the rest.
     seed: of the hashes.
 
@@ -35,10 +37,11 @@ def split(
     UserError: too few rows of a class, or a size below -1; names the config
       field.
   """
-  labels = examples.label_probs_NxC.argmax(axis=1)
-  num_classes = examples.label_probs_NxC.shape[1]
-  if not examples.balanced:  # treated as a single class
-    labels, num_classes = np.zeros_like(labels), 1
+  if examples.balanced:
+    labels = examples.label_probs_NxC.argmax(axis=1)
+    num_classes = examples.label_probs_NxC.shape[1]
+  else:  # treated as a single class
+    labels, num_classes = np.zeros(len(examples), int), 1
   groups = _groups_in_hash_order(examples, seed)
   rows = {}
   for name, size in sizes.items():
@@ -49,7 +52,7 @@ def split(
   for name in (name for name, size in sizes.items() if size >= 0):
     extra = np.arange(num_classes) < sizes[name] % num_classes
     quota = sizes[name] // num_classes + extra
-    found = _count(labels, itertools.chain(*groups), num_classes)
+    found = _count(labels, groups, num_classes)
     if (found < quota).any():
       raise errors.UserError(
         f'data.splits.{name} = {sizes[name]} needs {quota.tolist()} rows of '
@@ -59,19 +62,16 @@ def split(
     rows[name], groups = _fill(groups, labels, quota)
   shared = [name for name, size in sizes.items() if size == -1]
   for turn, name in enumerate(shared):
-    share = groups[turn :: len(shared)]
-    found = _count(labels, itertools.chain(*share), num_classes)
+    share = groups.take(slice(turn, None, len(shared)))
+    found = _count(labels, share, num_classes)
     rows[name], _ = _fill(share, labels, np.full(num_classes, found.min()))
     if not rows[name]:
       raise errors.UserError(
         f'data.splits.{name} = -1: nothing is left for it in one of the '
         f'classes (rows left: {found.tolist()}).'
       )
-  order = {id_: _hash(seed, id_) for id_ in examples.ids.tolist()}
   return {
-    name: np.array(
-      sorted(rows[name], key=lambda row: order[examples.ids[row]]), dtype=int
-    )
+    name: np.array(_in_hash_order(rows[name], examples.ids, seed), dtype=int)
     for name in sizes
   }
 
@@ -96,42 +96,87 @@ def exclude_groups(
   return examples.take(~np.isin(examples.groups, groups))
 
 
-def _groups_in_hash_order(examples, seed: int) -> list[list[int]]:
-  """Returns row numbers by group; both in hash order."""
-  ids, groups = examples.ids.tolist(), examples.groups.tolist()
-  keys = [
-    (_hash(seed, group), _hash(seed, id_))
-    for group, id_ in zip(groups, ids, strict=True)
-  ]
-  rows = sorted(range(len(keys)), key=keys.__getitem__)
-  return [
-    list(group) for _, group in itertools.groupby(rows, lambda row: groups[row])
-  ]
+@dataclasses.dataclass(frozen=True)
+class _Groups:
+  """Groups of rows: those of group g are rows_N[starts_G[g] : ends_G[g]]."""
+
+  rows_N: np.ndarray
+  starts_G: np.ndarray
+  ends_G: np.ndarray
+  ids_N: np.ndarray  # of all rows of the data
+  seed: int
+
+  def __iter__(self):
+    """Yields the row numbers of each group, in hash order."""
+    for start, end in zip(self.starts_G, self.ends_G, strict=True):
+      yield _in_hash_order(self.rows_N[start:end], self.ids_N, self.seed)
+
+  def take(self, chosen) -> '_Groups':
+    return dataclasses.replace(
+      self, starts_G=self.starts_G[chosen], ends_G=self.ends_G[chosen]
+    )
 
 
-def _fill(groups, labels, quota) -> tuple[list[int], list[list[int]]]:
+def _groups_in_hash_order(examples, seed: int) -> _Groups:
+  keys, group_N = np.unique(examples.groups, return_inverse=True)
+  place_G = np.empty(len(keys), int)
+  place_G[np.argsort(_hashes(seed, keys), kind='stable')] = np.arange(len(keys))
+  place_N = place_G[group_N]
+  ends_G = np.cumsum(np.bincount(place_N, minlength=len(keys)))
+  starts_G = np.append(0, ends_G[:-1])
+  rows_N = np.argsort(place_N, kind='stable')
+  return _Groups(rows_N, starts_G, ends_G, examples.ids, seed)
+
+
+def _fill(groups: _Groups, labels, quota) -> tuple[list[int], _Groups]:
   """Takes rows from the groups until the quota of each class is met.
 
   Returns:
     The rows taken, and the groups that none was taken from.
   """
-  wanted = quota.copy()
-  rows, left = [], []
-  for group in groups:
-    taken = []
+  wanted, missing = quota.copy(), int(quota.sum())
+  rows, left = [], np.ones(len(groups.starts_G), bool)
+  for place, group in enumerate(groups if missing else ()):
     for row in group:
       if wanted[labels[row]]:
         wanted[labels[row]] -= 1
-        taken.append(row)
-    rows += taken
-    if not taken:
-      left.append(group)
-  return rows, left
+        missing -= 1
+        rows.append(row)
+        left[place] = False
+    if not missing:
+      break
+  return rows, groups.take(left)
 
 
-def _count(labels, rows, num_classes: int) -> np.ndarray:
-  return np.bincount(labels[list(rows)], minlength=num_classes)
+def _count(labels, groups: _Groups, num_classes: int) -> np.ndarray:
+  """Returns the number of rows of each class in some groups."""
+  change = np.zeros(len(groups.rows_N) + 1, int)
+  change[groups.starts_G] += 1  # no two groups begin at one place, or end
+  change[groups.ends_G] -= 1
+  within = np.cumsum(change[:-1]) > 0
+  return np.bincount(labels[groups.rows_N[within]], minlength=num_classes)
 
 
-def _hash(seed: int, key: str) -> str:
-  return hashlib.sha256(f'{seed}/{key}'.encode()).hexdigest()
+def _in_hash_order(rows, ids_N, seed: int) -> list[int]:
+  """Returns row numbers in the order of the hashes of their ids."""
+  if len(rows) < 2:
+    return np.asarray(rows, int).tolist()
+  order = np.argsort(_hashes(seed, ids_N[rows]), kind='stable')
+  return np.asarray(rows)[order].tolist()
+
+
+def _hashes(seed: int, keys: np.ndarray) -> np.ndarray:
+  """Returns the first 64 bits of a hash of each id or group.
+
+  Args:
+    keys: texts, or uint64 for texts of the form of conversion.hash_of.
+  """
+  if keys.dtype.kind == 'u':
+    texts = conversion.texts_of(keys)
+  else:
+    texts = keys.tolist()
+  start = f'{seed}/'
+  digests = b''.join(
+    hashlib.sha256((start + text).encode()).digest()[:8] for text in texts
+  )
+  return np.frombuffer(digests, '>u8').astype(np.uint64)

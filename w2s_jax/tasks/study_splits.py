@@ -12,6 +12,7 @@ from typing import NamedTuple
 import numpy as np
 
 from w2s_jax import errors
+from w2s_jax.tasks import candidates
 from w2s_jax.tasks import examples as examples_lib
 from w2s_jax.tasks import registry
 from w2s_jax.tasks import splits
@@ -24,13 +25,15 @@ class Slices(NamedTuple):
   transfer: tuple  # Examples for each step of a chain, labelled by its teacher
 
 
-def load(task, data, *, seeds, num_transfer):
+def load(task, data, *, seeds, num_transfer, pools=None):
   """Reads a task and draws all splits.
 
   Args:
     task: name of the task.
     data: the `data` fields of a config.
     num_transfer: transfer slices of a seed.
+    pools: a dict in which what was read is kept for the next call; that of
+      another source replaces it.
 
   Returns:
     {'validation': Examples, 'test': Examples} and {seed: Slices}.
@@ -44,12 +47,50 @@ def load(task, data, *, seeds, num_transfer):
       raise errors.UserError(
         f'data.splits.{name}=0: it needs rows; -1 shares what is left.'
       )
-  pool, test_pool = registry.load(
-    task, source=data.source, select=data.select.to_dict()
-  )[:2]
+  select = data.select.to_dict()
+  key = json.dumps([task, data.source, select], sort_keys=True, default=list)
+  pools = {} if pools is None else pools
+  if key not in pools:
+    pools.clear()
+    pools[key] = registry.open_pool(task, source=data.source, select=select)
+  pool, test_pool = pools[key]
+  wanted = _slice_sizes(sizes, num_transfer)
+
+  def draw(pool):
+    return _draw(pool, test_pool, data, seeds, wanted)
+
+  if isinstance(pool, candidates.Candidates):
+    drawn = candidates.draw(pool, draw)
+  else:
+    drawn = draw(pool)
+  evaluated = {
+    name: dataclasses.replace(x, origin={name: x.fingerprint})
+    for name, x in drawn.items()
+    if name in ('validation', 'test')
+  }
+  # Of all rows that could be drawn, whichever proved bad: for any seeds.
+  rest = _without(pool, evaluated.values())
+  origin = {'pool': rest.fingerprint, 'data_seed': data.seed}
+  slices = {}
+  for seed in seeds:
+    parts = {
+      name: dataclasses.replace(
+        drawn[seed, name], origin=origin | _drawn_as(name, wanted)
+      )
+      for name in wanted
+    }
+    splits.check_disjoint({**evaluated, **parts})
+    weak, *transfer = parts.values()
+    slices[seed] = Slices(weak, tuple(transfer))
+  return evaluated, slices
+
+
+def _draw(pool, test_pool, data, seeds, wanted):
+  """Returns {name: rows}, and {(seed, name): rows} of the slices of a seed."""
+  sizes = data.splits
   held_out = {'validation': sizes.validation}
   if test_pool is None:
-    test_pool, held_out = pool, {'test': sizes.test, **held_out}
+    held_out = {'test': sizes.test, **held_out}
     chosen = splits.split(pool, held_out, seed=data.seed)
     test = pool.take(chosen['test'])
   else:
@@ -57,28 +98,18 @@ def load(task, data, *, seeds, num_transfer):
     test = test_pool.take(chosen['test'])
     pool = splits.exclude_groups(pool, test.groups)
     chosen = splits.split(pool, held_out, seed=data.seed)
-  validation = pool.take(chosen['validation'])
-  rest = splits.exclude_groups(pool, test.groups)
-  rest = splits.exclude_groups(rest, validation.groups)
-  evaluated = {
-    name: dataclasses.replace(x, origin={name: x.fingerprint})
-    for name, x in (('validation', validation), ('test', test))
-  }
-  origin = {'pool': rest.fingerprint, 'data_seed': data.seed}
-  wanted = _slice_sizes(sizes, num_transfer)
-  slices = {}
+  drawn = {'validation': pool.take(chosen['validation']), 'test': test}
+  rest = _without(pool, drawn.values())
   for seed in seeds:
     chosen = splits.split(rest, wanted, seed=f'{data.seed}/{seed}')
-    drawn = {
-      name: dataclasses.replace(
-        rest.take(index), origin=origin | _drawn_as(name, wanted)
-      )
-      for name, index in chosen.items()
-    }
-    splits.check_disjoint({**evaluated, **drawn})
-    weak, *transfer = drawn.values()
-    slices[seed] = Slices(weak, tuple(transfer))
-  return evaluated, slices
+    drawn |= {(seed, name): rest.take(x) for name, x in chosen.items()}
+  return drawn
+
+
+def _without(pool, parts):
+  """Returns the rows of a pool that are in no group of some splits."""
+  groups = np.concatenate([part.groups for part in parts])
+  return splits.exclude_groups(pool, groups)
 
 
 def outline(data, *, num_transfer):

@@ -25,6 +25,12 @@ class Task:
       class, or a tuple of the probabilities of all classes. Raises KeyError for
       a missing column and UserError for a bad value. Its further arguments are
       the fields of `data.select`.
+    screen: None, or a cheap first reading of a row, with the same further
+      arguments, for tasks whose `convert` is slow and makes one example of a
+      row: `convert` then sees only rows that a split holds. Such tasks are not
+      balanced and have no test split. Returns (inputs, group key, all texts
+      that the label follows from), or None where the row is not selected; may
+      raise BadRow already, as `convert` would.
     check_select: raises UserError for values of these that select no row.
     question: from inputs to their question without the candidate answer: as
       many right as wrong answers of each question are kept.
@@ -39,6 +45,7 @@ class Task:
   train: tuple[str, ...]
   test: tuple[str, ...]
   convert: Callable[..., list[tuple]]
+  screen: Callable[..., tuple | None] | None = None
   check_select: Callable[..., None] | None = None
   question: Callable[[str], str] | None = None
   num_classes: int = 2
