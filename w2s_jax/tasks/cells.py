@@ -50,6 +50,8 @@ def column(row: dict, *names: str) -> str:
 def field(row: dict, *path):
   """Returns the value at a path, of any type."""
   value = row[path[0]]
+  if len(path) == 1:
+    return value
   for depth, name in enumerate(path[1:], 1):
     try:
       value = value[name]
@@ -63,7 +65,14 @@ def field(row: dict, *path):
 
 def string(row: dict, *path, not_text: type = errors.UserError) -> str:
   """Returns a text as it is; it may be empty. Raises `not_text` otherwise."""
-  value = field(row, *path)
+  return _as_text(field(row, *path), path, not_text)
+
+
+def _as_text(value, path, not_text: type = errors.UserError) -> str:
+  if (
+    isinstance(value, str) and value.isascii() and len(value) <= MAX_CHARACTERS
+  ):
+    return value  # the usual case, fast
   if not isinstance(value, str):
     raise not_text(f'{_dotted(path)}: expected a text, found {short(value)}')
   if len(value) > MAX_CHARACTERS:
@@ -83,7 +92,8 @@ def string(row: dict, *path, not_text: type = errors.UserError) -> str:
 
 def optional_text(row: dict, *path) -> str:
   """Returns a text as it is; '' where it is None."""
-  return '' if field(row, *path) is None else string(row, *path)
+  value = field(row, *path)
+  return '' if value is None else _as_text(value, path)
 
 
 def text(row: dict, *path) -> str:

@@ -218,7 +218,7 @@ def screen(
     task.BadRow: there is no answer, or the first move cannot be played.
     KeyError, UserError: as `convert`.
   """
-  if not _is_selected(row, **select):
+  if any(select.values()) and not _is_selected(row, **select):
     return None
   fen, line, game_moves = _puzzle(row)
   after = fen_lib.moved(fen, line[0]) or _board(fen, line[:1]).fen()

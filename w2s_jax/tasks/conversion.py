@@ -70,7 +70,10 @@ def screen(
 def _with_origin(name, function, row, origin, select):
   """Returns function(row, **select); raises UserError or BadRow with origin."""
   try:
-    return function(_Row(row), **select)
+    try:
+      return function(row, **select)
+    except KeyError:
+      return function(_Row(row), **select)
   except task_lib.BadRow as error:
     raise task_lib.BadRow(f'{origin}: {error}.') from error
   except errors.UserError as error:
@@ -107,9 +110,18 @@ def _check_label(label, num_classes: int, origin: str) -> None:
 
 
 def hash_of(inputs) -> str:
-  """Returns 16 hexadecimal digits that identify inputs or a group."""
-  canonical = json.dumps(inputs, ensure_ascii=True)
-  return hashlib.sha256(canonical.encode()).hexdigest()[:16]
+  """Returns 16 hexadecimal digits of a hash: of inputs, or a group."""
+  return hashlib.sha256(_to_json(inputs).encode()).hexdigest()[:16]
+
+
+def _to_json(inputs) -> str:
+  """The same as json.dumps, faster for a text or a tuple of texts."""
+  quoted = json.encoder.encode_basestring_ascii
+  if isinstance(inputs, str):
+    return quoted(inputs)
+  if isinstance(inputs, tuple) and set(map(type, inputs)) == {str}:
+    return f'[{", ".join(map(quoted, inputs))}]'
+  return json.dumps(inputs)
 
 
 def texts_of(hashes: np.ndarray) -> list[str]:

@@ -1,6 +1,6 @@
-"""Plays plain chess moves on the text of a FEN, for reading many positions.
+"""Plays chess moves on the text of a FEN, for reading millions of positions.
 
-It knows no rules, and leaves the moves that need any to python-chess.
+It knows no rules, and leaves what needs them to python-chess.
 """
 
 import functools
@@ -8,62 +8,84 @@ import itertools
 import re
 
 _FILES = {name: i for i, name in enumerate('abcdefgh')}
-_RANKS = {name: i for i, name in enumerate('87654321')}
-_CORNERS = ('a1', 'h1', 'a8', 'h8')
+_RANKS = {name: i for i, name in enumerate('87654321')}  # as in a FEN
 _CASTLING = {
   ''.join(itertools.compress('KQkq', kept)) or '-'
   for kept in itertools.product((0, 1), repeat=4)
+}
+# The rights that end with a move from or to a square.
+_RIGHTS = {'a1': 'Q', 'e1': 'KQ', 'h1': 'K', 'a8': 'q', 'e8': 'kq', 'h8': 'k'}
+# How a king castles: the right to, and the files of the rook.
+_CASTLES = {
+  'e1g1': ('K', 7, 5),
+  'e1c1': ('Q', 0, 3),
+  'e8g8': ('k', 7, 5),
+  'e8c8': ('q', 0, 3),
 }
 _EMPTY = {str(n): '.' * n for n in range(1, 9)}
 
 
 def moved(fen: str, uci: str) -> str | None:
-  """Returns the FEN after a plain move, as `chess.Board.fen`, 20 times faster.
+  """Returns the FEN after a move, as that of a chess.Board.
 
-  Nothing is checked that only a wrong row would break. None for all other
-  moves: those that castle or may end the right to, that promote, that take en
-  passant or may allow it.
+  Only what a right row needs is done: the FEN and the move are not checked.
+  None where the move needs rules, as after a pawn's double step that may be
+  taken en passant, or where it is wrong or spelled in another way.
   """
   try:
-    placement, turn, castling, _, halfmove, fullmove = fen.split(' ')
+    placement, turn, castling, en_passant, halfmove, fullmove = fen.split(' ')
     ranks = placement.split('/')
-    start, end = _FILES[uci[0]], _FILES[uci[2]]
-    start_rank, end_rank = _RANKS[uci[1]], _RANKS[uci[3:]]
+    start, start_rank = _FILES[uci[0]], _RANKS[uci[1]]
+    end, end_rank = _FILES[uci[2]], _RANKS[uci[3]]
     squares = _squares(ranks[start_rank])
     piece, taken = squares[start], _squares(ranks[end_rank])[end]
     halfmove, fullmove = int(halfmove), int(fullmove)
   except (IndexError, KeyError, ValueError):
     return None
-  is_pawn = piece in 'Pp'
+  white = turn == 'w'
+  own = 'PNBRQK' if white else 'pnbrqk'
   if (
-    castling not in _CASTLING
+    piece not in own
+    or taken in own
+    or castling not in _CASTLING
     or turn not in ('b', 'w')
-    or not piece.isalpha()
-    or piece.isupper() != (turn == 'w')
-    or (taken.isalpha() and taken.isupper() == piece.isupper())
     or '~' in placement
     or halfmove < 0
     or fullmove < 1
   ):
     return None
-  if castling != '-' and (
-    piece in 'Kk' or uci[:2] in _CORNERS or uci[2:] in _CORNERS
-  ):
-    return None
-  if is_pawn:
-    beside = _squares(ranks[end_rank])[max(end - 1, 0) : end + 2]
-    if (
-      end_rank in (0, 7)
-      or (start != end and taken == '.')
-      or (abs(start_rank - end_rank) == 2 and piece.swapcase() in beside)
-    ):
+  placed, emptied = piece, (start,)
+  if piece in 'Pp':
+    if end_rank in (0, 7):
+      if uci[4:] not in ('q', 'r', 'b', 'n'):
+        return None
+      placed = uci[4].upper() if white else uci[4]
+    elif abs(start_rank - end_rank) == 2:
+      beside = _squares(ranks[end_rank])[max(end - 1, 0) : end + 2]
+      if piece.swapcase() in beside:
+        return None
+    elif start != end and taken == '.':
+      if uci[2:] != en_passant:
+        return None
+      emptied = start, end  # the pawn that is taken is beside the start
+  elif piece in 'Kk' and abs(start - end) > 1:
+    if uci not in _CASTLES or _CASTLES[uci][0] not in castling:
       return None
-  ranks[start_rank] = _rank(f'{squares[:start]}.{squares[start + 1 :]}')
+    _, corner, rook = _CASTLES[uci]
+    squares = f'{squares[:rook]}{squares[corner]}{squares[rook + 1 :]}'
+    emptied = start, corner
+  if len(uci) != 4 + (placed != piece):
+    return None
+  for square in emptied:
+    squares = f'{squares[:square]}.{squares[square + 1 :]}'
+  ranks[start_rank] = _rank(squares)
   squares = _squares(ranks[end_rank])
-  ranks[end_rank] = _rank(f'{squares[:end]}{piece}{squares[end + 1 :]}')
-  halfmove = 0 if is_pawn or taken != '.' else halfmove + 1
-  fullmove += turn == 'b'
-  turn = 'b' if turn == 'w' else 'w'
+  ranks[end_rank] = _rank(f'{squares[:end]}{placed}{squares[end + 1 :]}')
+  if castling != '-':
+    lost = _RIGHTS.get(uci[:2], '') + _RIGHTS.get(uci[2:4], '')
+    castling = ''.join(x for x in castling if x not in lost) or '-'
+  halfmove = 0 if piece in 'Pp' or taken != '.' else halfmove + 1
+  turn, fullmove = ('b', fullmove) if white else ('w', fullmove + 1)
   return f'{"/".join(ranks)} {turn} {castling} - {halfmove} {fullmove}'
 
 

@@ -103,7 +103,7 @@ def _lines(file: pathlib.Path) -> Iterator[tuple[int, str]]:
   try:
     with _open(file) as stream:
       for number, line in enumerate(stream, 1):
-        yield number, line.decode('utf-8-sig' if number == 1 else 'utf-8')
+        yield number, line.decode() if number > 1 else line.decode('utf-8-sig')
   except UnicodeDecodeError as error:
     raise errors.UserError(f'{file}:{number}: not UTF-8: {error}.') from error
   except (EOFError, OSError, zlib.error) as error:
@@ -165,25 +165,26 @@ def _read_json(file: pathlib.Path) -> Rows:
 
 def _read_csv(file: pathlib.Path) -> Rows:
   reader = csv.reader((line for _, line in _lines(file)), strict=True)
-  header = None
+  header, name = None, str(file)
   while True:
     # A quoted field may span lines: the first one identifies the row.
-    origin = f'{file}:{reader.line_num + 1}'
+    first = reader.line_num + 1
     try:
       values = next(reader)
     except StopIteration:
       return
     except csv.Error as error:
-      raise errors.UserError(f'{origin}: {error}.') from error
+      raise errors.UserError(f'{name}:{first}: {error}.') from error
     if header is None:
-      _check_columns(values, origin)
+      _check_columns(values, f'{name}:{first}')
       header = values
-    elif values and len(values) != len(header):
-      raise errors.UserError(
-        f'{origin}: {len(values)} columns, but the header has {len(header)}.'
-      )
+    elif len(values) == len(header):
+      yield f'{name}:{first}', dict(zip(header, values))
     elif values:
-      yield origin, dict(zip(header, values, strict=True))
+      raise errors.UserError(
+        f'{name}:{first}: {len(values)} columns, but the header has '
+        f'{len(header)}.'
+      )
 
 
 def _check_columns(names: list[str], origin: str) -> None:
