@@ -112,7 +112,8 @@ def _field(config, path):
 def with_data(configs, console):
   """Returns [(config, its splits)] of those tasks that have enough data.
 
-  Each task is read once for all its studies. Prints why tasks are left out and
+  Each task is read once for all its studies, also for those with other splits
+  or seeds. Prints why tasks are left out and
   how to get their data. A single study is not read here: its splits are None.
 
   Raises:
@@ -123,14 +124,18 @@ def with_data(configs, console):
 
   from w2s_jax import study
 
-  splits, reasons = {}, {}
-  # A shorter chain uses the first slices of a longer one.
-  for config in sorted(configs, key=_num_transfer, reverse=True):
+  splits, reasons, pools = {}, {}, {}
+  # A shorter chain uses the first slices of a longer one. Task by task: `pools`
+  # holds the rows of one.
+  tasks = list(dict.fromkeys(c.task for c in configs))
+  for config in sorted(
+    configs, key=lambda c: (tasks.index(c.task), -_num_transfer(c))
+  ):
     key = _data_of(config)
     if key in splits or config.task in reasons:
       continue
     try:
-      splits[key] = study.load_splits(config)
+      splits[key] = study.load_splits(config, pools)
     except errors.UserError as error:
       if len({c.task for c in configs}) == 1:
         raise

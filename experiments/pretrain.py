@@ -37,6 +37,7 @@ from w2s_jax.runtime import files
 from w2s_jax.runtime import logger as logger_lib
 from w2s_jax.runtime import preemption
 from w2s_jax.tasks import chess as chess_task
+from w2s_jax.tasks import chess_games
 from w2s_jax.tasks import examples as examples_lib
 from w2s_jax.tasks import registry
 from w2s_jax.tasks import sources
@@ -176,7 +177,7 @@ def take_positions(games, count, select):
   while len(positions) < count and (game := next(games, None)):
     origin, row = game
     try:
-      found = chess_task.positions_of_game(row, **select)
+      found = chess_games.positions_of_game(row, **select)
     except KeyError as error:
       raise errors.UserError(
         f'{origin}: no column {error.args[0]!r}.'

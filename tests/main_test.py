@@ -192,7 +192,7 @@ def test_studies_of_one_task_read_it_once(tmp_path):
 import rich.console
 from w2s_jax import study
 load, read = study.load_splits, []
-study.load_splits = lambda config: read.append(config.students) or load(config)
+study.load_splits = lambda c, pools: read.append(c.students) or load(c, pools)
 configs = points.expand(sweep=False)
 for c, (_, slices) in points.with_data(configs, rich.console.Console()):
   transfer = [x.fingerprint for x in slices[0].transfer]

@@ -19,6 +19,7 @@ from w2s_jax import metrics
 from w2s_jax import predict
 from w2s_jax.models import model as model_lib
 from w2s_jax.tasks import chess as chess_task
+from w2s_jax.tasks import chess_games
 from w2s_jax.tasks import registry
 
 import tiny
@@ -316,7 +317,7 @@ def test_positions_of_a_game_and_what_is_to_be_played():
     board.push_uci(move)
 
   def positions(row, min_elo=0, excluded=()):
-    return chess_task.positions_of_game(
+    return chess_games.positions_of_game(
       {'moves': ' '.join(moves), **row}, min_elo=min_elo, excluded=set(excluded)
     )
 
@@ -329,7 +330,7 @@ def test_positions_of_a_game_and_what_is_to_be_played():
   assert moves_of(positions(chosen, 1800), epds) == ['d2d4', 'c7c5', 'g1f3']
   assert moves_of(positions({}, excluded=epds[1:2]), epds[::2]) == moves[::2]
   gaps = {'gaps': '30 20 19'}
-  found = chess_task.positions_of_game(
+  found = chess_games.positions_of_game(
     {'moves': ' '.join(moves), **gaps}, keep=lambda gap: gap >= 20
   )
   assert moves_of(found, epds[:2]) == moves[:2]

@@ -2,10 +2,6 @@
 
 import json
 
-import numpy as np
-import pytest
-
-from w2s_jax.tasks import conversion
 from w2s_jax.tasks import examples as examples_lib
 from w2s_jax.tasks import registry
 from w2s_jax.tasks import study_splits
@@ -65,9 +61,3 @@ def test_fields_follow_their_rows_but_not_to_students(tmp_path):
   shown = study_splits.as_row(taken, 0, 'test')
   assert shown['fields'] == {'text': 'text 7', 'label': 1, 'i': 7}
   assert shown['label'] == 1 and shown['split'] == 'test'
-
-
-@pytest.mark.parametrize('value', [np.int64(3), np.float32(0.5), np.arange(2)])
-def test_fields_of_numpy_are_json(value):
-  (kept,) = json.loads(conversion.short_fields({'x': value})).values()
-  assert kept == value.tolist()

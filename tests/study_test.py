@@ -11,9 +11,11 @@ import numpy as np
 import pytest
 import rich.console
 
+from w2s_jax import check_config
 from w2s_jax import errors
 from w2s_jax import graph
 from w2s_jax import losses
+from w2s_jax import sharding
 from w2s_jax import steps
 from w2s_jax import study
 from w2s_jax import weak_labels
@@ -422,3 +424,18 @@ def test_names_of_models_cannot_leave_the_workdir(tmp_path):
   assert row['weak_model'] == '../../../evil'
   (group,) = report.write(workdir)
   assert group['strong_model'] == names['models.strong.name']
+
+
+def test_models_of_one_tokenizer_share_the_rows_that_they_are_scored_on():
+  config = tiny.config()
+  evaluated, slices = study.load_splits(config)
+  models = check_config.build_models(config, sharding.make_mesh(**config.mesh))
+  described = study.describe_seeds(config, models, evaluated, slices)
+  weak, student = described[0][0].weak, described[0][0].student
+  assert weak.fields['model'] is not student.fields['model']
+  for split in ('validation', 'test'):
+    first, other = (
+      stage.fields['evaluation'].rows(stage.fields['model'], split)
+      for stage in (weak, student)
+    )
+    assert first is other

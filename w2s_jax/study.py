@@ -253,7 +253,7 @@ def rows_of_probes(described, evaluated):
   }
 
 
-def load_splits(config):
+def load_splits(config, pools=None):
   """The splits of all seeds, see tasks.study_splits.load."""
   chains = check_config.parse_chains(config.students, config.models)
   return study_splits.load(
@@ -261,6 +261,7 @@ def load_splits(config):
     config.data,
     seeds=config.seeds,
     num_transfer=max(map(len, chains)) - 1,
+    pools=pools,
   )
 
 

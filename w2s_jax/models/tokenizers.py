@@ -1,6 +1,7 @@
 """Tokenizers: texts and chess positions to token ids."""
 
 import functools
+import hashlib
 import json
 import zlib
 
@@ -261,6 +262,24 @@ class Board:
 def _encode_board(fen):
   encoded = chess_task.encode(chess.Board(fen))
   return chess_task.Encoded(*(np.array(x, np.int32) for x in encoded))
+
+
+# What `load` reads, of each kind of tokenizer.
+_FILES = (
+  *('prompt.json', 'board.json', 'characters.json', 'word_hash.json'),
+  'tokenizer.json',
+)
+
+
+def digest(folder):
+  """Returns a hash of the files of a folder that make its tokenizer."""
+  found = hashlib.sha256()
+  for name in _FILES:
+    path = epath.Path(folder) / name
+    if path.exists():
+      content = path.read_bytes()
+      found.update(f'{name} {len(content)}\n'.encode() + content)
+  return found.hexdigest()
 
 
 def load(folder):
