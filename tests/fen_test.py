@@ -8,21 +8,22 @@ from w2s_jax.tasks import fen
 
 
 def test_all_moves_are_those_of_python_chess():
-  left = []
-  for board in chess_test.boards()[::3] + chess_test.boards()[-6:]:
+  left, boards = [], chess_test.boards()
+  for board in boards[:-6:20] + boards[-6:]:
+    before = board.fen()
     for move in board.legal_moves:
       after = board.copy(stack=False)
       after.push(move)
-      found = fen.moved(board.fen(), move.uci())
+      found = fen.moved(before, move.uci())
       if found is None:
         left.append((board, move))
       else:
-        assert found == after.fen(), (board.fen(), move)
+        assert found == after.fen(), (before, move)
   # Whether it may be taken en passant is a matter of rules.
   for board, move in left:
     assert board.piece_type_at(move.from_square) == chess.PAWN
     assert abs(move.from_square - move.to_square) == 16
-  assert len(left) < 100
+  assert len(left) < 20
 
 
 @pytest.mark.parametrize('fields', ['KQkq', 'Kk', 'Qq', 'K', 'q'])

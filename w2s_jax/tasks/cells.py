@@ -50,8 +50,6 @@ def column(row: dict, *names: str) -> str:
 def field(row: dict, *path):
   """Returns the value at a path, of any type."""
   value = row[path[0]]
-  if len(path) == 1:
-    return value
   for depth, name in enumerate(path[1:], 1):
     try:
       value = value[name]
@@ -69,10 +67,6 @@ def string(row: dict, *path, not_text: type = errors.UserError) -> str:
 
 
 def _as_text(value, path, not_text: type = errors.UserError) -> str:
-  if (
-    isinstance(value, str) and value.isascii() and len(value) <= MAX_CHARACTERS
-  ):
-    return value  # the usual case, fast
   if not isinstance(value, str):
     raise not_text(f'{_dotted(path)}: expected a text, found {short(value)}')
   if len(value) > MAX_CHARACTERS:
@@ -92,7 +86,9 @@ def _as_text(value, path, not_text: type = errors.UserError) -> str:
 
 def optional_text(row: dict, *path) -> str:
   """Returns a text as it is; '' where it is None."""
-  value = field(row, *path)
+  value = row[path[0]] if len(path) == 1 else field(row, *path)
+  if isinstance(value, str) and value.isascii() and len(value) < MAX_CHARACTERS:
+    return value  # as nearly all are: millions are read
   return '' if value is None else _as_text(value, path)
 
 

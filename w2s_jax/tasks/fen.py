@@ -37,8 +37,9 @@ def moved(fen: str, uci: str) -> str | None:
     ranks = placement.split('/')
     start, start_rank = _FILES[uci[0]], _RANKS[uci[1]]
     end, end_rank = _FILES[uci[2]], _RANKS[uci[3]]
-    squares = _squares(ranks[start_rank])
-    piece, taken = squares[start], _squares(ranks[end_rank])[end]
+    piece, ranks[start_rank] = _put('.', ranks[start_rank], start)
+    before = ranks[end_rank]
+    taken, ranks[end_rank] = _put(piece, before, end)
     halfmove, fullmove = int(halfmove), int(fullmove)
   except (IndexError, KeyError, ValueError):
     return None
@@ -54,51 +55,51 @@ def moved(fen: str, uci: str) -> str | None:
     or fullmove < 1
   ):
     return None
-  placed, emptied = piece, (start,)
+  promotion = ''
   if piece in 'Pp':
     if end_rank in (0, 7):
-      if uci[4:] not in ('q', 'r', 'b', 'n'):
+      promotion = uci[4:]
+      if promotion not in ('q', 'r', 'b', 'n'):
         return None
-      placed = uci[4].upper() if white else uci[4]
+      promoted = promotion.upper() if white else promotion
+      _, ranks[end_rank] = _put(promoted, before, end)
     elif abs(start_rank - end_rank) == 2:
-      beside = _squares(ranks[end_rank])[max(end - 1, 0) : end + 2]
-      if piece.swapcase() in beside:
+      if piece.swapcase() in _squares(before)[max(end - 1, 0) : end + 2]:
         return None
     elif start != end and taken == '.':
       if uci[2:] != en_passant:
         return None
-      emptied = start, end  # the pawn that is taken is beside the start
+      # The pawn that is taken is beside the start.
+      _, ranks[start_rank] = _put('.', ranks[start_rank], end)
   elif piece in 'Kk' and abs(start - end) > 1:
     if uci not in _CASTLES or _CASTLES[uci][0] not in castling:
       return None
-    _, corner, rook = _CASTLES[uci]
-    squares = f'{squares[:rook]}{squares[corner]}{squares[rook + 1 :]}'
-    emptied = start, corner
-  if len(uci) != 4 + (placed != piece):
+    _, corner, beside = _CASTLES[uci]
+    rook, rank = _put('.', ranks[start_rank], corner)
+    _, ranks[start_rank] = _put(rook, rank, beside)
+  if uci[4:] != promotion:
     return None
-  for square in emptied:
-    squares = f'{squares[:square]}.{squares[square + 1 :]}'
-  ranks[start_rank] = _rank(squares)
-  squares = _squares(ranks[end_rank])
-  ranks[end_rank] = _rank(f'{squares[:end]}{placed}{squares[end + 1 :]}')
   if castling != '-':
     lost = _RIGHTS.get(uci[:2], '') + _RIGHTS.get(uci[2:4], '')
-    castling = ''.join(x for x in castling if x not in lost) or '-'
+    if lost:
+      castling = ''.join(x for x in castling if x not in lost) or '-'
   halfmove = 0 if piece in 'Pp' or taken != '.' else halfmove + 1
   turn, fullmove = ('b', fullmove) if white else ('w', fullmove + 1)
   return f'{"/".join(ranks)} {turn} {castling} - {halfmove} {fullmove}'
 
 
-@functools.lru_cache(maxsize=100_000)
+@functools.lru_cache(maxsize=200_000)
+def _put(piece: str, rank: str, file: int) -> tuple[str, str]:
+  """Returns what was on a file of a rank, and the rank with `piece` there."""
+  squares = _squares(rank)
+  placed = f'{squares[:file]}{piece}{squares[file + 1 :]}'
+  empty_as_digit = re.sub(r'\.+', lambda run: str(len(run[0])), placed)
+  return squares[file], empty_as_digit
+
+
 def _squares(rank: str) -> str:
   """Returns the eight squares of a rank: 'p.......' for 'p7'."""
   squares = ''.join(_EMPTY.get(x, x) for x in rank)
   if len(squares) != 8:
     raise ValueError(rank)
   return squares
-
-
-@functools.lru_cache(maxsize=100_000)
-def _rank(squares: str) -> str:
-  """Returns the rank, as in a FEN, of eight squares."""
-  return re.sub(r'\.+', lambda empty: str(len(empty[0])), squares)
