@@ -51,6 +51,9 @@ class Source:
 class Candidates:
   """N rows that are not checked yet, in the order of their source.
 
+  Of rows with the same inputs the first is drawn, with its group, for all; if
+  it proves bad, the next one is.
+
   Attributes:
     ids: [N] uint64, hashes of the inputs.
     groups: [N] uint64, hashes of what related rows share.
@@ -223,14 +226,18 @@ def _convert(source: Source, numbers: np.ndarray) -> None:
     if number not in wanted:
       continue
     try:
-      [(inputs, _, label)] = conversion.convert(
+      converted = conversion.convert(
         source.name, source.task, row, origin, source.select
       )
-      made = inputs, label, conversion.short_fields(row)
     except task_lib.BadRow as error:
       _note(source, error)
-      made = None
-    source.converted[number] = made
+      source.converted[number] = None
+    else:
+      if len(converted) != 1:
+        raise errors.UserError(f'{origin}: changed while it was read.')
+      [(inputs, _, label)] = converted
+      fields = conversion.short_fields(row)
+      source.converted[number] = inputs, label, fields
     wanted.remove(number)
     if not wanted:
       return
