@@ -13,6 +13,7 @@ from configs import nlp
 from w2s_jax import results
 from w2s_jax import sharding
 from w2s_jax.models import model as model_lib
+from w2s_jax.models import presets
 from w2s_jax.models import tokenizers
 from w2s_jax.tasks import registry
 
@@ -227,3 +228,17 @@ def test_folder_is_cut_to_its_first_layers(num_layers, kept, tmp_path):
   tokens_BxL, length_B = np.ones((2, 4), np.int32), np.array([4, 0])
   logits_BxC = model.network.apply({'params': params}, tokens_BxL, length_B)
   assert logits_BxC.shape == (2, 2) and not logits_BxC.any()  # a zero head
+
+
+def test_models_of_one_tokenizer_share_it(tmp_path):
+  tokenizers.WordHash(50).save(tmp_path)
+  architecture = presets.PRESETS['tiny-encoder']
+
+  def tokenizer(folder=tmp_path):
+    return model_lib._tokenizer(folder, architecture, 'text')
+
+  first = tokenizer()
+  assert tokenizer() is first and first.vocab_size == 50
+  assert tokenizer(None) is tokenizer(None)
+  tokenizers.WordHash(60).save(tmp_path)  # the file changes
+  assert tokenizer().vocab_size == 60
