@@ -14,6 +14,8 @@ from w2s_jax import errors
 from w2s_jax.tasks import conversion
 from w2s_jax.tasks import examples as examples_lib
 
+_CHUNK = 65_536  # hashes that are texts at a time
+
 
 def split(
   examples: examples_lib.Examples, sizes: dict[str, int], *, seed: int
@@ -171,12 +173,11 @@ def _hashes(seed: int, keys: np.ndarray) -> np.ndarray:
   Args:
     keys: texts, or uint64 for texts of the form of conversion.hash_of.
   """
-  if keys.dtype.kind == 'u':
-    texts = conversion.texts_of(keys)
-  else:
-    texts = keys.tolist()
-  start = f'{seed}/'
-  digests = b''.join(
-    hashlib.sha256((start + text).encode()).digest()[:8] for text in texts
-  )
+  prefix, digests = f'{seed}/', bytearray()
+  for start in range(0, len(keys), _CHUNK):
+    chunk = keys[start : start + _CHUNK]
+    is_number = chunk.dtype.kind == 'u'
+    texts = conversion.texts_of(chunk) if is_number else chunk.tolist()
+    for text in texts:
+      digests += hashlib.sha256((prefix + text).encode()).digest()[:8]
   return np.frombuffer(digests, '>u8').astype(np.uint64)
