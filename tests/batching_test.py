@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from w2s_jax import batching
+from w2s_jax.tasks import examples as examples_lib
 
 
 def make_rows(n=103, seed=0):
@@ -165,3 +166,19 @@ def test_padding_ratio_includes_padding_rows():
   slots = sum(8 * length for _, length in plan)
   got = batching.padding_ratio(rows, plan)
   assert got == pytest.approx(slots / rows.lengths_N.sum())
+
+
+def test_labels_that_are_classes_are_one_hot_in_a_batch():
+  classes = [3, 0, 2]
+  tokens = [np.arange(n, dtype=np.int32) for n in (2, 1, 3)]
+  sparse, dense = (
+    batching.assemble(batching.Rows(tokens, labels), [2, 0], 4, batch_size=3)
+    for labels in (
+      examples_lib.OneHot(classes, 5),
+      np.eye(5, dtype=np.float32)[classes],
+    )
+  )
+  assert sparse.keys() == dense.keys()
+  for name, array in dense.items():
+    np.testing.assert_array_equal(sparse[name], array)
+    assert sparse[name].dtype == array.dtype
