@@ -113,8 +113,8 @@ def with_data(configs, console):
   """Returns [(config, its splits)] of those tasks that have enough data.
 
   Each task is read once for all its studies, also for those with other splits
-  or seeds. Prints why tasks are left out and
-  how to get their data. A single study is not read here: its splits are None.
+  or seeds. Prints why tasks are left out and how to get their data. A single
+  study is not read here: its splits are None.
 
   Raises:
     errors.UserError: no task has enough data, or the only one has not.

@@ -73,7 +73,7 @@ def test_splits_are_those_of_rows_that_were_checked_first(
   fields = data(tmp_path, puzzles(), **sizes)
   with caplog.at_level(logging.WARNING):
     found = flat(load(fields))
-  assert 'that were drawn are bad or contradict' in caplog.text
+  assert 'that were drawn or repeat these' in caplog.text
   assert '1 of 111 rows are bad and left out' in caplog.text
   assert "Moves 'e2e4' has no answer" in caplog.text
   first_check = dataclasses.replace(CHESS, screen=None)
@@ -135,13 +135,14 @@ def test_the_pool_is_the_same_for_any_seeds_and_order_of_rows(tmp_path):
     )
     pools.append(slices[0].weak.origin)
   assert pools[0] == pools[1]
-  _, slices = study_splits.load(
-    'chess_puzzles',
-    data(tmp_path, tiny_chess.puzzle_rows(91)[1:]),
-    seeds=(0,),
-    num_transfer=1,
-  )
-  assert slices[0].weak.origin != pools[0]
+  other = tiny_chess.puzzle_rows(91)[1:]
+  # Validation rows are held out of the pool.
+  for changed, sizes in ((other, {}), (rows, {'validation': 7})):
+    fields = data(tmp_path, changed, **sizes)
+    _, slices = study_splits.load(
+      'chess_puzzles', fields, seeds=(0,), num_transfer=1
+    )
+    assert slices[0].weak.origin['pool'] != pools[0]['pool']
 
 
 def draw_all(fields):
@@ -149,7 +150,9 @@ def draw_all(fields):
     'chess_puzzles', source=fields.source, select=fields.select.to_dict()
   )
   assert test is None
-  return pool, lambda: candidates.draw(pool, lambda rows: {'all': rows})['all']
+  return pool, lambda: candidates.examples(
+    candidates.draw(pool, lambda rows: {'all': rows})['all']
+  )
 
 
 def test_a_file_that_changes_between_the_readings(tmp_path):

@@ -6,33 +6,34 @@ import pytest
 
 from w2s_jax.tasks import fen
 
+HOME = {chess.A1, chess.E1, chess.H1, chess.A8, chess.E8, chess.H8}
 
-def test_all_moves_are_those_of_python_chess():
-  left, boards = [], chess_test.boards()
-  for board in boards[:-6:20] + boards[-6:]:
+
+def test_moves_are_those_of_python_chess():
+  played, left = 0, []
+  boards = chess_test.boards()
+  boards = boards[:-6:20] + boards[-6:]
+  for rights in ('KQkq', 'Kk', 'Qq', 'K', 'q'):
+    boards.append(chess.Board(chess_test.CASTLING.format(rights)))
+  for board in boards:
     before = board.fen()
     for move in board.legal_moves:
       after = board.copy(stack=False)
       after.push(move)
       found = fen.moved(before, move.uci())
       if found is None:
-        left.append((board, move))
+        left.append((board, move, after))
       else:
         assert found == after.fen(), (before, move)
-  # Whether it may be taken en passant is a matter of rules.
-  for board, move in left:
-    assert board.piece_type_at(move.from_square) == chess.PAWN
-    assert abs(move.from_square - move.to_square) == 16
-  assert len(left) < 20
-
-
-@pytest.mark.parametrize('fields', ['KQkq', 'Kk', 'Qq', 'K', 'q'])
-def test_what_ends_the_right_to_castle(fields):
-  board = chess.Board(chess_test.CASTLING.format(fields))
-  for move in board.legal_moves:
-    after = board.copy(stack=False)
-    after.push(move)
-    assert fen.moved(board.fen(), move.uci()) == after.fen()
+        played += 1
+  for board, move, after in left:
+    assert (
+      move.promotion
+      or (board.castling_rights and HOME & {move.from_square, move.to_square})
+      or board.is_en_passant(move)
+      or after.ep_square  # whether it may be taken is a matter of rules
+    ), (board.fen(), move)
+  assert played > 500
 
 
 def test_counters():
@@ -45,13 +46,12 @@ def test_counters():
 @pytest.mark.parametrize(
   'uci',
   [
-    *('', 'e2', 'e2e9', '0000', 'e7e5', 'e4e5', 'e1d1', 'g1f4q', 'e2e4=q'),
-    *('d4d8', 'e1g1', 'e1h1', 'e5d6'),
+    *('', 'e2', 'e2e9', '0000', 'g1f4q', 'e2e4=q', 'e1g1', 'e1h1', 'h1g1'),
   ],
 )
-def test_what_is_wrong_or_spelled_in_another_way_is_left_to_the_rules(uci):
-  wrong = 'rnbqkbnr/ppp1pppp/8/3p4/8/8/PPPPPPPP/RNBQKBNR w KQkq - 0 2'
-  assert fen.moved(wrong, uci) is None
+def test_what_does_more_or_is_spelled_in_another_way_is_left_to_the_rules(uci):
+  board = 'rnbqkbnr/ppp1pppp/8/3p4/8/8/PPPPPPPP/RNBQK2R w KQkq - 0 2'
+  assert fen.moved(board, uci) is None
 
 
 @pytest.mark.parametrize(
@@ -61,6 +61,7 @@ def test_what_is_wrong_or_spelled_in_another_way_is_left_to_the_rules(uci):
     'rnbqkbnr/pppppppp/8/8/8/8/PPPPPPPP/RNBQKBNR w KQkq -',
     'rnbqkbnr/pppppppp/8/8/8/8/PPPPPPP/RNBQKBNR w KQkq - 0 1',
     'rnbqkbnr/pppppppp/8/8/8/8/PPPPPPPP/RNBQKBNR w HAha - 0 1',
+    'rnbqkbnr/pppppppp/8/8/8/8/PPPPPPPP/RNBQKBNR w kqKQ - 0 1',
     'rnbqkbnr/pppppppp/8/8/8/8/PPPPPPPP/RNBQKBNR w KQkq - x 1',
     'rnbqkbnr/pppppppp/8/8/8/8/PPPPPPPP/RNBQKBNR w KQkq - 0 0',
     'rnbqkbnr/pppppppp/8/8/8/8/PPPPPPPP/RNBQ~KBNR w KQkq - 0 1',

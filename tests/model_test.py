@@ -231,14 +231,17 @@ def test_folder_is_cut_to_its_first_layers(num_layers, kept, tmp_path):
 
 
 def test_models_of_one_tokenizer_share_it(tmp_path):
-  tokenizers.WordHash(50).save(tmp_path)
   architecture = presets.PRESETS['tiny-encoder']
 
-  def tokenizer(folder=tmp_path):
+  def tokenizer(folder):
     return model_lib._tokenizer(folder, architecture, 'text')
 
-  first = tokenizer()
-  assert tokenizer() is first and first.vocab_size == 50
+  folders = [tmp_path / name for name in ('small', 'large')]
+  for folder in folders:
+    folder.mkdir()
+    tokenizers_test.gpt2_like().save(str(folder / 'tokenizer.json'))
+  small, large = map(tokenizer, folders)
+  assert small is large and small.vocab_size == 257
+  tokenizers.WordHash(60).save(folders[0])  # the files change
+  assert tokenizer(folders[0]).vocab_size == 60
   assert tokenizer(None) is tokenizer(None)
-  tokenizers.WordHash(60).save(tmp_path)  # the file changes
-  assert tokenizer().vocab_size == 60

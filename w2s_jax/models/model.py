@@ -246,27 +246,13 @@ def _from_folder(folder, network, mesh):
 
 
 def _tokenizer(folder, architecture, inputs):
-  """Returns a tokenizer, the same object for all models that it serves.
-
-  So rows are tokenized once for all of them, see evaluate.Evaluation.
-  """
   if architecture.reads == 'board':
-    return _shared(tokenizers.Board)
+    return tokenizers.shared(tokenizers.Board)
   if folder is not None:
-    return _shared(_load_tokenizer, folder, tokenizers.digest(folder))
+    return tokenizers.load(folder)
   if inputs == 'position':
-    return _shared(tokenizers.Characters)
-  return _shared(tokenizers.WordHash, architecture.vocab_size)
-
-
-@functools.lru_cache(maxsize=8)
-def _shared(make, *arguments):
-  return make(*arguments)
-
-
-def _load_tokenizer(folder, digest):
-  del digest  # if the files change, another tokenizer is loaded
-  return tokenizers.load(folder)
+    return tokenizers.shared(tokenizers.Characters)
+  return tokenizers.shared(tokenizers.WordHash, architecture.vocab_size)
 
 
 def _prompted(tokenizer, prompt, task, *, verbalizes):
@@ -280,7 +266,7 @@ def _prompted(tokenizer, prompt, task, *, verbalizes):
       f"head='verbalize': the tokenizer ends each text with the tokens {end}, "
       "so a model does not answer there; use head='classify'."
     )
-  return _shared(tokenizers.Prompted, tokenizer, prompt)
+  return tokenizers.shared(tokenizers.Prompted, tokenizer, prompt)
 
 
 def _head_ids(spec, tokenizer, task):

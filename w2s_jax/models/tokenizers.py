@@ -1,7 +1,6 @@
 """Tokenizers: texts and chess positions to token ids."""
 
 import functools
-import hashlib
 import json
 import zlib
 
@@ -264,22 +263,13 @@ def _encode_board(fen):
   return chess_task.Encoded(*(np.array(x, np.int32) for x in encoded))
 
 
-# What `load` reads, of each kind of tokenizer.
-_FILES = (
-  *('prompt.json', 'board.json', 'characters.json', 'word_hash.json'),
-  'tokenizer.json',
-)
+@functools.lru_cache(maxsize=8)
+def shared(kind, *arguments):
+  """Returns kind(*arguments), the same object for all models that it serves.
 
-
-def digest(folder):
-  """Returns a hash of the files of a folder that make its tokenizer."""
-  found = hashlib.sha256()
-  for name in _FILES:
-    path = epath.Path(folder) / name
-    if path.exists():
-      content = path.read_bytes()
-      found.update(f'{name} {len(content)}\n'.encode() + content)
-  return found.hexdigest()
+  So rows are tokenized once for all of them, see evaluate.Evaluation.
+  """
+  return kind(*arguments)
 
 
 def load(folder):
@@ -299,16 +289,19 @@ def load(folder):
 def _load(folder):
   for name, kind in {'board': Board, 'characters': Characters}.items():
     if (folder / f'{name}.json').exists():
-      return kind()
+      return shared(kind)
   hashed, path = folder / 'word_hash.json', folder / 'tokenizer.json'
   if hashed.exists():
-    return WordHash(**json.loads(hashed.read_text()))
+    return shared(WordHash, json.loads(hashed.read_text())['vocab_size'])
   if not path.exists():
     raise errors.MissingFileError(
       f'{path} not found: the folder has no tokenizer.'
     )
   try:
-    text = path.read_text(encoding='utf-8')
-    return Tokenizer(tokenizers.Tokenizer.from_str(text))
+    return shared(_parse, path.read_text(encoding='utf-8'))
   except Exception as error:  # the library raises nothing narrower
     raise errors.UserError(f'{path} is damaged ({error}).') from None
+
+
+def _parse(text):
+  return Tokenizer(tokenizers.Tokenizer.from_str(text))

@@ -158,9 +158,7 @@ def check_select(
     )
 
 
-def screen(
-  row: dict, **select
-) -> tuple[Position, str | int, tuple[str, ...]] | None:
+def screen(row: dict, **select) -> tuple[Position, str | int] | None:
   """Returns the example of a row before it is checked; see task.Task.screen.
 
   Args:
@@ -170,12 +168,11 @@ def screen(
     task.BadRow: there is no answer, or the first move cannot be played.
     KeyError, UserError: as `convert`.
   """
-  if any(select.values()) and not _is_selected(row, **select):
+  if not _is_selected(row, **select):
     return None
   fen, line, game_moves = _puzzle(row)
   after = fen_lib.moved(fen, line[0]) or _board(fen, line[:1]).fen()
-  position = _position(after, game_moves, line[0])
-  return position, _game(row), (fen, game_moves, *line)
+  return _position(after, game_moves, line[0]), _game(row)
 
 
 def convert(

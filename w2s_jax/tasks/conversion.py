@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import logging
 import numbers
 
 import numpy as np
@@ -85,6 +86,32 @@ def _with_origin(name, function, row, origin, select):
     ) from error
   except (TypeError, ValueError) as error:  # Libraries quote values uncut.
     raise errors.UserError(f'{origin}: {cells.cut(str(error))}.') from error
+
+
+def warn_of_bad(source: str, *, bad: int, rows: int, first: str) -> None:
+  """Logs how many rows are left out, if any, with the message of the first."""
+  if bad:
+    logging.warning(
+      '%s: %d of %d rows are bad and left out, the first at %s',
+      source,
+      bad,
+      rows,
+      first,
+    )
+
+
+def no_rows(
+  name: str, source: str, select: dict, *, rows: int, first_bad: str
+) -> errors.UserError:
+  """Returns the error of a source of which no row is left."""
+  why = '.'
+  if first_bad:
+    why = f'; all are bad, the first at {first_bad}'
+  elif select:
+    why = f': data.select = {select} takes none of {rows} rows.'
+  return errors.UserError(
+    f'data.source = {source!r} has no rows for task {name!r}{why}'
+  )
 
 
 def _check_label(label, num_classes: int, origin: str) -> None:

@@ -216,20 +216,12 @@ def _load_splits(
         new = (inputs, conversion.hash_of(group), set(), fields)
         found.setdefault(conversion.hash_of(inputs), new)[2].add(label)
   kept = {id_: row for id_, row in found.items() if len(row[2]) == 1}
-  if counts['bad']:
-    logging.warning(
-      '%s: %d of %d rows are bad and left out, the first at %s',
-      source,
-      counts['bad'],
-      counts['rows'],
-      first_bad,
-    )
+  conversion.warn_of_bad(
+    source, bad=counts['bad'], rows=counts['rows'], first=first_bad
+  )
   if not kept:
-    why = f'; all are bad, the first at {first_bad}' if first_bad else '.'
-    if select and not first_bad:
-      why = f': data.select = {select} takes none of {counts["rows"]} rows.'
-    raise errors.UserError(
-      f'data.source = {source!r} has no rows for task {name!r}{why}'
+    raise conversion.no_rows(
+      name, source, select, rows=counts['rows'], first_bad=first_bad
     )
   counts['conflicting'] = len(found) - len(kept)
   counts['duplicates'] = counts['examples'] - len(found)

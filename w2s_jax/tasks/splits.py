@@ -4,7 +4,6 @@ Splits depend on hashes of ids and groups, never on the order of rows, so the
 same data and seed give the same splits on every machine.
 """
 
-import dataclasses
 import hashlib
 import itertools
 
@@ -44,8 +43,8 @@ def split(
     num_classes = examples.label_probs_NxC.shape[1]
   else:  # treated as a single class
     labels, num_classes = np.zeros(len(examples), int), 1
-  groups = _groups_in_hash_order(examples, seed)
-  rows = {}
+  rows_N, group_N = _in_hash_order(examples, seed)
+  chosen = {}
   for name, size in sizes.items():
     if size < -1:
       raise errors.UserError(
@@ -54,26 +53,31 @@ def split(
   for name in (name for name, size in sizes.items() if size >= 0):
     extra = np.arange(num_classes) < sizes[name] % num_classes
     quota = sizes[name] // num_classes + extra
-    found = _count(labels, groups, num_classes)
+    found = np.bincount(labels[rows_N], minlength=num_classes)
     if (found < quota).any():
       raise errors.UserError(
         f'data.splits.{name} = {sizes[name]} needs {quota.tolist()} rows of '
         f'the classes; {found.tolist()} are left for it. Make it or one of '
         'the splits before it smaller.'
       )
-    rows[name], groups = _fill(groups, labels, quota)
+    taken = _first_of_each_class(labels[rows_N], quota)
+    chosen[name] = rows_N[taken]
+    left_N = ~np.isin(group_N, group_N[taken])
+    rows_N, group_N = rows_N[left_N], group_N[left_N]
   shared = [name for name, size in sizes.items() if size == -1]
+  _, group_N = np.unique(group_N, return_inverse=True)  # 0, 1, ... of the rest
   for turn, name in enumerate(shared):
-    share = groups.take(slice(turn, None, len(shared)))
-    found = _count(labels, share, num_classes)
-    rows[name], _ = _fill(share, labels, np.full(num_classes, found.min()))
-    if not rows[name]:
+    share_N = rows_N[group_N % len(shared) == turn]
+    found = np.bincount(labels[share_N], minlength=num_classes)
+    quota = np.full(num_classes, found.min())
+    chosen[name] = share_N[_first_of_each_class(labels[share_N], quota)]
+    if not len(chosen[name]):
       raise errors.UserError(
         f'data.splits.{name} = -1: nothing is left for it in one of the '
         f'classes (rows left: {found.tolist()}).'
       )
   return {
-    name: np.array(_in_hash_order(rows[name], examples.ids, seed), dtype=int)
+    name: chosen[name][np.argsort(_hashes(seed, examples.ids[chosen[name]]))]
     for name in sizes
   }
 
@@ -98,73 +102,28 @@ def exclude_groups(
   return examples.take(~np.isin(examples.groups, groups))
 
 
-@dataclasses.dataclass(frozen=True)
-class _Groups:
-  """Groups of rows: those of group g are rows_N[starts_G[g] : ends_G[g]]."""
+def _in_hash_order(examples, seed: int) -> tuple[np.ndarray, np.ndarray]:
+  """Returns row numbers by group, both in hash order, and the groups.
 
-  rows_N: np.ndarray
-  starts_G: np.ndarray
-  ends_G: np.ndarray
-  ids_N: np.ndarray  # of all rows of the data
-  seed: int
-
-  def __iter__(self):
-    """Yields the row numbers of each group, in hash order."""
-    for start, end in zip(self.starts_G, self.ends_G, strict=True):
-      yield _in_hash_order(self.rows_N[start:end], self.ids_N, self.seed)
-
-  def take(self, chosen) -> '_Groups':
-    return dataclasses.replace(
-      self, starts_G=self.starts_G[chosen], ends_G=self.ends_G[chosen]
-    )
-
-
-def _groups_in_hash_order(examples, seed: int) -> _Groups:
-  keys, group_N = np.unique(examples.groups, return_inverse=True)
-  place_G = np.empty(len(keys), int)
-  place_G[np.argsort(_hashes(seed, keys), kind='stable')] = np.arange(len(keys))
-  place_N = place_G[group_N]
-  ends_G = np.cumsum(np.bincount(place_N, minlength=len(keys)))
-  starts_G = np.append(0, ends_G[:-1])
-  rows_N = np.argsort(place_N, kind='stable')
-  return _Groups(rows_N, starts_G, ends_G, examples.ids, seed)
-
-
-def _fill(groups: _Groups, labels, quota) -> tuple[list[int], _Groups]:
-  """Takes rows from the groups until the quota of each class is met.
-
-  Returns:
-    The rows taken, and the groups that none was taken from.
+  These are 0 for all rows of the first group, 1 for those of the second, ...
   """
-  wanted, missing = quota.copy(), int(quota.sum())
-  rows, left = [], np.ones(len(groups.starts_G), bool)
-  for place, group in enumerate(groups if missing else ()):
-    for row in group:
-      if wanted[labels[row]]:
-        wanted[labels[row]] -= 1
-        missing -= 1
-        rows.append(row)
-        left[place] = False
-    if not missing:
-      break
-  return rows, groups.take(left)
+  keys, group_N, size_G = np.unique(
+    examples.groups, return_inverse=True, return_counts=True
+  )
+  place_G = np.argsort(np.argsort(_hashes(seed, keys)))
+  several_N = size_G[group_N] > 1  # in most groups of a large file there is one
+  within_N = np.zeros(len(examples), np.uint64)
+  within_N[several_N] = _hashes(seed, examples.ids[several_N])
+  place_N = place_G[group_N]
+  rows_N = np.lexsort((within_N, place_N))
+  return rows_N, place_N[rows_N]
 
 
-def _count(labels, groups: _Groups, num_classes: int) -> np.ndarray:
-  """Returns the number of rows of each class in some groups."""
-  change = np.zeros(len(groups.rows_N) + 1, int)
-  change[groups.starts_G] += 1  # no two groups begin at one place, or end
-  change[groups.ends_G] -= 1
-  within = np.cumsum(change[:-1]) > 0
-  return np.bincount(labels[groups.rows_N[within]], minlength=num_classes)
-
-
-def _in_hash_order(rows, ids_N, seed: int) -> list[int]:
-  """Returns row numbers in the order of the hashes of their ids."""
-  if len(rows) < 2:
-    return np.asarray(rows, int).tolist()
-  order = np.argsort(_hashes(seed, ids_N[rows]), kind='stable')
-  return np.asarray(rows)[order].tolist()
+def _first_of_each_class(labels_N, quota) -> np.ndarray:
+  """Returns the places of the first rows of each class, up to its quota."""
+  return np.concatenate(
+    [np.flatnonzero(labels_N == c)[:count] for c, count in enumerate(quota)]
+  )
 
 
 def _hashes(seed: int, keys: np.ndarray) -> np.ndarray:

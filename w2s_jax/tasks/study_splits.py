@@ -17,6 +17,8 @@ from w2s_jax.tasks import examples as examples_lib
 from w2s_jax.tasks import registry
 from w2s_jax.tasks import splits
 
+_HELD_OUT = 'validation', 'test'
+
 
 class Slices(NamedTuple):
   """Rows of one seed."""
@@ -60,16 +62,18 @@ def load(task, data, *, seeds, num_transfer, pools=None):
     return _draw(pool, test_pool, data, seeds, wanted)
 
   if isinstance(pool, candidates.Candidates):
-    drawn = candidates.draw(pool, draw)
+    chosen = candidates.draw(pool, draw)
+    drawn = {key: candidates.examples(part) for key, part in chosen.items()}
   else:
-    drawn = draw(pool)
+    chosen = drawn = draw(pool)
   evaluated = {
-    name: dataclasses.replace(x, origin={name: x.fingerprint})
-    for name, x in drawn.items()
-    if name in ('validation', 'test')
+    name: dataclasses.replace(
+      drawn[name], origin={name: drawn[name].fingerprint}
+    )
+    for name in _HELD_OUT
   }
   # Of all rows that could be drawn, whichever proved bad: for any seeds.
-  rest = _without(pool, evaluated.values())
+  rest = _without(pool, [chosen[name] for name in _HELD_OUT])
   origin = {'pool': rest.fingerprint, 'data_seed': data.seed}
   slices = {}
   for seed in seeds:

@@ -28,9 +28,9 @@ class Task:
     screen: None, or a cheap first reading of a row, with the same further
       arguments, for tasks whose `convert` is slow and makes one example of a
       row: `convert` then sees only rows that a split holds. Such tasks are not
-      balanced and have no test split. Returns (inputs, group key, all texts
-      that the label follows from), or None where the row is not selected; may
-      raise BadRow already, as `convert` would.
+      balanced and have no test split. Returns (inputs, group key), those of
+      `convert` for any row that is not bad, or None where the row is not
+      selected; may raise BadRow already, as `convert` would.
     check_select: raises UserError for values of these that select no row.
     question: from inputs to their question without the candidate answer: as
       many right as wrong answers of each question are kept.
