@@ -71,10 +71,7 @@ def screen(
 def _with_origin(name, function, row, origin, select):
   """Returns function(row, **select); raises UserError or BadRow with origin."""
   try:
-    try:
-      return function(row, **select)
-    except KeyError:
-      return function(_Row(row), **select)
+    return function(_Row(row), **select)
   except task_lib.BadRow as error:
     raise task_lib.BadRow(f'{origin}: {error}.') from error
   except errors.UserError as error:

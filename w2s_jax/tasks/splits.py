@@ -38,11 +38,7 @@ def split(
     UserError: too few rows of a class, or a size below -1; names the config
       field.
   """
-  if examples.balanced:
-    labels = examples.label_probs_NxC.argmax(axis=1)
-    num_classes = examples.label_probs_NxC.shape[1]
-  else:  # treated as a single class
-    labels, num_classes = np.zeros(len(examples), int), 1
+  labels, num_classes = _classes(examples)
   rows_N, group_N = _in_hash_order(examples, seed)
   chosen = {}
   for name, size in sizes.items():
@@ -117,6 +113,14 @@ def _in_hash_order(examples, seed: int) -> tuple[np.ndarray, np.ndarray]:
   place_N = place_G[group_N]
   rows_N = np.lexsort((within_N, place_N))
   return rows_N, place_N[rows_N]
+
+
+def _classes(examples) -> tuple[np.ndarray, int]:
+  """Returns the class of each row and their number; one if not balanced."""
+  if not examples.balanced:
+    return np.zeros(len(examples), np.int8), 1
+  label_probs_NxC = examples.label_probs_NxC
+  return label_probs_NxC.argmax(axis=1), label_probs_NxC.shape[1]
 
 
 def _first_of_each_class(labels_N, quota) -> np.ndarray:
