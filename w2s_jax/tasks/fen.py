@@ -15,17 +15,21 @@ _EMPTY = [(str(n), '.' * n) for n in range(8, 0, -1)]
 _CASTLING = frozenset(
   '- K Q k q KQ Kk Kq Qk Qq kq KQk KQq Kkq Qkq KQkq'.split()
 )
-# A move from or to them may end a right to castle.
-_HOME = frozenset(_SQUARES[x] for x in ('a1', 'e1', 'h1', 'a8', 'e8', 'h8'))
+# The rights to castle that end with a move from or to a square.
+_RIGHTS = {
+  _SQUARES[name]: rights
+  for name, rights in zip(
+    ('a1', 'e1', 'h1', 'a8', 'e8', 'h8'), ('Q', 'KQ', 'K', 'q', 'kq', 'k')
+  )
+}
 
 
 def moved(fen: str, uci: str) -> str | None:
   """Returns the FEN after a legal move, as that of a chess.Board.
 
-  None where the move does more than to move a piece: castling or the end of a
-  right to it, promotion, en passant, and a double step that may be taken so;
-  and where the FEN is not in the form that chess.Board writes. Whether the move
-  is legal is not checked.
+  None where the move does more than to move a piece: castling, promotion, en
+  passant, and a double step that may be taken so; and where the FEN is not in
+  the form that chess.Board writes. Whether the move is legal is not checked.
   """
   try:
     placement, turn, castling, _, halfmove, fullmove = fen.split(' ')
@@ -40,7 +44,6 @@ def moved(fen: str, uci: str) -> str | None:
     len(squares) != _NUM_SQUARES
     or turn not in ('w', 'b')
     or castling not in _CASTLING
-    or (castling != '-' and (start in _HOME or end in _HOME))
     or halfmove < 0
     or fullmove < 1
   ):
@@ -53,6 +56,8 @@ def moved(fen: str, uci: str) -> str | None:
     beside = squares[end - 1 : end + 2]
     if distance != 2 * _RANK or piece.swapcase() in beside:
       return None
+  if ended := _RIGHTS.get(start, '') + _RIGHTS.get(end, ''):
+    castling = ''.join(x for x in castling if x not in ended) or '-'
   squares[start], squares[end] = '.', piece
   placement = ''.join(squares)
   for digit, dots in _EMPTY:
