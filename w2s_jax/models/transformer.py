@@ -28,6 +28,7 @@ from w2s_jax import errors
 from w2s_jax import sharding
 from w2s_jax.models import attention
 from w2s_jax.models import chess_attacks
+from w2s_jax.models import matmul
 from w2s_jax.models import presets
 from w2s_jax.tasks import chess
 
@@ -72,8 +73,13 @@ def _dense(config, features, name):
     kernel_init=nn.initializers.normal(0.02),
     dtype=config.dtype,
     param_dtype=config.param_dtype,
+    dot_general=_rounded_matmul if config.matmul_dtype else None,
     name=name,
   )
+
+
+def _rounded_matmul(x_TxD, kernel_DxE, *_, **__):
+  return matmul.rounded('td,de->te', x_TxD, kernel_DxE)
 
 
 class RmsNorm(nn.Module):
