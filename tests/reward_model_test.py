@@ -16,7 +16,6 @@ from w2s_jax.models import language_model
 from w2s_jax.models import presets
 from w2s_jax.models import text_heads
 from w2s_jax.models import tokenizers
-from w2s_jax.models import transformer
 from w2s_jax.tasks import reward
 
 import tiny
@@ -167,36 +166,3 @@ def test_a_prompt_is_around_each_text_of_a_pair():
     WORDS.token_id(word) for word in ('start', 'seven', 'end')
   ]
   assert truncated == 3
-
-
-def test_language_model_loss_is_of_the_next_token_alone():
-  model = language_model.LanguageModel(CONFIGS['decoder'])
-  params = random_params(model)
-  rows = language_model.pack(WORDS, ['a b c', 'd e f g h i j k'], max_length=8)
-  batch = batching.assemble(rows, np.arange(2), 8, batch_size=3)
-  inputs = batch['tokens'], batch['length']
-  logits_RxV = model.apply({'params': params}, *inputs)
-  labels_R, weight_R = model.targets(batch)
-  nats_Bx2 = model.apply({'params': params}, *inputs, method='answer')
-  assert len(logits_RxV) == len(labels_R) == len(weight_R) == 3 * 7
-  log_probs_RxV = jax.nn.log_softmax(logits_RxV)
-  for b, tokens in enumerate(rows.tokens):
-    x_1xLxD = transformer.Transformer(CONFIGS['decoder']).apply(
-      {'params': params['transformer']}, tokens[None], np.array([len(tokens)])
-    )
-    expected_LxV = jax.nn.log_softmax(
-      transformer.next_token_logits(
-        x_1xLxD[0], params['transformer'], CONFIGS['decoder']
-      )
-    )
-    total = 0
-    for t, token in enumerate(tokens[1:]):
-      r = 7 * b + t
-      assert weight_R[r] == 1 and labels_R[r] == token
-      np.testing.assert_allclose(
-        log_probs_RxV[r, token], expected_LxV[t, token], atol=1e-4
-      )
-      total -= expected_LxV[t, token]
-    assert not weight_R[7 * b + len(tokens) - 1 : 7 * (b + 1)].any()
-    np.testing.assert_allclose(nats_Bx2[b], [total, len(tokens) - 1], rtol=1e-5)
-  assert not nats_Bx2[2].any()

@@ -32,16 +32,10 @@ from w2s_jax import sharding
 def xent(logits_BxC, labels_BxC, *, weight_B, step_fraction):
   """Cross-entropy to soft labels: naive fine-tuning (paper section 4.1).
 
-    L(f) = CE(f(x), f_w(x))
-
-  Language models pass token ids, labels_B, in place of probabilities.
+  L(f) = CE(f(x), f_w(x))
   """
   del weight_B, step_fraction
   logits_BxC = logits_BxC.astype(jnp.float32)
-  if labels_BxC.ndim == 1:
-    return optax.losses.softmax_cross_entropy_with_integer_labels(
-      logits_BxC, labels_BxC
-    )
   return optax.losses.softmax_cross_entropy(logits_BxC, labels_BxC)
 
 

@@ -7,6 +7,7 @@ models name no axis.
 """
 
 import functools
+import math
 import re
 
 import jax
@@ -173,6 +174,12 @@ def place_parameter(mesh, path, array):
     parameter_sharding(mesh, path, array.shape),
     lambda index: part(*((each.start, each.stop) for each in index)),
   )
+
+
+def batch_ways():
+  """Returns among how many devices the mesh in scope divides a batch."""
+  mesh = jax.sharding.get_abstract_mesh()
+  return 1 if mesh.empty else math.prod(mesh.shape[x] for x in BATCH_AXES)
 
 
 def constrain_batch(x, axis=0):

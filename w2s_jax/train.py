@@ -163,17 +163,19 @@ def step_functions(model, program, mesh):
         rngs={'dropout': jax.random.fold_in(dropout, piece)},
       )
 
-    def mean_loss(logits_RxK, labels, weight_R):
+    def mean_loss(logits_RxK, labels_RxK, weight_R):
       """Shares of these rows in the means over the batch: (loss, agreement).
 
-      Labels are probabilities [R, K], or class indices [R].
+      Without labels the model has scored itself: nats, and whether it is right.
       """
-      step_fraction = state.step / numbers['total_steps']
-      loss_R = _loss(
-        program, numbers, logits_RxK, labels, weight_R, step_fraction
-      )
-      label_R = labels if labels.ndim == 1 else jnp.argmax(labels, -1)
-      right_R = jnp.argmax(logits_RxK, -1) == label_R
+      if labels_RxK is None:
+        loss_R, right_R = logits_RxK.T
+      else:
+        step_fraction = state.step / numbers['total_steps']
+        loss_R = _loss(
+          program, numbers, logits_RxK, labels_RxK, weight_R, step_fraction
+        )
+        right_R = jnp.argmax(logits_RxK, -1) == jnp.argmax(labels_RxK, -1)
       return (
         jnp.sum(loss_R * weight_R) / total,
         jnp.sum(right_R * weight_R) / total,
@@ -201,7 +203,7 @@ def step_functions(model, program, mesh):
   return init_state, train_step
 
 
-def _loss(program, numbers, logits_RxK, labels, weight_R, step_fraction):
+def _loss(program, numbers, logits_RxK, labels_RxK, weight_R, step_fraction):
   """loss_R by the chosen one of the losses of a program."""
 
   def branch(loss, constants, arguments):
@@ -217,10 +219,8 @@ def _loss(program, numbers, logits_RxK, labels, weight_R, step_fraction):
   known = zip(program.losses, numbers['loss_args'], strict=True)
   branches = [branch(*loss, arguments) for loss, arguments in known]
   chosen = numbers['loss']
-  if labels.ndim == 1:  # class indices, of a language model
-    branches, chosen = [branch(losses.xent, (), {})], 0
   return jax.lax.switch(
-    chosen, branches, logits_RxK, labels, weight_R, step_fraction
+    chosen, branches, logits_RxK, labels_RxK, weight_R, step_fraction
   )
 
 

@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 
 from w2s_jax import errors
+from w2s_jax.models import matmul
 
 KINDS = ('auto', 'einsum', 'cudnn')
 
@@ -123,11 +124,12 @@ def einsum(
   )
   # Heads that share keys and values are reshaped into one with more queries.
   grouped = (shape[0], config.kv_heads, -1, shape[-1])
-  scores_BxGxQxM = jnp.einsum(
+  scores_BxGxQxM = _product(
+    config,
     'bgqk,bgmk->bgqm',
     (q_BxHxLxK * config.query_width**-0.5).reshape(grouped),
     k_BxGxMxK,
-    preferred_element_type=jnp.float32,
+    dtype=jnp.float32,
   )
   scores_BxHxLxM = scores_BxGxQxM.reshape(*shape[:3], -1)
   scores_BxHxLxM = cap(scores_BxHxLxM, config.attention_cap)
@@ -136,8 +138,20 @@ def einsum(
   scores_BxHxLxM = jnp.where(mask_BxHxLxM, scores_BxHxLxM, lowest)
   weights_BxHxLxM = nn.softmax(scores_BxHxLxM).astype(v_BxGxMxK.dtype)
   weights_BxGxQxM = weights_BxHxLxM.reshape(scores_BxGxQxM.shape)
-  out = jnp.einsum('bgqm,bgmk->bgqk', weights_BxGxQxM, v_BxGxMxK)
+  out = _product(
+    config,
+    'bgqm,bgmk->bgqk',
+    weights_BxGxQxM,
+    v_BxGxMxK,
+    dtype=v_BxGxMxK.dtype,
+  )
   return out.reshape(shape)
+
+
+def _product(config, equation, x, y, *, dtype):
+  if config.matmul_dtype:
+    return matmul.rounded(equation, x, y)
+  return jnp.einsum(equation, x, y, preferred_element_type=dtype)
 
 
 def positions(num_tokens, first_B):

@@ -10,7 +10,7 @@ A head is a Flax module over `config` and `num_classes`, with
     the head that it stands for);
   __call__(*inputs, deterministic): float32 logits_RxK;
   targets(batch): (label_probs_RxK, weight_R), which the loss compares with the
-    logits;
+    logits; None for labels if K is 2: nats, and whether the answer is right;
   answer(*inputs): the prediction for each row, an array [B, ...];
 
 and, on the host,

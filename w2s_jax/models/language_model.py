@@ -15,11 +15,16 @@ from w2s_jax import sharding
 from w2s_jax.models import presets
 from w2s_jax.models import transformer
 
+_MOST_LOGITS = 2**26  # of one piece, on a device
+
 
 class LanguageModel(nn.Module):
-  """Next-token logits of packed texts, for generative fine-tuning.
+  """Nats of the next tokens of packed texts, for generative fine-tuning.
 
-  Logits_RxV are float32; the output table is that of the trunk.
+  Float32 [R, 2] for R = B * L tokens: nats, and whether the token is the most
+  likely one. Logits over a large vocabulary are in memory for some positions at
+  a time only, and computed again in the backward pass. The output table is that
+  of the trunk.
   """
 
   config: presets.TransformerConfig
@@ -32,31 +37,65 @@ class LanguageModel(nn.Module):
   def __call__(self, tokens_BxL, length_B, deterministic=True):
     trunk = transformer.Transformer(self.config, name='transformer')
     x_BxLxD = trunk(tokens_BxL, length_B, deterministic)
-    return transformer.next_token_logits(
-      x_BxLxD[:, :-1].reshape(-1, self.config.embed_dim),
-      trunk.variables['params'],
-      self.config,
+    params = trunk.variables['params']
+    next_BxL = jnp.roll(tokens_BxL, -1, axis=1)  # the last one has no weight
+
+    def score(piece):
+      x_BxlxD, next_Bxl = piece
+      logits_BxlxV = transformer.next_token_logits(x_BxlxD, params, self.config)
+      nats_Bxl = optax.losses.softmax_cross_entropy_with_integer_labels(
+        logits_BxlxV, next_Bxl
+      )
+      right_Bxl = jnp.argmax(logits_BxlxV, -1) == next_Bxl
+      return jnp.stack([nats_Bxl, right_Bxl], -1)
+
+    pieces = num_pieces(tokens_BxL.shape, self.config.vocab_size)
+    if pieces == 1:
+      return score((x_BxLxD, next_BxL)).reshape(-1, 2)
+
+    def cut(x_BxL):
+      """Positions, and not rows, which are divided among the devices."""
+      shape = len(x_BxL), pieces, -1, *x_BxL.shape[2:]
+      return x_BxL.reshape(shape).swapaxes(0, 1)
+
+    scores_PxBxlx2 = jax.lax.map(
+      jax.checkpoint(score), (cut(x_BxLxD), cut(next_BxL))
     )
+    return scores_PxBxlx2.swapaxes(0, 1).reshape(-1, 2)
 
   def dummy_inputs(self, length):
     return np.zeros((1, length), np.int32), np.ones(1, np.int32)
 
   def targets(self, batch):
-    """Returns class indices: probabilities over V tokens would fill memory."""
-    next_BxL = batch['tokens'][:, 1:]
-    place_L = jnp.arange(1, next_BxL.shape[1] + 1)
+    """Returns no labels, which the scores are compared with already."""
+    place_L = jnp.arange(1, batch['tokens'].shape[1] + 1)
     weight_BxL = place_L[None] < batch['length'][:, None]
-    return next_BxL.reshape(-1), weight_BxL.reshape(-1).astype(jnp.float32)
+    return None, weight_BxL.reshape(-1).astype(jnp.float32)
 
   def answer(self, tokens_BxL, length_B):
     """Returns [B, 2]: sum of nats after the first token, number of tokens."""
-    batch = {'tokens': tokens_BxL, 'length': length_B}
-    labels_R, weight_R = self.targets(batch)
-    nats_R = optax.losses.softmax_cross_entropy_with_integer_labels(
-      self(tokens_BxL, length_B), labels_R
-    )
+    _, weight_R = self.targets({'tokens': tokens_BxL, 'length': length_B})
+    nats_R = self(tokens_BxL, length_B)[:, 0]
     sums = jnp.stack([nats_R * weight_R, weight_R])
     return sums.reshape(2, len(tokens_BxL), -1).sum(-1).T
+
+
+def num_pieces(shape, vocab_size):
+  """Returns the number of equal pieces of L positions that are scored in turn.
+
+  So many that the float32 logits of one are at most 256 MiB on a device, if L
+  can be halved so often.
+
+  Args:
+    shape: (B, L) of the global batch.
+    vocab_size: V.
+  """
+  batch_size, length = shape
+  floats = batch_size * length * vocab_size / sharding.batch_ways()
+  pieces = 1
+  while floats / pieces > _MOST_LOGITS and length % (2 * pieces) == 0:
+    pieces *= 2
+  return pieces
 
 
 def pack(tokenizer, texts, *, max_length):

@@ -22,7 +22,9 @@ from w2s_jax.models import tokenizers
 ANSWER = '{text}\nAnswer:'  # the prompt of a verbalizer
 
 # Of TransformerConfig, set by the config of a study.
-_FIELDS = ('dropout', 'dtype', 'param_dtype', 'remat', 'attention')
+_FIELDS = (
+  *('dropout', 'dtype', 'param_dtype', 'matmul_dtype', 'remat', 'attention'),
+)
 
 
 class Model(NamedTuple):
@@ -161,6 +163,15 @@ def _architecture(spec, folder):
       raise errors.UserError(
         f"{field}={spec[field]!r}: use 'float32' or 'bfloat16'."
       )
+  if spec['matmul_dtype'] not in presets.MATMUL:
+    raise errors.UserError(
+      f"matmul_dtype={spec['matmul_dtype']!r}: use '' or 'bfloat16'."
+    )
+  if spec['matmul_dtype'] and spec['dtype'] != 'float32':
+    raise errors.UserError(
+      f"matmul_dtype={spec['matmul_dtype']!r} needs dtype='float32', not "
+      f"{spec['dtype']!r}, whose matmuls are rounded already; use ''."
+    )
   if spec['remat'] not in ('', *presets.REMAT):
     raise errors.UserError(
       f"remat={spec['remat']!r} is not '' or one of {', '.join(presets.REMAT)}."
@@ -177,10 +188,12 @@ def _recorded(architecture):
 
   How attention is computed changes their rounding only, as a device does: the
   default is not recorded, since it is not the same on every device. Nor is
-  `remat`, which changes what is computed twice.
+  `remat`, which changes what is computed twice, nor matmuls that round nothing.
   """
   fields = dataclasses.asdict(architecture)
   del fields['remat']
+  if not architecture.matmul_dtype:
+    del fields['matmul_dtype']
   if architecture.attention == 'auto':
     del fields['attention']
   return fields

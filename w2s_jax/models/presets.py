@@ -16,6 +16,8 @@ REMAT = (
   'dots_with_no_batch_dims_saveable',
 )
 
+MATMUL = '', 'bfloat16'
+
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class TransformerConfig:
@@ -44,6 +46,8 @@ class TransformerConfig:
   dropout: float = 0.0  # on the embeddings and on each residual branch
   dtype: str = 'float32'  # of the activations
   param_dtype: str = 'float32'
+  # Of what the matmuls of the layers read: one of MATMUL, '' is `dtype`.
+  matmul_dtype: str = ''
   # What of a layer the backward pass finds in memory: a name of REMAT; '' all.
   remat: str = ''
   attention: Literal['auto', 'einsum', 'cudnn'] = 'auto'  # see attention.py
