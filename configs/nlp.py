@@ -4,8 +4,8 @@
 
 Default: Rotten Tomatoes. The weak supervisor is a bag of words that was never
 pretrained, trained on 1,000 rows of ground truth; the student is MiniLM-L6: a
-linear probe of its frozen features, on 4,000 weak labels. Its first three layers
-alone are also fine-tuned, from such a probe on, which takes longer: see TUNED.
+linear probe of its frozen features, on 4,000 weak labels. Its first three
+layers alone are also fine-tuned, from such a probe on: see TUNED.
 
 Arguments, after a colon: task=, weak=, strong=, adapt=, loss=, all, paper,
 bootstrap, debug. For other sources or your own rows set --config.data.source
