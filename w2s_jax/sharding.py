@@ -11,6 +11,7 @@ import math
 import re
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 from w2s_jax import errors
@@ -19,19 +20,21 @@ P = jax.sharding.PartitionSpec
 
 AXES = ('data', 'fsdp', 'tensor')
 BATCH_AXES = ('data', 'fsdp')
+COLUMNS = ('fsdp', 'tensor')  # of an embedding table
+BY_COLUMN, BY_ROW = P(None, 'tensor'), P('tensor', None)
 
-# The first regex that matches the path of a parameter decides. The path of an
-# optimizer moment ends in that of its parameter, so these rules are for both. A
-# stack of layers has one more axis, the first, which is not sharded.
+# (regex, how a parameter is stored, how a matmul uses it). The first regex that
+# matches the path decides. The path of an optimizer moment ends in that of its
+# parameter, so these rules are for both. A stack of layers has one more axis,
+# the first, which is not sharded. Kernels that read what `tensor` shards are
+# stored by rows: TPU compilers scatter a gradient along its first axis, and
+# reduce the whole of it for every device instead of along the second.
 PARAMETER_RULES = (
-  (
-    r'(token|position|type|output)_embed/embedding$',
-    P(None, ('fsdp', 'tensor')),
-  ),
-  (r'attention/(query|key|value)/kernel$', P('fsdp', 'tensor')),
-  (r'attention/out/kernel$', P('tensor', 'fsdp')),
-  (r'mlp/(up|gate)/kernel$', P('fsdp', 'tensor')),
-  (r'mlp/down/kernel$', P('tensor', 'fsdp')),
+  (r'(token|position|type|output)_embed/embedding$', P(None, COLUMNS), P()),
+  (r'attention/(query|key|value)/kernel$', P('fsdp', 'tensor'), BY_COLUMN),
+  (r'attention/out/kernel$', P(('tensor', 'fsdp'), None), BY_ROW),
+  (r'mlp/(up|gate)/kernel$', P('fsdp', 'tensor'), BY_COLUMN),
+  (r'mlp/down/kernel$', P(('tensor', 'fsdp'), None), BY_ROW),
 )
 
 
@@ -82,7 +85,7 @@ def parameter_sharding(mesh, path, shape):
     errors.UserError: the mesh does not divide the shape.
   """
   stacked = '/layers/' in path
-  for pattern, spec in PARAMETER_RULES:
+  for pattern, spec, _ in PARAMETER_RULES:
     spec = P(*[None] * stacked, *spec)
     if re.search(pattern, path) and len(shape) == len(spec):
       sharding = jax.NamedSharding(mesh, spec)
@@ -188,6 +191,40 @@ def constrain_batch(x, axis=0):
     return x
   spec = P(*[None] * axis, BATCH_AXES)
   return jax.lax.with_sharding_constraint(x, spec)
+
+
+def look_up(table_VxD, ids_BxL):
+  """Returns the rows of a table that ids name: [B, L, D], split as a batch.
+
+  The table stays split by columns. Each device looks up its own for the rows of
+  all devices that share the table; these exchange what they found. An id that
+  the table does not have gives NaN, not another row.
+  """
+  if jax.sharding.get_abstract_mesh().empty:
+    return jnp.take(table_VxD, ids_BxL, axis=0, mode='fill')
+  constrain = jax.lax.with_sharding_constraint
+  ids_BxL = constrain(ids_BxL, P('data'))
+  x_BxLxD = jnp.take(table_VxD, ids_BxL, axis=0, mode='fill')
+  # One axis after the other: XLA would gather all for both at once.
+  for spec in P('data', None, COLUMNS), P('data', None, 'fsdp'), P(BATCH_AXES):
+    x_BxLxD = constrain(x_BxLxD, spec)
+  return x_BxLxD
+
+
+def gather_kernel(path, kernel_DxE):
+  """Returns the kernel of a linear map whole along `fsdp`, for a matmul.
+
+  Its gradient is then summed and scattered along `fsdp`. If that were left to
+  XLA, it might gather activations instead, which are larger.
+
+  Args:
+    path: end of the path of the parameter, such as 'mlp/down/kernel'.
+    kernel_DxE: the parameter.
+  """
+  if jax.sharding.get_abstract_mesh().empty:
+    return kernel_DxE
+  used = next(used for x, _, used in PARAMETER_RULES if re.search(x, path))
+  return jax.lax.with_sharding_constraint(kernel_DxE, used)
 
 
 def gather(x):

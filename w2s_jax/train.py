@@ -155,7 +155,8 @@ def step_functions(model, program, mesh):
 
     def logits_of(params, batch, piece):
       """Float32 logits_RxK of (a piece of) the batch."""
-      params = adapt.stored(params, model.config.param_dtype)
+      # Else XLA could gather what is rounded, of all layers at once.
+      params = placed(adapt.stored(params, model.config.param_dtype))
       return model.apply(
         {'params': adapt.merge(params, frozen)},
         *(batch[name] for name in model.INPUTS),

@@ -65,7 +65,9 @@ class Dense(nn.Dense):
     return (y_TxE + scale * change_TxE).astype(y_TxE.dtype)
 
 
-def _dense(config, features, name):
+def _dense(config, path, features):
+  """Returns the linear map of a path in a layer, such as 'attention/out'."""
+  _, name = path.split('/')
   qkv = name in ('query', 'key', 'value')
   return Dense(
     features,
@@ -73,13 +75,16 @@ def _dense(config, features, name):
     kernel_init=nn.initializers.normal(0.02),
     dtype=config.dtype,
     param_dtype=config.param_dtype,
-    dot_general=_rounded_matmul if config.matmul_dtype else None,
+    dot_general=functools.partial(_matmul, config, path),
     name=name,
   )
 
 
-def _rounded_matmul(x_TxD, kernel_DxE, *_, **__):
-  return matmul.rounded('td,de->te', x_TxD, kernel_DxE)
+def _matmul(config, path, x_TxD, kernel_DxE, *_, **__):
+  kernel_DxE = sharding.gather_kernel(f'{path}/kernel', kernel_DxE)
+  if config.matmul_dtype:
+    return matmul.rounded('td,de->te', x_TxD, kernel_DxE)
+  return x_TxD @ kernel_DxE
 
 
 class RmsNorm(nn.Module):
@@ -180,11 +185,13 @@ class Attention(nn.Module):
       first_B=first_B,
     )
     out_TxD = out_BxHxLxK.transpose(0, 2, 1, 3).reshape(len(x_TxD), -1)
-    return _dense(config, config.embed_dim, 'out')(out_TxD)
+    return _dense(config, 'attention/out', config.embed_dim)(out_TxD)
 
   def _heads(self, name, num_heads, x_TxD, shape):
     """Queries, keys or values: [B, number, L, K]."""
-    x = _dense(self.config, num_heads * self.config.head_width, name)(x_TxD)
+    x = _dense(
+      self.config, f'attention/{name}', num_heads * self.config.head_width
+    )(x_TxD)
     x_BxLxHxK = x.reshape(*shape, num_heads, -1)
     if self.config.qk_norm and name != 'value':
       x_BxLxHxK = RmsNorm(self.config, name=f'{name}_norm')(x_BxLxHxK)
@@ -209,12 +216,14 @@ class Mlp(nn.Module):
   def __call__(self, x_TxD):
     config = self.config
     activation = _ACTIVATIONS[config.activation]
-    hidden_TxF = _dense(config, config.mlp_dim, 'up')(x_TxD)
+    hidden_TxF = _dense(config, 'mlp/up', config.mlp_dim)(x_TxD)
     if config.gated:
-      hidden_TxF *= activation(_dense(config, config.mlp_dim, 'gate')(x_TxD))
+      hidden_TxF *= activation(
+        _dense(config, 'mlp/gate', config.mlp_dim)(x_TxD)
+      )
     else:
       hidden_TxF = activation(hidden_TxF)
-    return _dense(config, config.embed_dim, 'down')(hidden_TxF)
+    return _dense(config, 'mlp/down', config.embed_dim)(hidden_TxF)
 
 
 class Layer(nn.Module):
@@ -334,16 +343,14 @@ class Transformer(nn.Module):
         param_dtype=config.param_dtype,
         name=name,
       )
-      # Replicated: XLA does not partition a lookup in a sharded table.
-      return sharding.gather(embed.embedding.astype(config.dtype))
+      return embed.embedding.astype(config.dtype)
 
-    # mode='fill': ids outside the vocabulary become NaN, not another token.
     token_VxD = table(config.vocab_size, 'token_embed')
-    x_BxLxD = jnp.take(token_VxD, tokens_BxL, axis=0, mode='fill')
+    x_BxLxD = sharding.look_up(token_VxD, tokens_BxL)
     if config.embed_scale:
       x_BxLxD *= jnp.asarray(config.embed_dim**0.5, config.dtype)
     if limit is not None and config.rotary_fraction is None:
-      position_PxD = table(limit, 'position_embed')
+      position_PxD = sharding.gather(table(limit, 'position_embed'))
       if first_B is None and length.ndim == 1:
         x_BxLxD += position_PxD[None, :num_tokens]
       else:
@@ -352,7 +359,8 @@ class Transformer(nn.Module):
           position_BxL -= attention.texts_before(length, num_tokens)[1]
         x_BxLxD += jnp.take(position_PxD, position_BxL, axis=0, mode='clip')
     if config.type_vocab_size:  # inputs are one segment, of type 0
-      x_BxLxD += table(config.type_vocab_size, 'type_embed')[None, :1]
+      type_KxD = sharding.gather(table(config.type_vocab_size, 'type_embed'))
+      x_BxLxD += type_KxD[None, :1]
     if config.reads == 'board':  # attackers and targets of each piece
       attacks_BxLxL = chess_attacks.attacks(tokens_BxL, length).astype(
         config.dtype
@@ -360,7 +368,7 @@ class Transformer(nn.Module):
 
       def of_kind(name):
         kind_KxD = table(chess.NUM_KINDS, name)
-        return jnp.take(kind_KxD, tokens_BxL // 64, axis=0, mode='fill')
+        return sharding.look_up(kind_KxD, tokens_BxL // 64)
 
       x_BxLxD += attacks_BxLxL @ of_kind('attacked_embed')
       x_BxLxD += attacks_BxLxL.swapaxes(1, 2) @ of_kind('attacker_embed')
