@@ -206,3 +206,19 @@ def test_a_model_in_the_middle_of_a_chain_labels_too():
   assert counts(stages, 'labels', 's') == (seeds, 0, seeds)
   assert counts(stages, 'student', 's')[0] == seeds
   assert ('ceiling', 's') not in {(x.role, x.key) for x in stages}
+
+
+def test_no_device_holds_a_whole_embedding_table(planned, monkeypatch):
+  c, mesh, model, _ = planned(1)
+  texts, read = [], roofline.read
+
+  def kept(compiled, **kwargs):
+    texts.append(compiled.as_text())
+    return read(compiled, **kwargs)
+
+  monkeypatch.setattr(roofline, 'read', kept)
+  ahead.compiled(model.network, c, 'strong', mesh)
+  config = model.network.config
+  for text in texts:
+    assert f'[{config.vocab_size},{config.embed_dim // 4}]' in text
+    assert f'[{config.vocab_size},{config.embed_dim}]' not in text
