@@ -108,6 +108,24 @@ def test_communication_in_a_loop_counts_as_often_as_it_turns():
   assert sent == 3 * 32 * 1 / 2 + 2 * 32 * 3 / 4
 
 
+OF_TPU = """
+%body (x: f32[8]) -> f32[8] {
+  %g = f32[8]{0} all-gather(%x), replica_groups={{0,1},{2,3}}, dimensions={0}
+}
+%condition (x: s32[]) -> pred[] {
+  %c = s32[]{:T(128)} constant(24)
+  ROOT %lt = pred[]{:T(512)} compare(%x, %c), direction=LT
+}
+ENTRY %main (x: f32[8]) -> f32[8] {
+  %w = f32[8] while(%x), condition=%condition, body=%body
+}
+"""
+
+
+def test_the_turns_of_a_loop_are_read_from_its_condition():
+  assert roofline.communication(OF_TPU)[0] == {'all-gather': (24, 24 * 32)}
+
+
 GROUPS = """
 %all-reduce-scatter.1 (x: f32[8]) -> f32[2] {
   %r = f32[8]{0} all-reduce(%x), replica_groups=mesh['a'=2,'b'=4] {'b'}

@@ -103,10 +103,23 @@ def computations(text):
     runs[name] = runs[name] or 1
     listed.append((name, runs[name], lines))
     for line in lines:
-      turns = re.search(r'"known_trip_count":\{"n":"(\d+)"', line)
       for called in re.findall(r'(?:calls|body|to_apply)=%([\w.\-]+)', line):
-        runs[called] += runs[name] * (int(turns[1]) if turns else 1)
+        runs[called] += runs[name] * turns(line, functions)
   return listed
+
+
+def turns(line, functions):
+  """Returns how often a call runs: 1, or the iterations of a loop.
+
+  XLA for TPUs does not write the number; it is the bound in the condition.
+  """
+  if known := re.search(r'"known_trip_count":\{"n":"(\d+)"', line):
+    return int(known[1])
+  if not (condition := re.search(r'condition=%([\w.\-]+)', line)):
+    return 1
+  text = '\n'.join(functions[condition[1]])
+  bounds = re.findall(r' s32\[\]\S* constant\((\d+)\)', text)
+  return int(bounds[0]) if len(bounds) == 1 else 1
 
 
 def group_size(text):
