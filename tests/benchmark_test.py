@@ -11,14 +11,15 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from experiments.benchmarks import compilations
 from experiments.benchmarks import loops
 from experiments.benchmarks import own_process
 from experiments.benchmarks import padding
 from experiments.benchmarks import small_study
 from experiments.benchmarks import speed
-from experiments.benchmarks import start
 from experiments.benchmarks import table
 from experiments.benchmarks import torch_loops
+from experiments.benchmarks import watched
 from w2s_jax.models import heads
 from w2s_jax.models import presets
 from w2s_jax.models import text_heads
@@ -127,7 +128,7 @@ def test_padding_of_a_study():
 
 def test_time_belongs_to_what_began_last():
   intervals = [('all', 0, 10), ('rows', 1, 4), ('inner', 2, 3), ('cut', 8, 12)]
-  assert start.innermost(intervals, until=10) == {
+  assert watched.innermost(intervals, until=10) == {
     'all': 1 + 4,
     'rows': 2,
     'inner': 1,
@@ -140,7 +141,9 @@ def test_start_up_ends_at_the_first_training_step(tmp_path):
     f'--config={tiny.ROOT}/configs/nlp.py:debug',
     f'--workdir={tmp_path}',
   ]
-  with ask(start.start_up, command=command, started=time.time()) as process:
+  with ask(
+    watched.main, command=command, started=time.time(), to_first_step=True
+  ) as process:
     taken = process.next().value
   parts = taken['wall seconds of']
   assert {'Python', 'imports', 'rows', 'models', 'compiling'} <= parts.keys()
@@ -157,6 +160,8 @@ def test_start_up_ends_at_the_first_training_step(tmp_path):
     ('s', 6.0, 5.0, 'missed by 20%'),
     ('s', 4.0, 5.0, 'met'),
     ('x', 6.0, None, ''),
+    ('programs', 0, 0, 'met'),
+    ('programs', 2, 0, 'missed'),
   ],
 )
 def test_verdicts(unit, value, target, verdict):
@@ -251,10 +256,23 @@ def test_plain_loops_do_the_work_of_a_study(tmp_path):
     ask(loops.study, config=config, folder=tmp_path / 'runs') as a,
     ask(torch_loops.study, padded=True, **work) as b,
     ask(torch_loops.study, padded=False, **work) as c,
+    ask(torch_loops.study, padded=True, autocast=True, **work) as d,
   ):
-    ours, *theirs = [(x.next(), x.next())[1].value for x in (a, b, c)]
+    ours, *theirs, rounded = [
+      (x.next(), x.next())[1].value for x in (a, b, c, d)
+    ]
   assert min(ours[f'{x}_nll'] for x in ('weak', 'ceiling')) < 0.65
   for loop in theirs:
     assert len(loop) == 8
     for name, value in loop.items():
       np.testing.assert_allclose(value, ours[name], atol=1e-4, err_msg=name)
+  assert rounded != theirs[0]
+  for name, value in rounded.items():
+    np.testing.assert_allclose(value, ours[name], atol=0.05, err_msg=name)
+
+
+@pytest.mark.slow
+def test_a_second_loss_compiles_nothing():
+  first, second = compilations.rows(None, None)
+  assert first.value > 5 and second.value == 0
+  assert second.verdict() == 'met'

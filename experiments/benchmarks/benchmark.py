@@ -7,14 +7,16 @@ r"""Measures speed, as ratios within one run.
 
   a  forward and backward pass against the fastest matmul of this machine
   b  share of tokens that are not padding
-  c  a study against two plain loops of PyTorch and transformers
+  c  a study against three plain loops of PyTorch and transformers
   d  from the start of experiments/main.py to the first training step
   e  training steps of 4 and 16 models side by side against one
   f  probes for ten label sources on features that are computed once
+  g  configs/nlp.py from an empty compile cache: where its time goes
+  h  programs that a first and a second loss compile
 
 On a CPU everything runs on one core and one thread and is measured in CPU
 seconds; compared programs alternate, and the range is over these turns. On an
-accelerator parts a, d, e and f run there and count wall seconds.
+accelerator parts a, d, e, f and g run there and count wall seconds.
 """
 
 import os
@@ -26,6 +28,8 @@ sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[2]))
 from absl import flags
 
 from experiments import command_line
+from experiments.benchmarks import cold
+from experiments.benchmarks import compilations
 from experiments.benchmarks import loops
 from experiments.benchmarks import padding
 from experiments.benchmarks import population
@@ -44,6 +48,12 @@ LENGTH = flags.DEFINE_integer('length', 64, 'Tokens per row in part a.')
 DTYPE = flags.DEFINE_enum(
   'dtype', 'float32', ['float32', 'bfloat16'], 'Of part a.'
 )
+MATMUL_DTYPE = flags.DEFINE_enum(
+  'matmul_dtype',
+  '',
+  ['', 'bfloat16'],
+  'Of our side in parts a and c: see matmul_dtype of configs/base.py.',
+)
 TABLES = flags.DEFINE_bool(
   'tables',
   True,
@@ -60,6 +70,8 @@ MODULES = {
   'd': start,
   'e': population,
   'f': probes,
+  'g': cold,
+  'h': compilations,
 }
 
 
@@ -79,6 +91,7 @@ def main():
     batch=BATCH.value,
     length=LENGTH.value,
     dtype=DTYPE.value,
+    matmul_dtype=MATMUL_DTYPE.value,
     rows=ROWS.value,
     repeats=REPEATS.value,
     tables=TABLES.value,

@@ -4,7 +4,7 @@ from configs import nlp
 from experiments.benchmarks import own_process
 
 
-def config_of(rows, *, tables=False):
+def config_of(rows, *, tables=False, matmul_dtype=''):
   """Returns the default study with a two-layer supervisor and fewer rows.
 
   With `tables` the embeddings train too, as in the public code.
@@ -14,8 +14,9 @@ def config_of(rows, *, tables=False):
   config.data.splits.update(
     weak=rows, transfer=rows, validation=max(2, rows // 2), test=2 * rows
   )
-  if tables:
-    for model in config.models.values():
+  for model in config.models.values():
+    model.matmul_dtype = matmul_dtype
+    if tables:
       model.train.freeze = ''
   return config
 

@@ -18,6 +18,7 @@ class Options(NamedTuple):
   batch: int
   length: int
   dtype: str
+  matmul_dtype: str
   rows: int
   repeats: int
   tables: bool
@@ -49,6 +50,8 @@ class Row(NamedTuple):
     """'met', or by how much of the target it is missed."""
     if self.target is None:
       return ''
+    if self.target == 0:
+      return 'met' if self.value == 0 else 'missed'
     ratio = self.value / self.target
     missed = ratio - 1 if self.unit in FEWER else 1 - ratio
     return 'met' if missed <= 0 else f'missed by {missed:.0%}'
@@ -60,8 +63,9 @@ UNITS = {
   's': '{:.1f} s'.format,
   'of one': '{:.2f} of one'.format,
   'tokens/s': '{:,.0f} tokens/s'.format,
+  'programs': '{:.0f} programs'.format,
 }
-FEWER = ('s', 'of one')  # the fewer the better
+FEWER = ('s', 'of one', 'programs')  # the fewer the better
 
 
 def machine():

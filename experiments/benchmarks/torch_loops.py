@@ -8,7 +8,8 @@ through the model in one of two ways:
     public weak-to-strong code with its minibatch of one
   padded: all rows at once, padded to the longest of this random batch
 
-Both predict in padded batches, as the public code does.
+Both predict in padded batches, as the public code does. With `autocast` PyTorch
+computes matmuls in bfloat16.
 """
 
 import functools
@@ -17,7 +18,15 @@ import math
 
 
 def study(
-  *, folder, models, texts, classes, max_length, eval_batch_size, **how
+  *,
+  folder,
+  models,
+  texts,
+  classes,
+  max_length,
+  eval_batch_size,
+  autocast=False,
+  **how,
 ):
   """Yields None after the imports, then the results of studies endlessly.
 
@@ -26,6 +35,7 @@ def study(
     models: {'weak': ..., 'strong': ...}, each with `num_layers`, whether
       `tables_train`, and what of a config's `train` is not about compiling.
     texts, classes: {'weak': ..., 'transfer': ..., 'test': ...}, rows of each.
+    autocast: whether matmuls are in bfloat16.
     how: `padded`, and the `seed` of the order of rows.
   """
   import torch
@@ -42,14 +52,16 @@ def study(
       for name, rows in texts.items()
     }
     truth = {name: torch.eye(2)[classes[name]] for name in classes}
-    yield _study(
-      functools.partial(load, folder),
-      models,
-      tokens,
-      truth,
-      eval_batch_size=eval_batch_size,
-      **how,
-    )
+    with torch.autocast('cpu', torch.bfloat16, enabled=autocast):
+      outcome = _study(
+        functools.partial(load, folder),
+        models,
+        tokens,
+        truth,
+        eval_batch_size=eval_batch_size,
+        **how,
+      )
+    yield outcome
 
 
 def _study(load, models, tokens, truth, *, eval_batch_size, **how):
@@ -104,7 +116,7 @@ def logits_of(model, rows):
   mask = torch.arange(tokens.shape[1])[None] < lengths[:, None]
   states = model['trunk'](tokens, attention_mask=mask).last_hidden_state
   pooled = (states * mask[:, :, None]).sum(1) / lengths[:, None]
-  return model['head'](pooled)
+  return model['head'](pooled).float()
 
 
 def fit(
