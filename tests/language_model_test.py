@@ -6,10 +6,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from reward_model_test import random_params
 
 from w2s_jax import batching
 from w2s_jax import sharding
-from w2s_jax.models import heads
 from w2s_jax.models import language_model
 from w2s_jax.models import presets
 from w2s_jax.models import tokenizers
@@ -18,14 +18,6 @@ from w2s_jax.models import transformer
 CONFIG = presets.PRESETS['tiny-decoder']
 WORDS = tokenizers.WordHash(1024)
 TEXTS = ['a b c', 'd e f g h i j k']
-
-
-def random_params(head):
-  rng = np.random.default_rng(0)
-  return jax.tree.map(
-    lambda x: (0.3 * rng.normal(size=x.shape)).astype(np.float32),
-    heads.parameter_shapes(head),
-  )
 
 
 def test_nats_are_of_the_next_token_alone():

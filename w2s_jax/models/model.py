@@ -63,6 +63,8 @@ def build(spec, task):
       dropout: rate during training.
       dtype: of the trunk's activations, 'float32' or 'bfloat16'.
       param_dtype: of the parameters, the same.
+      matmul_dtype: 'bfloat16' rounds what the matmuls of the layers read and
+        sums in float32, see matmul.py; '' leaves float32.
       remat: a name of presets.REMAT, what of a layer is kept for the backward
         pass, which computes the rest again to save memory; '' keeps all.
       attention: 'einsum', 'cudnn' for NVIDIA GPUs, or 'auto': cuDNN where it
