@@ -185,6 +185,39 @@ def batch_ways():
   return 1 if mesh.empty else math.prod(mesh.shape[x] for x in BATCH_AXES)
 
 
+def device_kind():
+  """Returns the kind of device that is traced for: of the mesh in scope.
+
+  Its devices need not be attached. Without a mesh it is that of the first
+  device.
+  """
+  device = jax.sharding.get_abstract_mesh().abstract_device
+  return (device or jax.devices()[0]).device_kind
+
+
+def map_heads(function, heads, rows):
+  """Calls a function on each device for its rows and attention heads only.
+
+  For kernels, which XLA does not partition. Without a mesh in scope all are on
+  one device.
+
+  Args:
+    function: (heads, rows) -> [B, H, ...], each row and group of heads on its
+      own.
+    heads: tuple of arrays [B, H, ...], whose axes the mesh divides.
+    rows: array [B, ...].
+  """
+  if jax.sharding.get_abstract_mesh().empty:
+    return function(heads, rows)
+  divided = P(BATCH_AXES, 'tensor')
+  return jax.shard_map(
+    function,
+    in_specs=(divided, P(BATCH_AXES)),
+    out_specs=divided,
+    check_vma=False,  # kernels do not say over which axes their results vary
+  )(heads, rows)
+
+
 def constrain_batch(x, axis=0):
   """Shards an axis of an activation as the batch, if a mesh is in scope."""
   if jax.sharding.get_abstract_mesh().empty:

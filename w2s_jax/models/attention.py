@@ -1,55 +1,73 @@
-"""Scaled dot-product attention: einsum on every chip, cuDNN on NVIDIA GPUs.
+"""Scaled dot-product attention: einsum on every chip, kernels on some.
 
-Shapes as in transformer.py.
+Kernels do not write the matrix of scores to memory: that of cuDNN on NVIDIA
+GPUs, and on TPUs the splash (sparse flash) attention of JAX, in Pallas. Shapes
+as in transformer.py.
 """
+
+import functools
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
 from w2s_jax import errors
+from w2s_jax import sharding
 from w2s_jax.models import matmul
 
-KINDS = ('auto', 'einsum', 'cudnn')
+KINDS = ('auto', 'einsum', 'cudnn', 'splash')
+# The name, for jax.checkpoint_policies, of what the backward pass of splash
+# attention reads beside queries, keys and values.
+SPLASH_RESULTS = 'splash_attention'
+# A kernel on a TPU works on blocks of tokens; lengths are multiples of this.
+_BLOCK = 128
+_LARGEST_BLOCK = 512
 
 
 def attend(config, q_BxHxLxK, k_BxGxMxK, v_BxGxMxK, **rows):
   """Returns the attended values: [B, H, L, K].
 
   Args:
-    config: of the trunk. Its field `attention` is one of KINDS; 'auto' is
-      cuDNN where it can compute this attention, else einsum.
+    config: of the trunk. Its field `attention` is one of KINDS; 'auto' is a
+      kernel where one can compute this attention, else einsum.
     q_BxHxLxK, k_BxGxMxK, v_BxGxMxK: queries, keys and values. Heads of queries
       that share keys and values are adjacent.
     **rows: length, window and first_B, which define the mask: see `einsum`.
 
   Raises:
-    errors.UserError: config.attention is unknown, or is 'cudnn' where cuDNN
-      cannot compute it.
+    errors.UserError: config.attention is unknown, or is a kernel that cannot
+      compute it.
   """
   if config.attention not in KINDS:
     raise errors.UserError(
       f'attention={config.attention!r} must be one of {", ".join(KINDS)}.'
     )
-  # With a cache, rows are at different positions: cuDNN has no mask for that.
+  # With a cache, rows are at different positions: no kernel has such a mask.
   if config.attention == 'einsum' or rows['first_B'] is not None:
     return einsum(config, q_BxHxLxK, k_BxGxMxK, v_BxGxMxK, **rows)
-  obstacle = _obstacle_to_cudnn(config, rows['length'])
-  if obstacle is None:
-    del rows['first_B']
-    return fused(config, q_BxHxLxK, k_BxGxMxK, v_BxGxMxK, **rows)
-  if config.attention == 'cudnn':
-    raise errors.UserError(
-      f"attention='cudnn' {obstacle}; use 'auto' or 'einsum'."
-    )
+  kernels = {
+    'cudnn': (_obstacle_to_cudnn, fused),
+    'splash': (_obstacle_to_splash, splash),
+  }
+  for name, (obstacle_to, kernel) in kernels.items():
+    if config.attention in ('auto', name):
+      obstacle = obstacle_to(config, rows['length'])
+      if obstacle is None:
+        del rows['first_B']
+        return kernel(config, q_BxHxLxK, k_BxGxMxK, v_BxGxMxK, **rows)
+      if config.attention == name:
+        raise errors.UserError(
+          f"attention='{name}' {obstacle}; use 'auto' or 'einsum'."
+        )
   return einsum(config, q_BxHxLxK, k_BxGxMxK, v_BxGxMxK, **rows)
 
 
 def _obstacle_to_cudnn(config, length):
   """Returns why cuDNN cannot compute this attention, or None if it can."""
-  device, capability = jax.devices()[0], 0.0
-  if device.device_kind.startswith('NVIDIA'):
-    capability = float(device.compute_capability)
+  capability = 0.0
+  if sharding.device_kind().startswith('NVIDIA'):
+    # A mesh does not tell; GPUs that programs are traced for are attached.
+    capability = float(getattr(jax.devices()[0], 'compute_capability', 0))
   widest = 256 if capability >= 9 else 128
   width = config.head_width
   obstacles = (
@@ -67,6 +85,116 @@ def _obstacle_to_cudnn(config, length):
     (length.ndim != 1, 'cannot keep the texts of one row apart'),
   )
   return next((why for found, why in obstacles if found), None)
+
+
+def _obstacle_to_splash(config, length):
+  """Returns why splash attention cannot compute this, or None if it can."""
+  del length  # of one text a row, or of several
+  kind = sharding.device_kind()
+  able = kind.startswith('TPU') and kind not in ('TPU v2', 'TPU v3')
+  obstacles = (
+    (not able, f'needs a TPU, v4 or later, not a device of kind {kind!r}'),
+    (
+      config.matmul_dtype,
+      f"needs matmul_dtype='', not {config.matmul_dtype!r}: a TPU rounds what "
+      'matmuls read anyway',
+    ),
+  )
+  return next((why for found, why in obstacles if found), None)
+
+
+def splash(
+  config,
+  q_BxHxLxK,
+  k_BxGxLxK,
+  v_BxGxLxK,
+  *,
+  length,
+  window,
+  interpret=False,
+):
+  """Splash attention: skips blocks of scores that a mask or window hides.
+
+  Sums and the softmax are float32. What the products read is float32 or
+  bfloat16, as `dtype`; a TPU rounds float32 there by default, as in einsum.
+
+  Lengths are padded to multiples of a block. Rows shorter than one are left to
+  einsum: they would be mostly padding, and their scores are small. So is a
+  batch that the mesh does not divide, as the one row that the shapes of
+  parameters are inferred with.
+
+  Args:
+    config, q_BxHxLxK, k_BxGxLxK, v_BxGxLxK: as of `attend`.
+    length, window: as of `einsum`.
+    interpret: whether to interpret the kernel, on any device.
+  """
+  batch_size, _, num_tokens, _ = q_BxHxLxK.shape
+  if num_tokens < _BLOCK or batch_size % sharding.batch_ways():
+    heads = q_BxHxLxK, k_BxGxLxK, v_BxGxLxK
+    return einsum(config, *heads, length=length, window=window)
+  from jax.experimental.pallas.ops.tpu import splash_attention
+
+  missing = -num_tokens % _BLOCK
+
+  def attend_shard(heads, length):
+    heads = [
+      jnp.pad(x, ((0, 0), (0, 0), (0, missing), (0, 0))) for x in heads
+    ]
+    texts = None
+    if not config.causal or length.ndim == 2:
+      # Padding is a text of its own, so that its queries have keys to see.
+      length_BxS = length.reshape(len(length), -1)
+      text_BxL, _ = texts_before(length_BxS, num_tokens + missing)
+      texts = splash_attention.SegmentIds(text_BxL, text_BxL)
+    kernel = _splash_kernel(
+      config, window, heads[0].shape[1:3], interpret=interpret
+    )
+    return jax.vmap(kernel)(*heads, texts)[:, :, :num_tokens]
+
+  scaled_BxHxLxK = q_BxHxLxK * config.query_width**-0.5
+  return sharding.map_heads(
+    attend_shard, (scaled_BxHxLxK, k_BxGxLxK, v_BxGxLxK), length
+  )
+
+
+def _splash_kernel(config, window, shape, *, interpret):
+  """Returns the kernel for one row of (heads, tokens) queries."""
+  # Imported here, for it takes a second.
+  from jax.experimental.pallas.ops.tpu import splash_attention
+
+  num_heads, num_tokens = shape
+  mask = _splash_mask(num_tokens, causal=config.causal, window=window)
+  # Large blocks keep the matrix units of a TPU busy.
+  sizes = range(_BLOCK, _LARGEST_BLOCK + 1, _BLOCK)
+  block = max(size for size in sizes if num_tokens % size == 0)
+  names = 'q kv kv_compute q_dkv kv_dkv kv_dkv_compute q_dq kv_dq'.split()
+  return splash_attention.make_splash_mha(
+    splash_attention.MultiHeadMask([mask] * num_heads),
+    block_sizes=splash_attention.BlockSizes(
+      **{f'block_{name}': block for name in names}
+    ),
+    attn_logits_soft_cap=config.attention_cap,
+    head_shards=1,
+    q_seq_shards=1,
+    residual_checkpoint_name=SPLASH_RESULTS,
+    interpret=interpret,
+  )
+
+
+@functools.lru_cache(maxsize=64)
+def _splash_mask(num_tokens, *, causal, window):
+  """Returns the same mask for layers that are alike.
+
+  JAX traces and compiles a kernel once for each mask object.
+  """
+  from jax.experimental.pallas.ops.tpu import splash_attention
+
+  square = num_tokens, num_tokens
+  if not causal:
+    return splash_attention.FullMask(square)
+  if window is None:
+    return splash_attention.CausalMask(square)
+  return splash_attention.LocalMask(square, (window - 1, 0), offset=0)
 
 
 def fused(

@@ -67,8 +67,9 @@ def build(spec, task):
         sums in float32, see matmul.py; '' leaves float32.
       remat: a name of presets.REMAT, what of a layer is kept for the backward
         pass, which computes the rest again to save memory; '' keeps all.
-      attention: 'einsum', 'cudnn' for NVIDIA GPUs, or 'auto': cuDNN where it
-        can compute the attention of this model, else einsum.
+      attention: 'einsum', 'cudnn' for NVIDIA GPUs, 'splash' for TPUs, or
+        'auto': the kernel of the device where it can compute the attention of
+        this model, else einsum.
     task: tasks.task.Task; its inputs and num_classes decide on the head.
 
   Raises:

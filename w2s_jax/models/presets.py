@@ -50,7 +50,8 @@ class TransformerConfig:
   matmul_dtype: str = ''
   # What of a layer the backward pass finds in memory: a name of REMAT; '' all.
   remat: str = ''
-  attention: Literal['auto', 'einsum', 'cudnn'] = 'auto'  # see attention.py
+  # See attention.py.
+  attention: Literal['auto', 'einsum', 'cudnn', 'splash'] = 'auto'
   norm_kind: Literal['layer', 'rms'] = 'layer'
   norm_offset: float = 0.0  # added to the scale of an RMS norm
   parallel: bool = False  # attention and MLP of a layer read the same states

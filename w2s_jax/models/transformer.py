@@ -259,7 +259,13 @@ class Layer(nn.Module):
 
 
 def _policy(config):
-  return getattr(jax.checkpoint_policies, config.remat)
+  policies = jax.checkpoint_policies
+  policy = getattr(policies, config.remat)
+  if config.remat != 'dots_saveable':
+    return policy
+  # What the kernel makes is the result of matmuls, too.
+  kernel = policies.save_only_these_names(attention.SPLASH_RESULTS)
+  return policies.save_from_both_policies(policy, kernel)
 
 
 class Transformer(nn.Module):
