@@ -114,8 +114,8 @@ def model(
       # 'nothing_saveable' computes all activations of a layer again in the
       # backward pass: less memory, more time; see REMAT of models/presets.py.
       'remat': '',
-      # 'einsum'; 'cudnn', a kernel for NVIDIA GPUs, bfloat16 only; 'splash', one
-      # for TPUs; or 'auto': that of the device if it can, else einsum.
+      # 'einsum'; 'cudnn', a kernel for NVIDIA GPUs, not for float32; 'splash',
+      # one for TPUs; or 'auto': that of the device if it can, else einsum.
       'attention': 'auto',
       'adapt': adaptation(),
       'train': fine_tuning(

@@ -123,8 +123,8 @@ def compiled(network, config, key, mesh):
   recipe = recipe_of(config, spec.train)
   init_state, train_step = train.make_step(network, recipe, mesh)
   answer = predict.answer_fn(network, mesh)
-  shapes = heads.parameter_shapes(network, length)
   with jax.set_mesh(mesh):
+    shapes = heads.parameter_shapes(network, length)
     parts = adapt.split(shapes, freeze=spec.train.freeze, lora=lora)
     trainable, frozen = stacking.stack_parts(parts, network.config)
     parameters = place(stacking.stack(shapes, network.config))

@@ -51,6 +51,7 @@ class Stage(NamedTuple):
 
 
 def main():
+  import jax
   import rich.text
 
   from w2s_jax import check_config
@@ -67,7 +68,8 @@ def main():
   check_is_known(config, chains)
   devices = ahead.simulated(CHIP.value, DEVICES.value)
   mesh = sharding.make_mesh(**mesh_fields(config.mesh), devices=devices)
-  models = check_config.build_models(config, mesh)
+  with jax.set_mesh(mesh):  # attention depends on the kind of device
+    models = check_config.build_models(config, mesh)
   for key, model in models.items():  # before any of them is compiled
     shapes = heads.parameter_shapes(model.network, config.data.max_length)
     ahead.placed(mesh, shapes, field=f'models.{key}')

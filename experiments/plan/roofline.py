@@ -14,6 +14,12 @@ COLLECTIVE = re.compile(
   r'= (.*?) (all-gather|all-reduce|reduce-scatter|all-to-all|'
   r'collective-permute)(-start)?\((.*)'
 )
+# Splash attention, see w2s_jax/models/attention.py: its kernels, and how many
+# matmuls of queries by keys, or of their size, each computes.
+SPLASH = re.compile(
+  r'%splash_mha_(fwd|dq|dkv)\S* = .*operand_layout_constraints=\{(.*)'
+)
+SPLASH_MATMULS = {'fwd': 2, 'dq': 3, 'dkv': 4}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -45,12 +51,14 @@ def read(compiled, *, pieces=1):
 
   The compiler counts the operations in a loop once. All passes through a model
   are in a loop over the `pieces` of an accumulated batch, so its counts are
-  multiplied by `pieces`; this overcounts the optimizer.
+  multiplied by `pieces`; this overcounts the optimizer. It does not count the
+  operations of kernels at all.
   """
   cost, stats = compiled.cost_analysis(), compiled.memory_analysis()
-  found, sent = communication(compiled.as_text())
+  text = compiled.as_text()
+  found, sent = communication(text)
   return Program(
-    flops=pieces * cost['flops'],
+    flops=pieces * cost['flops'] + kernel_flops(text),
     traffic=pieces * cost.get('bytes accessed', 0.0),
     temporary=stats.temp_size_in_bytes,
     peak=stats.argument_size_in_bytes
@@ -86,6 +94,22 @@ def communication(text):
       count, total = found.get(kind, (0, 0))
       found[kind] = count + runs, total + runs * size
   return found, sent
+
+
+def kernel_flops(text):
+  """Returns the operations of the kernels of splash attention in HLO text.
+
+  Those of scores that a mask hides are counted, also where a kernel skips them.
+  """
+  total = 0
+  for _, runs, lines in computations(text):
+    for match in filter(None, map(SPLASH.search, lines)):
+      kind, operands = match.groups()
+      arrays = re.findall(r'(?:bf16|f32)\[([\d,]+)\]', operands)
+      query, keys = ([int(n) for n in x.split(',')] for x in arrays[:2])
+      matmul = 2 * math.prod(query) * keys[-2]
+      total += runs * SPLASH_MATMULS[kind] * matmul
+  return total
 
 
 def computations(text):

@@ -137,9 +137,7 @@ def splash(
   missing = -num_tokens % _BLOCK
 
   def attend_shard(heads, length):
-    heads = [
-      jnp.pad(x, ((0, 0), (0, 0), (0, missing), (0, 0))) for x in heads
-    ]
+    heads = [jnp.pad(x, ((0, 0), (0, 0), (0, missing), (0, 0))) for x in heads]
     texts = None
     if not config.causal or length.ndim == 2:
       # Padding is a text of its own, so that its queries have keys to see.

@@ -97,8 +97,11 @@ def parameter_shapes(head, length=1):
   Raises:
     ValueError: texts of this length do not fit the model.
   """
-  inputs = head.dummy_inputs(length)
-  return jax.eval_shape(head.init, jax.random.key(0), *inputs)['params']
+
+  def params():  # nothing is computed: a mesh in scope may not be attached
+    return head.init(jax.random.key(0), *head.dummy_inputs(length))['params']
+
+  return jax.eval_shape(params)
 
 
 def head_from_token_rows(params, token_ids):

@@ -51,7 +51,7 @@ def _count_one(equation):
     return _CUDNN_ATTENTION[name] * matmul
   if name == 'pallas_call':
     return _count_splash(equation, shapes)
-  inner = [count(jaxpr) for jaxpr in _jaxprs_in(equation.params)]
+  inner = [count(jaxpr) for jaxpr in jaxprs_in(equation.params)]
   if name == 'cond':
     return max(inner)
   if name == 'shard_map':  # the program of one device
@@ -69,13 +69,13 @@ def _count_splash(equation, shapes):
   )
 
 
-def _jaxprs_in(value):
+def jaxprs_in(value):
   """Yields the jaxprs of the parameters of an equation."""
   if hasattr(value, 'eqns'):
     yield getattr(value, 'jaxpr', value)
   elif isinstance(value, dict):
     for x in value.values():
-      yield from _jaxprs_in(x)
+      yield from jaxprs_in(x)
   elif isinstance(value, list | tuple):
     for x in value:
-      yield from _jaxprs_in(x)
+      yield from jaxprs_in(x)
