@@ -13,6 +13,7 @@ from configs import base
 from w2s_jax import population
 from w2s_jax import sharding
 from w2s_jax.models import attention
+from w2s_jax.models import heads as heads_lib
 from w2s_jax.models import model as model_lib
 from w2s_jax.models import presets
 from w2s_jax.models import stacking
@@ -106,7 +107,7 @@ def kernels(function, *args):
     for equation in jaxpr.eqns:
       if equation.primitive.name == 'pallas_call':
         yield equation.params['name'].split('_')[2]  # splash_mha_fwd_...
-      else:
+      elif equation.outvars:  # XLA drops what nobody reads
         for inner in matmul_flops.jaxprs_in(equation.params):
           yield from named(inner)
 
@@ -236,13 +237,18 @@ def interpreted(monkeypatch):
   monkeypatch.setattr(attention, 'splash', INTERPRETED)
 
 
-def gradients_of(mesh, **fields):
-  """(function, arguments): the gradients of a classifier on a decoder."""
+def gradients_of(mesh=None, **fields):
+  """(function, arguments): the gradients of a classifier on a decoder.
+
+  Without a mesh the parameters are shapes.
+  """
   config = dataclasses.replace(
     DECODER, max_positions=128, num_kv_heads=2, num_layers=2, **fields
   )
   model = text_heads.Classifier(config, 2)
-  params = tiny.random_params(model, mesh, head=1.0)
+  params = heads_lib.parameter_shapes(model)
+  if mesh:
+    params = tiny.random_params(model, mesh, head=1.0)
   params = stacking.stack(params, config)
   tokens_BxL = np.random.default_rng(0).integers(1, 64, (4, 128))
   length_B = np.array([128, 100, 50, 7])
@@ -254,7 +260,9 @@ def gradients_of(mesh, **fields):
   return jax.grad(loss), (params, tokens_BxL)
 
 
-@pytest.mark.parametrize('members', [1, 2])
+@pytest.mark.parametrize(
+  'members', [pytest.param(1, marks=pytest.mark.slow), 2]
+)
 def test_on_a_mesh_splash_has_the_gradients_of_einsum(
   members, interpreted, monkeypatch
 ):
@@ -275,8 +283,9 @@ def test_on_a_mesh_splash_has_the_gradients_of_einsum(
   with jax.set_mesh(mesh):
     found, expected = gradients('splash'), gradients('einsum')
   for x, y in zip(jax.tree.leaves(found), jax.tree.leaves(expected)):
-    np.testing.assert_allclose(x, y, atol=1e-6)
-    assert np.abs(y).max() > 1e-4
+    np.testing.assert_allclose(x, y, rtol=1e-4, atol=1e-5)
+  attention_gradients = expected['transformer']['layers']['attention']
+  assert np.abs(attention_gradients['query']['kernel']).max() > 1e-3
 
 
 @pytest.mark.parametrize(
@@ -286,7 +295,7 @@ def test_on_a_mesh_splash_has_the_gradients_of_einsum(
 def test_the_kernel_runs_again_where_nothing_is_saved(
   remat, again, interpreted
 ):
-  function, args = gradients_of(tiny.one_device(), remat=remat)
+  function, args = gradients_of(remat=remat)
   each_layer = ['dkv', 'dq', *['fwd'] * (1 + again)]
   assert kernels(function, *args) == sorted(2 * each_layer)
 
@@ -295,7 +304,7 @@ def test_a_tpu_can_run_the_kernels(monkeypatch):
   """As far as they are compiled without one: shapes of blocks are checked."""
   monkeypatch.setattr(sharding, 'device_kind', lambda: 'TPU v5')
   for fields in ({'head_dim': 12}, {'head_dim': 64, 'dtype': 'bfloat16'}):
-    function, args = gradients_of(tiny.one_device(), **fields)
+    function, args = gradients_of(**fields)
     lowered = jax.jit(function).trace(*args).lower(lowering_platforms=('tpu',))
     assert lowered.as_text().count('tpu_custom_call') >= 3
 

@@ -11,7 +11,9 @@ from experiments.benchmarks import speed
 from w2s_jax import adapt
 from w2s_jax import batching
 from w2s_jax import losses
+from w2s_jax import sharding
 from w2s_jax import train
+from w2s_jax.models import attention
 from w2s_jax.models import heads
 from w2s_jax.models import presets
 from w2s_jax.models import text_heads
@@ -121,3 +123,35 @@ def test_attention_by_cudnn_counts_as_by_einsum(monkeypatch):
     return count(total, *arrays), count(gradients, *arrays)
 
   assert counts('cudnn') == counts('xla') == (2**19 * 4, 2**19 * 12)
+
+
+@pytest.mark.parametrize('devices', [1, 8])
+def test_splash_attention_counts_as_einsum(devices):
+  config = dataclasses.replace(
+    presets.PRESETS['tiny-decoder'], num_heads=4, num_kv_heads=2
+  )
+  shapes = [
+    jax.ShapeDtypeStruct((8, heads, 128, config.head_width), jnp.bfloat16)
+    for heads in (4, 2, 2)
+  ]
+  length_B = jax.ShapeDtypeStruct((8,), jnp.int32)
+
+  def counts(function):
+    def total(length_B, *heads):
+      attended = function(config, *heads, length=length_B, window=None)
+      return attended.astype(jnp.float32).sum()
+
+    gradients = jax.grad(jax.checkpoint(total), (1, 2, 3))
+    mesh = sharding.make_mesh(
+      data=devices // min(devices, 4),
+      fsdp=min(devices, 2),
+      tensor=min(devices, 2),
+      devices=jax.devices()[:devices],
+    )
+    with jax.set_mesh(mesh):
+      return np.array([count(f, length_B, *shapes) for f in (total, gradients)])
+
+  splash, einsum = counts(attention.splash), counts(attention.einsum)
+  assert splash[0] == einsum[0] > 0
+  # The gradient needs the dot product of each output with its own, too.
+  assert einsum[1] < splash[1] < 1.002 * einsum[1]

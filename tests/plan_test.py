@@ -144,6 +144,28 @@ def test_a_gradient_that_is_scattered_is_sent_once():
   assert sent == 2 * 32 * 3 / 4 + 16
 
 
+KERNELS = """
+%body (x: bf16[2,4,128,64]) -> bf16[2,4,128,64] {
+  %splash_mha_fwd_residuals.1 = (f32[2,128,128], bf16[2,4,128,64]) custom-call(\
+%c, %q, %k, %k), custom_call_target="tpu_custom_call", \
+operand_layout_constraints={s8[1,1,1]{2,1,0}, bf16[2,4,128,64]{3,2,1,0}, \
+bf16[2,1,256,64]{3,2,1,0}, bf16[2,1,256,64]{3,2,1,0}, s32[128,128]{1,0}}
+}
+ENTRY %main (x: bf16[2,4,128,64]) -> bf16[2,4,128,64] {
+  %w = bf16[2,4,128,64] while(%x), body=%body, b={"known_trip_count":{"n":"3"}}
+  %splash_mha_dq_no_residuals.2 = (bf16[2,4,128,64]) custom-call(%q, %k), \
+custom_call_target="tpu_custom_call", \
+operand_layout_constraints={bf16[2,4,128,64]{3,2,1,0}, bf16[2,1,256,64]{2,1,0}}
+}
+"""
+
+
+def test_operations_of_kernels_count_too():
+  matmul = 2 * (2 * 4 * 128 * 64) * 256
+  assert roofline.kernel_flops(KERNELS) == (3 * 2 + 3) * matmul
+  assert roofline.kernel_flops(HLO) == 0
+
+
 @pytest.fixture(scope='module')
 def planned():
   """Of accumulated pieces: (config, mesh, model, plan) of the debug student."""
