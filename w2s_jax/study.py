@@ -1,9 +1,12 @@
 """A weak-to-strong study: the paper's experiment as a graph of stages.
 
 `students` describes all results of one seed and computes nothing; `run` makes
-the stages that they need and writes their rows to WORKDIR/results.jsonl. To run
-a study of another shape, pass another `describe` to `run`; to supervise in
-another way, pass another `supervise` to `students`.
+the stages that they need and writes their rows to WORKDIR/results.jsonl:
+
+  results = study.run(nlp.get_config('adapt=probe').lock())
+
+To run a study of another shape, pass another `describe` to `run`; to supervise
+in another way, pass another `supervise` to `students`.
 """
 
 import dataclasses
@@ -12,11 +15,13 @@ import itertools
 from typing import Any
 
 import jax
+import rich.console
 
 from w2s_jax import check_config
 from w2s_jax import checkpoint
 from w2s_jax import evaluate
 from w2s_jax import graph
+from w2s_jax import loading
 from w2s_jax import results
 from w2s_jax import sharding
 from w2s_jax import steps
@@ -152,27 +157,47 @@ def curve(study, supervisor=None):
 
 def run(
   config,
-  workdir,
+  workdir=None,
   *,
-  console,
+  console=None,
   describe=students,
   splits=None,
   devices=None,
   profile=None,
+  as_frame=True,
 ):
   """Runs the study of a config and adds its rows to WORKDIR/results.jsonl.
 
+  The same call again resumes; what is finished is not computed again.
+
   Args:
+    config: such as configs.nlp.get_config('adapt=probe').
+    workdir: folder for all that the study leaves, local or gs://; by default
+      runs/TASK, which is printed.
+    console: where progress is printed; by default plain lines on stdout.
     describe: (Study) -> results.Result of one seed.
     splits: of `load_splits`, if they are loaded already.
     devices: of the mesh; all by default.
     profile: a profiling.Window of training steps to trace, or None.
+    as_frame: False for a list of dicts, which needs no pandas.
+
+  Returns:
+    The rows of this study as a DataFrame, see loading.load_results.
 
   Raises:
-    errors.UserError: a field or a file does not fit, or results of another
-      recipe have the same names; raised before anything is trained.
+    errors.UserError: a field or a file does not fit, results of another recipe
+      have the same names, or pandas is not installed; raised before anything is
+      trained.
   """
   check_config.check(config)
+  if as_frame:
+    loading.pandas()
+  console = console or rich.console.Console(
+    markup=False, emoji=False, force_jupyter=False
+  )
+  if workdir is None:
+    workdir = f'runs/{config.task}'
+    console.print(f'Workdir: {workdir}', highlight=False)
   mesh = sharding.make_mesh(**config.mesh, devices=devices)
   evaluated, slices = splits or load_splits(config)
   models = check_config.build_models(config, mesh)
@@ -198,9 +223,22 @@ def run(
   runner = graph.Runner(runtime)
   runner.announce(stages)
   write_rows(workdir, evaluated, slices)
-  seeds = list(config.seeds)
-  for first in range(0, len(seeds), config.population):
-    together = seeds[first : first + config.population]
+  rows = make_rows(runner, described, config.population)
+  return loading.results_table(rows) if as_frame else rows
+
+
+def make_rows(runner, described, population):
+  """Makes all stages, a population of seeds at a time, and writes their rows.
+
+  Args:
+    described: of `describe_seeds`.
+
+  Returns:
+    The rows, in the order of a table.
+  """
+  rows, seeds = [], list(described)
+  for first in range(0, len(seeds), population):
+    together = seeds[first : first + population]
     # Seed by seed in the same order, so those at one place are alike.
     orders = [
       graph.in_order([s for r in described[seed] for s in r.stages])
@@ -209,10 +247,12 @@ def run(
     for alike in zip(*orders, strict=True):
       runner.make(*{stage.key: stage for stage in alike}.values())
     ended = [result for seed in together for result in described[seed]]
-    rows = [results.measure(runner, result) for result in ended]
+    measured = [results.measure(runner, result) for result in ended]
+    rows += measured
     if jax.process_index() == 0:
       recipes = {result.recipe_hash: result.recipe for result in ended}
-      results.write(workdir, rows, recipes)
+      results.write(runner.runtime.workdir, measured, recipes)
+  return sorted(rows, key=results.order)
 
 
 def describe_seeds(config, models, evaluated, slices, describe=students):
