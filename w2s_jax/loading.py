@@ -114,21 +114,23 @@ class TrainedModel:
       errors.UserError: they are not, or pandas is not installed.
     """
     kind = _INPUTS.get(self.config['model']['head'], str)
-    if isinstance(inputs, str | tuple) or not inputs:
+    # One text, or one pair or position, which are tuples, is no list of them.
+    is_list = not isinstance(inputs, str | tuple | None)
+    listed = list(inputs) if is_list else []
+    if not listed:
       raise errors.UserError(
         f'predict() takes a list with at least one {kind.__name__}; got '
         f'{inputs!r}.'
       )
-    inputs = list(inputs)
-    for x in inputs:
+    for x in listed:
       if not isinstance(x, kind):
         raise errors.UserError(
           f'predict(): {self.stage} reads {kind.__module__}.{kind.__name__}; '
           f'one of the inputs is {x!r}.'
         )
     pandas()  # raises before anything is computed
-    probs_NxC = predict.predict_inputs(self, inputs, batch_size=batch_size)
-    return _predictions(inputs, probs_NxC, self.classes)
+    probs_NxC = predict.predict_inputs(self, listed, batch_size=batch_size)
+    return predictions_table(listed, probs_NxC, self.classes)
 
 
 def load_model(workdir, stage=None, *, mesh=None, weights=None):
