@@ -3,13 +3,15 @@
 Shapes: S seeds, N test examples.
 """
 
+import gzip
+import json
+
 from etils import epath
 import numpy as np
 
 from w2s_jax import errors
 from w2s_jax.report import controls
 from w2s_jax.report import groups as groups_lib
-from w2s_jax.runtime import files
 
 _FEWEST_ROWS = 20  # of a bin
 _MOST_BINS = 5  # of a field of numbers
@@ -73,7 +75,8 @@ def _files(workdir):
 
 def _read(path):
   """{id: fields} of a file of test rows."""
-  rows = files.load_lines(path)
+  lines = gzip.decompress(path.read_bytes()).decode().splitlines()
+  rows = map(json.loads, lines)
   return {row['id']: row.get('fields', {}) for row in rows}
 
 
