@@ -114,6 +114,8 @@ def test_a_loss_of_ones_own_is_compared(tmp_path, monkeypatch):
 
   found = [row['loss'] for row in results.read(workdir)]
   assert found == ['xent', 'gce', 'logconf']
+  printed = texts_of(notebook, 'study')
+  assert 'student-gce-' in printed and '\x1b' not in printed
   for loss in found:
     assert loss in texts_of(notebook, 'results')
   for difference in ('logconf - xent', 'gce - xent'):

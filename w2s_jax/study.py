@@ -12,6 +12,7 @@ in another way, pass another `supervise` to `students`.
 import dataclasses
 import functools
 import itertools
+import sys
 from typing import Any
 
 import jax
@@ -174,7 +175,7 @@ def run(
     config: such as configs.nlp.get_config('adapt=probe').
     workdir: folder for all that the study leaves, local or gs://; by default
       runs/TASK, which is printed.
-    console: where progress is printed; by default plain lines on stdout.
+    console: where progress is printed; stdout by default.
     describe: (Study) -> results.Result of one seed.
     splits: of `load_splits`, if they are loaded already.
     devices: of the mesh; all by default.
@@ -193,7 +194,10 @@ def run(
   if as_frame:
     loading.pandas()
   console = console or rich.console.Console(
-    markup=False, emoji=False, force_jupyter=False
+    markup=False,
+    emoji=False,
+    force_jupyter=False,
+    force_terminal=sys.stdout.isatty(),  # no live bars in a notebook
   )
   if workdir is None:
     workdir = f'runs/{config.task}'
