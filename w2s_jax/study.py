@@ -227,22 +227,20 @@ def run(
   runner = graph.Runner(runtime)
   runner.announce(stages)
   write_rows(workdir, evaluated, slices)
-  rows = make_rows(runner, described, config.population)
+  rows = make_results(config, described, runner)
   return loading.results_table(rows) if as_frame else rows
 
 
-def make_rows(runner, described, population):
-  """Makes all stages, a population of seeds at a time, and writes their rows.
-
-  Args:
-    described: of `describe_seeds`.
+def make_results(config, described, runner):
+  """Makes the stages of all seeds and writes their rows, seed by seed.
 
   Returns:
     The rows, in the order of a table.
   """
-  rows, seeds = [], list(described)
-  for first in range(0, len(seeds), population):
-    together = seeds[first : first + population]
+  workdir, seeds = runner.runtime.workdir, list(config.seeds)
+  rows = []
+  for first in range(0, len(seeds), config.population):
+    together = seeds[first : first + config.population]
     # Seed by seed in the same order, so those at one place are alike.
     orders = [
       graph.in_order([s for r in described[seed] for s in r.stages])
@@ -255,7 +253,7 @@ def make_rows(runner, described, population):
     rows += measured
     if jax.process_index() == 0:
       recipes = {result.recipe_hash: result.recipe for result in ended}
-      results.write(runner.runtime.workdir, measured, recipes)
+      results.write(workdir, measured, recipes)
   return sorted(rows, key=results.order)
 
 
