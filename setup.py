@@ -11,12 +11,14 @@ VERSION = re.search(
 ).group(1)
 
 GCS = 'gcsfs>=2025.2'  # locks need its create-only-if-absent write
+PANDAS = 'pandas>=2.2'
 TEST = [
   GCS,
   'gguf>=0.19',
   'ipykernel>=6',
   'nbclient>=0.10',
   'nbformat>=5.10',
+  PANDAS,
   'pyarrow>=15',
   'pytest>=8',
   'pytest-xdist>=3.6',
@@ -58,6 +60,7 @@ setuptools.setup(
     'gcs': [GCS],
     'gguf': ['gguf>=0.19'],  # reads GGUF weights, as asset:smollm2-135m
     'hf': ['datasets>=3.0', 'huggingface_hub>=0.25'],
+    'notebook': [PANDAS],  # tables of the Python API
     'parquet': ['pyarrow>=15'],  # reads .parquet and .zst
     'tensorboard': ['tensorboardX>=2.6'],
     'test': TEST,

@@ -80,7 +80,12 @@ def run():
     studies = points.with_data(configs, console)
     for config, splits in points.check_fields(BY.value, studies):
       study.run(
-        config, workdir, console=console, splits=splits, profile=profile
+        config,
+        workdir,
+        console=console,
+        splits=splits,
+        profile=profile,
+        as_frame=False,
       )
     if primary and POINT.value is None:
       write_report(workdir, console, BY.value)

@@ -1,7 +1,7 @@
-"""The Colab notebook on what a command left; predictions on typed text."""
+"""The notebooks on what commands left; predictions on typed text."""
 
-import pathlib
 import re
+import shutil
 
 import nbclient
 import nbformat
@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from w2s_jax import checkpoint
+from w2s_jax import loading
 from w2s_jax import predict
 from w2s_jax import results
 from w2s_jax import sharding
@@ -16,8 +17,8 @@ from w2s_jax.runtime import files
 
 import tiny
 
-ROOT = pathlib.Path(__file__).parents[1]
-NOTEBOOK = ROOT / 'experiments' / 'colab' / 'load_checkpoint.ipynb'
+FOLDER = tiny.ROOT / 'experiments' / 'colab'
+NOTEBOOKS = sorted(path.name for path in FOLDER.glob('*.ipynb'))
 
 
 @pytest.fixture(scope='module')
@@ -30,6 +31,20 @@ def trained():
   stored = files.load_arrays(path)
   assert list(stored['ids']) == list(evaluated['test'].ids)
   return workdir, stage, evaluated['test'].inputs, stored['probs']
+
+
+@pytest.fixture(scope='module')
+def two_studies(trained, tmp_path_factory):
+  """As the README's first command, which runs two studies in one workdir.
+
+  Each has a transfer set of its own, labelled by the same supervisor.
+  """
+  workdir = tmp_path_factory.mktemp('two') / 'study'
+  shutil.copytree(trained[0], workdir)
+  few = {'variant': 'few', 'data.splits.transfer': 32}
+  tiny.run(workdir, losses=('xent', 'logconf'), **few)
+  assert len(list(workdir.glob('stages/labels-of-*'))) == 2
+  return workdir
 
 
 @pytest.mark.parametrize('mesh', [None, (2, 2, 2)])
@@ -46,43 +61,105 @@ def test_texts_get_the_probabilities_of_the_stage(trained, mesh):
   np.testing.assert_allclose(one_1xC, stored_NxC[:1], atol=1e-5)
 
 
-def test_notebook_predicts_as_the_stage_did(trained, monkeypatch):
-  workdir, stage, texts, stored_NxC = trained
-  monkeypatch.setenv('JAX_PLATFORMS', 'cpu')
-  chosen = np.argsort(stored_NxC[:, 0])[[0, len(texts) // 2, -1]]  # all apart
-  notebook = nbformat.read(NOTEBOOK, as_version=4)
+def test_a_checkpoint_is_loaded(two_studies, monkeypatch):
+  first = loading.load_results(two_studies).iloc[0]
+  stored = loading.load_predictions(two_studies, first['student_stage'])
+  notebook = read('load_checkpoint.ipynb')
+  fill_in(notebook, 'WORKDIR', str(two_studies))
+  fill_in(notebook, 'TEXTS', stored['text'].tolist()[:5])
+  add(notebook, 'probs', "print(*model.predict(TEXTS)['p(positive)'])")
+
+  execute(notebook, monkeypatch)
+
+  assert first['student_stage'] in texts_of(notebook, 'load')
+  assert 'Classes: negative, positive' in texts_of(notebook, 'load')
+  probs_N = [float(p) for p in texts_of(notebook, 'probs').split()]
+  np.testing.assert_allclose(probs_N, stored['p(positive)'][:5], atol=1e-5)
+  for column in ('student_accuracy', 'pgr'):
+    assert column in texts_of(notebook, 'stages')
+  assert 'weak wrong' in texts_of(notebook, 'right')
+  assert len(texts_of(notebook, 'disagree').splitlines()) >= 11
+  expected = f'{first["rows"]} weak labels, {first["weak_label_accuracy"]:.1%}'
+  assert expected in texts_of(notebook, 'labels')
+  for plot in ('compare', 'histogram', 'loss'):
+    assert has_figure(notebook, plot)
+
+
+def test_a_sweep_is_read(two_studies, monkeypatch):
+  notebook = read('read_a_sweep.ipynb')
+  fill_in(notebook, 'WORKDIR', str(two_studies))
+
+  execute(notebook, monkeypatch)
+
+  assert '3 students of 1 tasks; synthetic' in texts_of(notebook, 'results')
+  assert 'logconf few' in texts_of(notebook, 'table')
+  assert 'xent few' not in texts_of(notebook, 'differences')
+  assert 'logconf few' in texts_of(notebook, 'differences')
+  for plot in ('by_size', 'by_loss', 'forest'):
+    assert has_figure(notebook, plot)
+
+
+def test_a_loss_of_ones_own_is_compared(tmp_path, monkeypatch):
+  notebook = read('your_own_loss.ipynb')
+  workdir = tmp_path / 'study'
   fill_in(notebook, 'WORKDIR', str(workdir))
-  fill_in(notebook, 'TEXTS', [texts[i] for i in chosen])
+  fill_in(notebook, 'ARGUMENTS', 'debug')
+  small = {k: v for k, v in tiny.FIELDS.items() if k != 'losses'}
+  small['data.source'] = tiny.source()
+  cell(
+    notebook, 'config'
+  ).source += f'\nconfig.update_from_flattened_dict({small!r})'
 
-  nbclient.NotebookClient(
-    notebook,
-    timeout=120,
-    iopub_timeout=60,  # or output goes missing on a busy machine
-    kernel_name='python3',
-    resources={'metadata': {'path': str(ROOT)}},
-  ).execute()
+  execute(notebook, monkeypatch)
 
-  printed = texts_of(notebook, 'predict').splitlines()[1:]
-  probs_NxC = [[float(p) for p in line.split()[:2]] for line in printed]
-  np.testing.assert_allclose(probs_NxC, stored_NxC[chosen], atol=6e-5)
-  assert f'* {stage}' in texts_of(notebook, 'stages')
-  assert 'parameters on cpu' in texts_of(notebook, 'load')
-  assert 'synthetic' in texts_of(notebook, 'results')
-  assert len(texts_of(notebook, 'labels').splitlines()) == 9
-  for plot in ('bars', 'compare', 'loss'):
-    outputs = cell(notebook, plot).outputs
-    assert any('image/png' in o.get('data', {}) for o in outputs), outputs
+  found = [row['loss'] for row in results.read(workdir)]
+  assert found == ['xent', 'gce', 'logconf']
+  printed = texts_of(notebook, 'study')
+  assert 'student-gce-' in printed and '\x1b' not in printed
+  for loss in found:
+    assert loss in texts_of(notebook, 'results')
+  for difference in ('logconf - xent', 'gce - xent'):
+    assert difference in texts_of(notebook, 'differences')
+  for plot in ('curves', 'plot'):
+    assert has_figure(notebook, plot)
 
 
-def test_notebook_is_committed_clean():
-  notebook = nbformat.read(NOTEBOOK, as_version=4)
+@pytest.mark.parametrize('name', NOTEBOOKS)
+def test_a_notebook_is_committed_clean(name):
+  notebook = read(name)
   nbformat.validate(notebook)
   assert notebook.metadata.kernelspec.name == 'python3'
+  assert notebook.metadata.colab.name == name
+  badge = notebook.cells[0].source
+  assert f'/blob/main/experiments/colab/{name})' in badge
+  assert 'colab-badge.svg' in badge
   for part in notebook.cells:
     assert not re.search(r'[\'"\s(`=]/\w', part.source), 'absolute path'
     if part.cell_type == 'code':
       assert not part.outputs
       assert part.execution_count is None
+      assert all(len(line) <= 80 for line in part.source.splitlines())
+
+
+def read(name):
+  return nbformat.read(FOLDER / name, as_version=4)
+
+
+def execute(notebook, monkeypatch):
+  """Runs all cells, as in a clone of the repository."""
+  monkeypatch.setenv('JAX_PLATFORMS', 'cpu')
+  nbclient.NotebookClient(
+    notebook,
+    timeout=300,
+    iopub_timeout=60,  # or output goes missing on a busy machine
+    kernel_name='python3',
+    resources={'metadata': {'path': str(tiny.ROOT)}},
+  ).execute()
+
+
+def add(notebook, name, source):
+  made = nbformat.v4.new_code_cell(source, id=name)
+  notebook.cells.append(made)
 
 
 def cell(notebook, name):
@@ -93,6 +170,13 @@ def texts_of(notebook, name):
   """All that a cell printed or displayed, as plain text."""
   return ''.join(
     output.get('text') or output.data['text/plain']
+    for output in cell(notebook, name).outputs
+  )
+
+
+def has_figure(notebook, name):
+  return any(
+    'image/png' in output.get('data', {})
     for output in cell(notebook, name).outputs
   )
 

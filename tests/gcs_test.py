@@ -13,11 +13,12 @@ import time
 from etils import epath
 import hf_families_test
 import numpy as np
+import pandas
 import pretrained_test
 import pytest
 
-from w2s_jax import checkpoint
 from w2s_jax import digests
+from w2s_jax import loading
 from w2s_jax import predict
 from w2s_jax.models import model_folder
 from w2s_jax.models import pretrained
@@ -103,12 +104,27 @@ def test_the_study_is_that_of_a_disk(printed, bucket, tmp_path):
 
 @pytest.mark.slow
 def test_a_model_is_loaded_from_there(printed, tmp_path):
-  loaded = checkpoint.load_model(str(WORKDIR), 'ceiling')
+  loaded = loading.load_model(str(WORKDIR), 'ceiling')
   splits, _ = tiny.splits()
   probs_NxC = predict.predict_inputs(loaded, splits['test'].inputs)
   alone = tiny.stage(tiny.process_workdir(), 'ceiling')
   stored = tiny.arrays(alone / 'predictions' / 'test.npz')
   np.testing.assert_allclose(probs_NxC, stored['probs'], atol=1e-5)
+
+
+def test_tables_are_read_from_there(bucket):
+  alone = tiny.process_workdir()
+  for path in alone.rglob('*'):
+    if path.is_file() and 'params' not in path.parts:
+      name = f'tables/study/{path.relative_to(alone)}'
+      bucket.objects[name] = path.read_bytes(), next(bucket.generations)
+  for read in (
+    loading.load_results,
+    loading.load_predictions,
+    loading.load_weak_labels,
+  ):
+    table = read(str(ROOT / 'tables' / 'study'))
+    pandas.testing.assert_frame_equal(table, read(alone))
 
 
 def test_what_others_write_is_seen(bucket):

@@ -13,6 +13,7 @@ import tiny
 PACKAGES = ('models', 'report', 'runtime', 'tasks')
 LAYERS = (
   ('study', 'report'),
+  ('loading',),
   ('steps',),
   ('check_config', 'fine_tune', 'results'),
   ('stages', 'graph', 'early_stopping'),
@@ -99,12 +100,29 @@ def test_importing_starts_no_backend():
   """Else jax.distributed and the flags of main.py would come too late."""
   imports = '\n'.join(f'import {module_name(p)}' for p in PACKAGE + CONFIGS)
   check = (
-    f'{imports}\nimport jax\n'
+    f'{imports}\nimport sys\nimport jax\n'
+    'assert "pandas" not in sys.modules\n'
     'jax.config.update("jax_num_cpu_devices", 3)\n'  # raises if too late
     'assert len(jax.devices()) == 3\n'
   )
+  succeeds(check)
+
+
+def test_importing_the_package_imports_nothing_else():
+  succeeds(
+    'import sys\n'
+    'import w2s_jax\n'
+    'assert "jax" not in sys.modules\n'
+    'assert {"study", "load_results", "load_model"} <= set(dir(w2s_jax))\n'
+    'assert callable(w2s_jax.study.run)\n'
+    'assert callable(w2s_jax.load_model)\n'
+    'assert not hasattr(w2s_jax, "load_modle")\n'
+  )
+
+
+def succeeds(program):
   done = subprocess.run(
-    [sys.executable, '-c', check],
+    [sys.executable, '-c', program],
     cwd=tiny.ROOT,
     env=tiny.environment(),
     capture_output=True,

@@ -102,3 +102,14 @@ def test_lines_are_the_same_bytes_each_time(tmp_path):
     files.save_lines(tmp_path / name, rows)
   assert (tmp_path / 'a').read_bytes() == (tmp_path / 'b').read_bytes()
   assert json.loads(files.to_json(rows)) == rows
+
+
+def test_lines_keep_every_character(tmp_path):
+  """str.splitlines would break a row at some of these."""
+  rows = [{'text': 'a\n\x85b\u2028c\x0b'}, {'text': ''}]
+  path = tmp_path / 'rows.jsonl.gz'
+  files.save_lines(path, rows)
+  assert files.load_lines(path) == rows
+  path.write_bytes(path.read_bytes()[:-9])
+  with pytest.raises(files.DamagedError, match='rows.jsonl.gz is damaged'):
+    files.load_lines(path)

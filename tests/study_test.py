@@ -5,15 +5,18 @@ import dataclasses
 import gzip
 import json
 import shutil
+import sys
 
 import jax
 import numpy as np
+import pandas
 import pytest
 import rich.console
 
 from w2s_jax import check_config
 from w2s_jax import errors
 from w2s_jax import graph
+from w2s_jax import loading
 from w2s_jax import losses
 from w2s_jax import sharding
 from w2s_jax import steps
@@ -99,6 +102,44 @@ def test_running_again_changes_no_file(workdir):
   tiny.run(workdir, seeds=(0, 1), **FIELDS)
   assert tiny.files(workdir / 'stages') == before
   assert len(rows(workdir)) == 2
+
+
+def test_a_config_alone_returns_a_table(
+  finished, tmp_path, monkeypatch, capsys
+):
+  monkeypatch.chdir(tmp_path)
+  shutil.copytree(finished, tmp_path / 'runs' / 'synthetic')
+  config = tiny.config(losses=('xent',), seeds=(0, 1))
+
+  table = study.run(config, devices=jax.devices()[:1])
+
+  pandas.testing.assert_frame_equal(
+    table, loading.load_results('runs/synthetic')
+  )
+  printed = capsys.readouterr().out
+  assert printed.startswith('Workdir: runs/synthetic\n')
+  assert ' 0 to run' in printed
+
+
+@pytest.mark.parametrize(
+  'change, says',
+  [
+    ({'config': 'adapt=probe'}, "ConfigDict, .* got 'adapt=probe'"),
+    ({'config': None}, 'ConfigDict, .* got None'),
+  ],
+)
+def test_what_is_no_config_is_named(change, says, tmp_path, monkeypatch):
+  monkeypatch.chdir(tmp_path)
+  with pytest.raises(errors.UserError, match=says):
+    study.run(**change)
+  assert not list(tmp_path.iterdir())
+
+
+def test_without_pandas_nothing_is_trained(tmp_path, monkeypatch):
+  monkeypatch.setitem(sys.modules, 'pandas', None)
+  with pytest.raises(errors.MissingPackageError, match='pip install pandas'):
+    study.run(tiny.config(), tmp_path)
+  assert not list(tmp_path.iterdir())
 
 
 def test_what_changes_no_result_trains_nothing(workdir):

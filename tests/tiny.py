@@ -83,12 +83,13 @@ def splits(seeds=(0,)):
 
 
 def run(workdir, *, devices=1, console=None, **fields):
-  """Runs the study here, on some of the simulated devices."""
-  study.run(
+  """Runs the study here, on some of the simulated devices; returns rows."""
+  return study.run(
     config(**fields),
     workdir,
     console=console or rich.console.Console(quiet=True),
     devices=jax.devices()[:devices],
+    as_frame=False,
   )
 
 

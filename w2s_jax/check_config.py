@@ -9,6 +9,7 @@ import itertools
 import math
 
 import jax
+from ml_collections import config_dict
 
 from w2s_jax import adapt
 from w2s_jax import errors
@@ -53,6 +54,11 @@ def parse_chains(students, ladder):
 
 def check(config):
   """Checks all fields that can be checked without data or weights."""
+  if not isinstance(config, config_dict.ConfigDict):
+    raise errors.UserError(
+      f'the config of a study must be an ml_collections.ConfigDict, such as '
+      f"configs.nlp.get_config('adapt=probe'); got {config!r}."
+    )
   parse_chains(config.students, config.models)
   check_numbers(config)
   check_choices(config)

@@ -7,7 +7,6 @@ or what LoRA or a probe adds to the pretrained one. All are stored with a digest
 that is verified when they are read.
 """
 
-import json
 import logging
 from typing import Any
 from typing import NamedTuple
@@ -271,7 +270,7 @@ def load_model(workdir, stage, *, mesh=None, weights=None):
       is damaged; the weights are not those that the stage was trained from.
   """
   folder = find_stage(workdir, stage)
-  config = json.loads(workdir_lib.verified(folder, 'config.json').read_text())
+  config = workdir_lib.Finished.at(folder).config()
   fields = config['model']
   # The device of the study is not that of its reader.
   recorded = {**fields['architecture'], 'attention': 'auto'}
@@ -321,15 +320,19 @@ def _base_params(workdir, network, config, *, mesh, weights):
   return params
 
 
-def find_stage(workdir, stage):
-  """Folder of the one finished stage whose name begins with `stage`."""
+def find_stage(workdir, stage, holding='params'):
+  """Folder of the one finished stage whose name begins with `stage`.
+
+  Args:
+    holding: a file or folder that it must hold.
+  """
   stages = absolute(workdir) / 'stages'
   if not stages.exists():
     raise errors.UserError(f'{stages} does not exist; is {workdir} a workdir?')
   finished = sorted(
     path.name
     for path in stages.iterdir()
-    if (path / 'DONE').exists() and (path / 'params').exists()
+    if (path / 'DONE').exists() and (path / holding).exists()
   )
   found = [name for name in finished if name.startswith(stage)]
   if stage in finished:

@@ -342,7 +342,7 @@ def read(workdir) -> list[dict]:
     rows.append(row)
   if not rows:
     raise errors.UserError(f'{path} is empty: no student is trained yet.')
-  return sorted(rows, key=_order)
+  return sorted(rows, key=order)
 
 
 def _parsed(path):
@@ -368,7 +368,7 @@ def _parsed(path):
       ) from None
 
 
-def _order(row):
+def order(row):
   """Small models first, naive students and the baseline loss too."""
   return (
     row['task'],

@@ -1,22 +1,28 @@
 """A weak-to-strong study: the paper's experiment as a graph of stages.
 
 `students` describes all results of one seed and computes nothing; `run` makes
-the stages that they need and writes their rows to WORKDIR/results.jsonl. To run
-a study of another shape, pass another `describe` to `run`; to supervise in
-another way, pass another `supervise` to `students`.
+the stages that they need and writes their rows to WORKDIR/results.jsonl:
+
+  results = study.run(nlp.get_config('adapt=probe').lock())
+
+To run a study of another shape, pass another `describe` to `run`; to supervise
+in another way, pass another `supervise` to `students`.
 """
 
 import dataclasses
 import functools
 import itertools
+import sys
 from typing import Any
 
 import jax
+import rich.console
 
 from w2s_jax import check_config
 from w2s_jax import checkpoint
 from w2s_jax import evaluate
 from w2s_jax import graph
+from w2s_jax import loading
 from w2s_jax import results
 from w2s_jax import sharding
 from w2s_jax import steps
@@ -152,27 +158,50 @@ def curve(study, supervisor=None):
 
 def run(
   config,
-  workdir,
+  workdir=None,
   *,
-  console,
+  console=None,
   describe=students,
   splits=None,
   devices=None,
   profile=None,
+  as_frame=True,
 ):
   """Runs the study of a config and adds its rows to WORKDIR/results.jsonl.
 
+  The same call again resumes; what is finished is not computed again.
+
   Args:
+    config: such as configs.nlp.get_config('adapt=probe').
+    workdir: folder for all that the study leaves, local or gs://; by default
+      runs/TASK, which is printed.
+    console: where progress is printed; stdout by default.
     describe: (Study) -> results.Result of one seed.
     splits: of `load_splits`, if they are loaded already.
     devices: of the mesh; all by default.
     profile: a profiling.Window of training steps to trace, or None.
+    as_frame: False for a list of dicts, which needs no pandas.
+
+  Returns:
+    The rows of this study as a DataFrame, see loading.load_results.
 
   Raises:
-    errors.UserError: a field or a file does not fit, or results of another
-      recipe have the same names; raised before anything is trained.
+    errors.UserError: a field or a file does not fit, results of another recipe
+      have the same names, or pandas is not installed; raised before anything is
+      trained.
   """
   check_config.check(config)
+  if as_frame:
+    loading.pandas()
+  console = console or rich.console.Console(
+    markup=False,
+    emoji=False,
+    force_jupyter=False,
+    force_terminal=sys.stdout.isatty(),  # no live bars in a notebook
+  )
+  if workdir is None:
+    workdir = f'runs/{config.task}'
+    console.print(f'Workdir: {workdir}', highlight=False)
   mesh = sharding.make_mesh(**config.mesh, devices=devices)
   evaluated, slices = splits or load_splits(config)
   models = check_config.build_models(config, mesh)
@@ -198,7 +227,18 @@ def run(
   runner = graph.Runner(runtime)
   runner.announce(stages)
   write_rows(workdir, evaluated, slices)
-  seeds = list(config.seeds)
+  rows = make_results(config, described, runner)
+  return loading.results_table(rows) if as_frame else rows
+
+
+def make_results(config, described, runner):
+  """Makes the stages of all seeds and writes their rows, seed by seed.
+
+  Returns:
+    The rows, in the order of a table.
+  """
+  workdir, seeds = runner.runtime.workdir, list(config.seeds)
+  rows = []
   for first in range(0, len(seeds), config.population):
     together = seeds[first : first + config.population]
     # Seed by seed in the same order, so those at one place are alike.
@@ -209,10 +249,12 @@ def run(
     for alike in zip(*orders, strict=True):
       runner.make(*{stage.key: stage for stage in alike}.values())
     ended = [result for seed in together for result in described[seed]]
-    rows = [results.measure(runner, result) for result in ended]
+    measured = [results.measure(runner, result) for result in ended]
+    rows += measured
     if jax.process_index() == 0:
       recipes = {result.recipe_hash: result.recipe for result in ended}
-      results.write(workdir, rows, recipes)
+      results.write(workdir, measured, recipes)
+  return sorted(rows, key=results.order)
 
 
 def describe_seeds(config, models, evaluated, slices, describe=students):

@@ -8,6 +8,7 @@ import hashlib
 import io
 import json
 import re
+import zlib
 
 from etils import epath
 import numpy as np
@@ -131,6 +132,19 @@ def save_lines(path, rows):
   """Writes dicts as gzipped JSON lines; the same rows give the same bytes."""
   text = ''.join(json.dumps(row, ensure_ascii=False) + '\n' for row in rows)
   write_atomically(path, gzip.compress(text.encode(), mtime=0))
+
+
+def load_lines(path):
+  """The dicts of `save_lines`.
+
+  Raises:
+    DamagedError: the file is not gzipped JSON lines.
+  """
+  try:
+    lines = gzip.decompress(epath.Path(path).read_bytes()).split(b'\n')
+    return [json.loads(line) for line in lines if line]
+  except (OSError, EOFError, ValueError, zlib.error) as error:
+    raise DamagedError(path, error) from error
 
 
 def safe_name(text, *, longest=80):

@@ -42,6 +42,12 @@ class Finished:
   key: str
   folder: epath.Path
 
+  @classmethod
+  def at(cls, folder):
+    """The stage of a folder."""
+    name, _, key = folder.name.rpartition('-')
+    return cls(name, key, folder)
+
   def predictions(self, split):
     """Arrays ids [N], probs [N, C], label_probs [N, C] (ground truth).
 
