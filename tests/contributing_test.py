@@ -43,6 +43,35 @@ def _seams():
 
 
 SEAMS = _seams()
+KNOWN = """
+import json
+import numpy as np
+from configs import self_training
+from w2s_jax import losses, study, weak_labels
+from w2s_jax.models import pretrained
+from w2s_jax.tasks import registry
+
+config = self_training.get_config('debug,loss=gce')
+config.seeds = (0,)
+config.task, config.weak_labels = 'tabloids', 'confident'
+labels = weak_labels.Labels(
+  np.array([1, 2, 3]), np.array([[0.5, 0.5], [0.2, 0.8], [0.9, 0.1]])
+)
+loss = losses.gce(
+  np.array([[0.0, 0.0], [-50.0, 50.0]]),
+  np.array([[0.0, 1.0], [0.0, 1.0]]),
+  weight_B=np.ones(2),
+  step_fraction=0.0,
+  q=1.0,
+)
+print(json.dumps({
+  'rows': len(registry.load('tabloids', source='file:tabloids.jsonl')[0]),
+  'layers': pretrained.load('models/electra')[0].num_layers,
+  'names': [x.row['weak_labels'] for x in study.outline(config)[0]],
+  'kept': weak_labels.confident(labels).ids_N[::-1].tolist(),
+  'losses': [round(float(x), 6) for x in loss],
+}))
+"""
 EACH = pytest.mark.parametrize('title', SEAMS)
 
 
@@ -151,6 +180,30 @@ def test_a_diff_that_does_not_fit_is_found(tree):
     _apply(tree, diff)
 
 
+def test_all_five_together_are_known(tree):
+  """In seconds: reads rows and weights, traces the loss, describes stages."""
+  for seam in SEAMS.values():
+    _apply(tree, seam.diff)
+  _add_files(tree)
+  done = subprocess.run(
+    [sys.executable, '-c', KNOWN],
+    cwd=tree,
+    capture_output=True,
+    text=True,
+    env=tiny.environment() | {'PYTHONPATH': str(tree)},
+    timeout=300,
+  )
+  assert done.returncode == 0, done.stderr
+  assert json.loads(done.stdout) == {
+    'rows': 400,
+    'layers': 2,
+    'names': ['confident'] * 2,
+    'kept': [3, 2],
+    'losses': [0.5, 0.0],
+  }
+
+
+@pytest.mark.slow
 def test_all_five_together_run(tree):
   for seam in SEAMS.values():
     _apply(tree, seam.diff)

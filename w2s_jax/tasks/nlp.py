@@ -97,13 +97,13 @@ PAPER = {
     (256, 1000, 1000),
   ),
   'ethics_justice': _ethics(
-    'is the reason for treating someone so a reasonable one?',
+    'is the reason given for treating someone so justified?',
     'justice',
     texts.ethics_justice,
     (48, 1000, 4000),
   ),
   'ethics_deontology': _ethics(
-    'is the excuse, or the duty of the role, a reasonable one?',
+    'is the excuse, or the duty of the role, reasonable?',
     'deontology',
     texts.ethics_deontology,
     (48, 1000, 4000),
@@ -156,7 +156,7 @@ PAPER = {
     train=('test',),
   ),
   'openbookqa': _choice(
-    'is this the right answer to a question of elementary science?',
+    'is this the right answer to an elementary science question?',
     'tfds:openbookqa',
     multiple_choice.openbookqa,
     (64, 800, 4000),
@@ -187,7 +187,7 @@ PAPER = {
     (128, 1000, 1000),
   ),
   'sciq': _choice(
-    'is this the right answer to a question of science?',
+    'is this the right answer to a science question?',
     'hf:allenai/sciq',
     multiple_choice.sciq,
     (64, 1000, 4000),
@@ -257,19 +257,19 @@ TASKS = {
     (256, 1000, 1000),
   ),
   'boolq_question_only': _hidden(
-    'is the answer yes, without the passage?',
+    'is the answer yes, with no passage to read?',
     'tfds:bool_q',
     texts.boolq_question_only,
     (48, 2000, 4000),
   ),
   'ai2_arc_easy': _choice(
-    'is this the right answer to an easy question of school?',
+    'is this the right answer to an easy school question?',
     'tfds:ai2_arc/ARC-Easy',
     multiple_choice.arc,
     (64, 1000, 2800),
   ),
   'ai2_arc_challenge': _choice(
-    'is this the right answer to a hard question of school?',
+    'is this the right answer to a hard school question?',
     'tfds:ai2_arc/ARC-Challenge',
     multiple_choice.arc,
     (64, 1000, 800),
@@ -314,7 +314,7 @@ TASKS = {
     (128, 250, 900),
   ),
   'subj': _task(
-    'is the sentence an opinion on a film, not a part of its plot?',
+    'is the sentence an opinion on a film rather than its plot?',
     'hf:SetFit/subj',
     texts.single('text'),
     (64, 1000, 4000),
@@ -334,7 +334,7 @@ TASKS = {
   ),
   # Neutral tweets are left out.
   'tweet_eval_sentiment': _tweet_eval(
-    'is the tweet positive, not negative?',
+    'is the tweet positive rather than negative?',
     'sentiment',
     texts.two_sided(label={0: 0, 2: 1}),
     (64, 1000, 2200),
