@@ -1,12 +1,10 @@
 """CITATION.cff has the version of the package and the authors of the paper."""
 
-import pytest
+import yaml  # comes with ml_collections
 
 import w2s_jax
 
 import tiny
-
-yaml = pytest.importorskip('yaml')  # comes with ml_collections
 
 
 def test_version_and_authors():

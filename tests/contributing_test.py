@@ -149,7 +149,7 @@ def _run(tree, command):
     capture_output=True,
     text=True,
     env=tiny.environment() | {'PYTHONPATH': str(tree)},
-    timeout=300,
+    timeout=600,
   )
   assert done.returncode == 0, done.stderr
   return results.read(tree / 'workdir')

@@ -20,8 +20,7 @@ def text():
 
 
 def test_the_file_is_what_the_command_writes(text):
-  """If not, run `python experiments/tables.py`."""
-  assert tables.FILE.read_text() == text
+  assert tables.FILE.read_text() == text, 'run python experiments/tables.py'
 
 
 def test_every_task_is_in_the_table_once(text):
