@@ -219,7 +219,7 @@ def test_all_five_together_run(tree):
   assert [row['task'] for row in rows] == ['tabloids'] * 2
   assert {row['loss'] for row in rows} == {'gce'}
   assert {row['weak_labels'] for row in rows} == {'confident'}
-  assert sorted(row['via'] for row in rows) == [[], ['electra-l2']]
+  assert sorted(row['via'] for row in rows) == [(), ('electra-l2',)]
 
 
 @pytest.mark.slow
