@@ -136,7 +136,7 @@ def _add_files(tree):
 def _run(tree, command):
   """Runs a command for seconds, without a report; returns its results."""
   fields = {k: v for k, v in tiny.FIELDS.items() if k != 'losses'}
-  _, *argv = shlex.split(command)
+  _, *argv = shlex.split(command.replace('\\\n', ''))
   done = subprocess.run(
     [
       sys.executable,
