@@ -218,12 +218,29 @@ def nearest(name, names):
   return f'{hint}Valid: {", ".join(sorted(names))}.'
 
 
-def choose(table, name, *, field):
+def choose(table, name, *, field, to_add=''):
   """Returns table[name].
 
   Raises:
-    ValueError: there is none; names the field and the nearest entry.
+    ValueError: there is none; names the field and the nearest entry, and ends
+      with `to_add`.
   """
   if name not in table:
-    raise ValueError(f'{field}={name!r}: {nearest(name, table)}')
+    raise ValueError(f'{field}={name!r}: {nearest(name, table)}{to_add}')
   return table[name]
+
+
+def set_task(c, name, tasks, file):
+  """Sets the task of a config, and the sizes of its entry in `tasks`.
+
+  Args:
+    c: the config.
+    name: of the task.
+    tasks: the table TASKS of `file`.
+    file: for the message if there is no such task.
+  """
+  to_add = f' To add a data set: an entry of TASKS in {file}.'
+  sizes = choose(tasks, name, field='task', to_add=to_add).sizes
+  c.task = name
+  c.data.max_length = sizes.max_length
+  c.data.splits.update(sizes.splits)

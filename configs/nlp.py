@@ -16,7 +16,8 @@ three steps, each with a third of the transfer rows.
 `all` runs every task whose data is available, `paper` those among the 22 of the
 paper; the others are listed with how to get them. For one folder per task, such
 as data/sst2/train.jsonl.gz, add '--config.data.source=file:data/{task}/'.
-data.max_length and data.splits are then upper bounds of the sizes in TASKS.
+data.max_length and data.splits are then upper bounds of the sizes in TASKS of
+w2s_jax/tasks/nlp.py, where a new data set is one entry.
 
 Supervisor and student are of different kinds on purpose: a student repeats the
 errors of a supervisor that is part of itself, such as its own first layers.
@@ -24,6 +25,7 @@ experiments/RESULTS.md tells how the recipes were chosen.
 """
 
 from configs import base
+from w2s_jax.tasks import nlp as tasks
 
 # 'bag' and pretrained models, some by their first layers: a ladder of sizes in
 # one family. `train` is for fine-tuning all but the embeddings of MiniLM.
@@ -39,57 +41,9 @@ MODELS = {
   'gemma3-270m': dict(weights='asset:gemma3-270m', learning_rate=5e-5),
 }
 
-# {task: (max_length, rows of the test set, rows of the transfer set)}; the
-# supervisor has 1,000 rows, or as many as the transfer set where that has less.
-PAPER = {
-  'boolq': (256, 500, 700),
-  'cosmos_qa': (128, 1000, 1500),
-  'dream': (256, 1000, 1000),
-  'ethics_justice': (48, 1000, 4000),
-  'ethics_deontology': (48, 1000, 4000),
-  'ethics_virtue': (48, 1000, 3000),
-  'ethics_utilitarianism': (96, 1000, 4000),
-  'anli_r2': (128, 600, 4000),
-  'cola': (48, 600, 3400),
-  'sst2': (64, 800, 4000),
-  'hellaswag': (128, 1000, 4000),
-  'mc_taco': (96, 1000, 2500),
-  'openbookqa': (64, 800, 4000),
-  'paws': (96, 1000, 4000),
-  'quail': (256, 1000, 1000),
-  'piqa': (96, 1000, 1000),
-  'quartz': (128, 1000, 1000),
-  'sciq': (64, 1000, 4000),
-  'social_i_qa': (64, 1000, 1200),
-  'multirc': (256, 1000, 1000),
-  'wic': (96, 600, 2000),
-  'twitter_sentiment': (64, 2000, 4000),
-}
-TASKS = PAPER | {
-  'rotten_tomatoes': (64, 2000, 4000),
-  'imdb': (128, 2000, 4000),
-  'amazon_polarity': (128, 2000, 4000),
-  'anthropic_hh': (256, 1000, 1000),
-  'boolq_question_only': (48, 2000, 4000),
-  'ai2_arc_easy': (64, 1000, 2800),
-  'ai2_arc_challenge': (64, 1000, 800),
-  'clickbait': (48, 1000, 4000),
-  'comve': (48, 1000, 4000),
-  'creak': (48, 1000, 4000),
-  'customer_reviews': (64, 500, 800),
-  'ethics_commonsense': (128, 1000, 1000),
-  'rte': (128, 250, 900),
-  'subj': (64, 1000, 4000),
-  'tweet_eval_hate': (64, 1000, 4000),
-  'tweet_eval_irony': (64, 600, 1200),
-  'tweet_eval_offensive': (64, 400, 4000),
-  'tweet_eval_sentiment': (64, 1000, 2200),
-  'winogrande': (48, 500, 700),
-  'synthetic': (48, 1000, 1000),
-}
 SUITES = {
-  'all': [name for name in TASKS if name != 'synthetic'],
-  'paper': list(PAPER),
+  'all': [name for name in tasks.TASKS if name != 'synthetic'],
+  'paper': list(tasks.PAPER),
 }
 
 
@@ -116,10 +70,10 @@ def get_config(arg=None):
   c.seeds = (0, 1, 2)
   if args.all or args.paper:
     c.task = 'all' if args.all else 'paper'
-    set_sizes(c, 256, 2000, 4000)
+    c.data.max_length = 256
+    c.data.splits.update(weak=1000, transfer=4000, validation=500, test=2000)
   else:
-    c.task = args.task
-    set_sizes(c, *base.choose(TASKS, args.task, field='task'))
+    base.set_task(c, args.task, tasks.TASKS, 'w2s_jax/tasks/nlp.py')
   if args.loss:
     c.losses = (args.loss,)
   if args.debug:
@@ -135,13 +89,6 @@ def get_config(arg=None):
     c.models.tuned = model(tuned, field='strong', adapt='lp_ft')
     c.students = ('weak>strong', 'weak>tuned')
   return c
-
-
-def set_sizes(c, max_length, num_test, transfer):
-  c.data.max_length = max_length
-  c.data.splits.update(
-    weak=min(1000, transfer), transfer=transfer, validation=500, test=num_test
-  )
 
 
 def model(name, *, field, adapt=''):
@@ -170,12 +117,12 @@ def studies(c):
   """
   if c.task in SUITES:
     for name in SUITES[c.task]:
-      max_length, num_test, transfer = TASKS[name]
-      sizes = dict(transfer=transfer, test=num_test, weak=transfer)
+      own = tasks.TASKS[name].sizes
+      sizes = dict(transfer=own.transfer, test=own.test, weak=own.transfer)
       yield {
         'task': name,
         'data': {
-          'max_length': min(max_length, c.data.max_length),
+          'max_length': min(own.max_length, c.data.max_length),
           'splits': {k: min(n, c.data.splits[k]) for k, n in sizes.items()},
         },
       }

@@ -9,8 +9,8 @@ As in configs/nlp.py a bag of words, trained on 1,000 pairs, supervises a linear
 probe of MiniLM-L6's frozen features.
 
 Arguments, after a colon: task=, weak=, strong=, adapt=, loss=, bootstrap,
-generative, debug. For other pairs set --config.data.source
-(w2s_jax/tasks/sources.py):
+generative, debug. Tasks are those of w2s_jax/tasks/reward.py; for other pairs
+set --config.data.source (w2s_jax/tasks/sources.py):
 
   --config=configs/reward_modeling.py:task=hh_rlhf \
       --config.data.source=hf:Anthropic/hh-rlhf:helpful-base/
@@ -24,26 +24,7 @@ Recipes are those of configs/nlp.py, except that fine-tuning freezes nothing.
 
 from configs import base
 from configs import nlp
-
-# {task: max_length}, for each text of a pair. Long texts are truncated at the
-# start, since the reply that is compared is at the end.
-TASKS = {
-  'vader_pairs': 48,
-  'hh_rlhf': 256,
-  'shp': 256,
-  'ultrafeedback': 256,
-  'summarize_from_feedback': 256,
-  'helpsteer2': 256,
-  'helpsteer3': 256,
-  'alpaca_eval': 128,
-  'pandalm': 128,
-}
-# Rows of the splits. From 1,000 pairs of AlpacaEval a bag of words learns
-# nearly as much as the student.
-SPLITS = dict(weak=1000, transfer=2000, validation=500, test=2000)
-SPLITS_OF = {
-  'alpaca_eval': dict(weak=100, transfer=700, validation=100, test=800),
-}
+from w2s_jax.tasks import reward
 
 
 def get_config(arg=None):
@@ -59,10 +40,8 @@ def get_config(arg=None):
     loss='',  # '' is all losses of base.py
   )
   c = base.get_config()
-  c.task = args.task
+  base.set_task(c, args.task, reward.TASKS, 'w2s_jax/tasks/reward.py')
   c.seeds = (0, 1, 2)
-  c.data.max_length = base.choose(TASKS, args.task, field='task')
-  c.data.splits.update(SPLITS_OF.get(args.task, SPLITS))
   if args.loss:
     c.losses = (args.loss,)
   if args.generative:

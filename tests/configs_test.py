@@ -297,6 +297,27 @@ def test_unknown_model_error_names_the_nearest(field):
     load('nlp', f'{field}=minilm6')
 
 
+@pytest.mark.parametrize(
+  'name, task, nearest, table',
+  [
+    ('nlp', 'sst', 'sst2', 'w2s_jax/tasks/nlp.py'),
+    ('reward_modeling', 'helpsteer', 'helpsteer3', 'w2s_jax/tasks/reward.py'),
+  ],
+)
+def test_unknown_task_error_names_the_table_to_edit(name, task, nearest, table):
+  with pytest.raises(
+    ValueError, match=f"task='{task}'.*{nearest}.*entry of TASKS in {table}"
+  ):
+    load(name, f'task={task}')
+
+
+def test_every_task_of_a_config_has_sizes_and_a_question():
+  for name, task in registry.TASKS.items():
+    assert task.asks.endswith('?'), name
+    assert task.sizes or task.inputs == 'position', name
+    assert not task.sizes or min(task.sizes.splits.values()) > 0
+
+
 @pytest.mark.parametrize('suite', ['all', 'paper'])
 def test_suite_points_match_the_configs_of_their_tasks(suite):
   file = runpy.run_path(str(tiny.ROOT / 'configs' / 'nlp.py'))

@@ -82,11 +82,26 @@ def test_no_circles_inside_a_package():
 
 
 @pytest.mark.parametrize('path', CONFIGS, ids=module_name)
-def test_configs_import_ml_collections_only(path):
-  for name in imported(path):
+def test_configs_import_ml_collections_and_tables_of_tasks_only(path):
+  for name in imported(path) - {'w2s_jax.tasks.nlp', 'w2s_jax.tasks.reward'}:
     top = name.split('.')[0]
     allowed = {'configs', 'ml_collections'} | sys.stdlib_module_names
     assert top in allowed, name
+
+
+def test_importing_configs_brings_no_jax():
+  """Else a mistake on the command line would take seconds to be named."""
+  imports = '\n'.join(f'import {module_name(p)}' for p in CONFIGS)
+  check = f'{imports}\nimport sys\nassert "jax" not in sys.modules'
+  done = subprocess.run(
+    [sys.executable, '-c', check],
+    cwd=tiny.ROOT,
+    env=tiny.environment(),
+    capture_output=True,
+    text=True,
+    timeout=120,
+  )
+  assert done.returncode == 0, done.stderr
 
 
 @pytest.mark.parametrize('path', PACKAGE + CONFIGS, ids=module_name)

@@ -9,6 +9,8 @@ from w2s_jax.tasks import examples as examples_lib
 from w2s_jax.tasks import nlp
 from w2s_jax.tasks import registry
 
+import tiny_rows
+
 DATA = pathlib.Path(__file__).parents[2] / 'shared' / 'data'
 
 
@@ -93,6 +95,12 @@ def test_real_folders_load(name):
     assert part.label_probs_NxC.dtype == np.float32
     if registry.TASKS[name].question:
       assert part.label_probs_NxC[:, 1].mean() == 0.5
+
+
+def test_every_task_has_a_test_row():
+  assert tiny_rows.ROWS.keys() == nlp.TASKS.keys() - {'synthetic'}
+  with pytest.raises(AssertionError, match='ROWS of tests/tiny_rows'):
+    tiny_rows.rows('tabloids', 1)
 
 
 def test_there_are_the_papers_22():
@@ -247,7 +255,9 @@ def test_empty_texts_are_counted(tmp_path, caplog):
 def test_no_rows_and_no_such_task(tmp_path):
   with pytest.raises(ValueError, match="no rows for task 'imdb'"):
     _pool(tmp_path, [{'text': 'a', 'label': 1, 'source': 'else'}], 'imdb')
-  with pytest.raises(ValueError, match="did you mean 'openbookqa'"):
+  with pytest.raises(
+    ValueError, match="did you mean 'openbookqa'.*TASKS in w2s_jax/tasks/nlp.py"
+  ):
     registry.load('openbook_qa')
 
 

@@ -1,5 +1,7 @@
 """Synthetic rows of every text classification task, in their real columns.
 
+A new task of w2s_jax/tasks/nlp.py needs a line in ROWS and no other test.
+
 Texts are random, so right and wrong answers cannot be told apart.
 """
 
@@ -202,5 +204,8 @@ ROWS = {
 
 
 def rows(name, n):
+  assert name in ROWS, (
+    f'task {name!r} has no test row: add one to ROWS of tests/tiny_rows.py'
+  )
   source = Source()
   return [ROWS[name](i, source) for i in range(n)]

@@ -324,5 +324,6 @@ TASKS = {
     inputs='position',
     balanced=False,
     measure=measure,
+    asks='which legal move solves the puzzle?',
   ),
 }

@@ -33,7 +33,8 @@ def find(name: str) -> task_lib.Task:
     close = difflib.get_close_matches(name, TASKS, n=1, cutoff=0)[0]
     raise errors.UserError(
       f'task = {name!r} is unknown: did you mean {close!r}? '
-      f'Tasks: {", ".join(TASKS)}.'
+      f'Tasks: {", ".join(TASKS)}. To add a data set: an entry of TASKS in '
+      'w2s_jax/tasks/nlp.py, or reward.py for preference pairs.'
     )
   return TASKS[name]
 

@@ -8,6 +8,10 @@ vote for each. A pair whose votes are even has no better side and is left out.
 Where votes are rows of their own, `registry.load` drops the pairs they disagree
 on.
 
+To add a data set: a conversion and an entry of TASKS here, and a row for tests
+in `_row` of tests/reward_test.py. This module imports no jax, since
+configs/reward_modeling.py reads TASKS.
+
 Sides: a hash decides which answer comes first, so the side tells nothing about
 the label, and a pair is the same example whichever way round, and however
 often, a source has it.
@@ -257,12 +261,17 @@ def _rated(row: dict) -> Converted:
 
 
 def _task(
+  asks: str,
+  source: str,
   convert: Callable[[dict], Converted],
-  source: str = '',
+  sizes: task.Sizes,
+  *,
   train: tuple[str, ...] = ('train',),
   test: tuple[str, ...] = (),
 ) -> task.Task:
   return task.Task(
+    asks=asks,
+    sizes=sizes,
     source=source,
     train=train,
     test=test,
@@ -272,28 +281,76 @@ def _task(
   )
 
 
+# Long texts are truncated at the start, since the reply that is compared is at
+# the end.
+_SHORT, _MEDIUM, _LONG = (
+  task.Sizes(tokens, test=2000, transfer=2000) for tokens in (48, 128, 256)
+)
+
 TASKS = {
-  'vader_pairs': _task(_rated, 'asset:vader-pairs/pairs.csv.gz'),
-  'hh_rlhf': _task(_hh_rlhf, 'hf:Anthropic/hh-rlhf', test=('test',)),
+  'vader_pairs': _task(
+    'which snippet do people rate as more positive?',
+    'asset:vader-pairs/pairs.csv.gz',
+    _rated,
+    _SHORT,
+  ),
+  'hh_rlhf': _task(
+    'which reply of an assistant do people prefer?',
+    'hf:Anthropic/hh-rlhf',
+    _hh_rlhf,
+    _LONG,
+    test=('test',),
+  ),
   'shp': _task(
-    _shp, 'hf:stanfordnlp/SHP', ('train', 'validation'), test=('test',)
+    'which comment on a post has the better score?',
+    'hf:stanfordnlp/SHP',
+    _shp,
+    _LONG,
+    train=('train', 'validation'),
+    test=('test',),
   ),
   'ultrafeedback': _task(
-    _ultrafeedback,
+    'which reply does a language model score higher?',
     'hf:HuggingFaceH4/ultrafeedback_binarized',
-    ('train_prefs',),
-    ('test_prefs',),
+    _ultrafeedback,
+    _LONG,
+    train=('train_prefs',),
+    test=('test_prefs',),
   ),
   # The main revision is a script, which `datasets` 4 and later do not run.
   'summarize_from_feedback': _task(
-    _summarize,
+    'which summary of a post do people prefer?',
     'hf:openai/summarize_from_feedback@refs/convert/parquet:comparisons/',
+    _summarize,
+    _LONG,
     test=('validation',),
   ),
-  'helpsteer2': _task(_helpsteer2, 'hf:nvidia/HelpSteer2:preference/'),
-  'helpsteer3': _task(
-    _helpsteer3, 'hf:nvidia/HelpSteer3:preference', test=('validation',)
+  'helpsteer2': _task(
+    'which reply do annotators prefer?',
+    'hf:nvidia/HelpSteer2:preference/',
+    _helpsteer2,
+    _LONG,
   ),
-  'alpaca_eval': _task(_alpaca_eval, 'tfds:w2s/alpaca_eval', ('train|eval',)),
-  'pandalm': _task(_pandalm, 'tfds:w2s/pandalm', ('train|test',)),
+  'helpsteer3': _task(
+    'which reply in a dialogue do annotators prefer?',
+    'hf:nvidia/HelpSteer3:preference',
+    _helpsteer3,
+    _LONG,
+    test=('validation',),
+  ),
+  # From 1,000 pairs a bag of words learns nearly as much as the student.
+  'alpaca_eval': _task(
+    'which reply does a judge prefer?',
+    'tfds:w2s/alpaca_eval',
+    _alpaca_eval,
+    task.Sizes(128, test=800, transfer=700, weak=100, validation=100),
+    train=('train|eval',),
+  ),
+  'pandalm': _task(
+    'which reply do annotators prefer?',
+    'tfds:w2s/pandalm',
+    _pandalm,
+    _MEDIUM,
+    train=('train|test',),
+  ),
 }

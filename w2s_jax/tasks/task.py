@@ -11,6 +11,33 @@ class BadRow(errors.UserError):
 
 
 @dataclasses.dataclass(frozen=True)
+class Sizes:
+  """Sizes of a study of a task, unless its config or command line sets others.
+
+  Attributes:
+    max_length: tokens of a text, or of each text of a pair.
+    test, transfer, validation: rows of these splits.
+    weak: rows of the supervisor's, or as many as `transfer` if that is less.
+  """
+
+  max_length: int
+  test: int
+  transfer: int
+  weak: int = 1000
+  validation: int = 500
+
+  @property
+  def splits(self) -> dict[str, int]:
+    """The fields of `data.splits` of a config."""
+    return {
+      'weak': min(self.weak, self.transfer),
+      'transfer': self.transfer,
+      'validation': self.validation,
+      'test': self.test,
+    }
+
+
+@dataclasses.dataclass(frozen=True)
 class Task:
   """Defines how rows of a data set become examples.
 
@@ -39,6 +66,9 @@ class Task:
     balanced: whether splits hold equally many rows of each class.
     measure: returns further metrics of predictions, (inputs, probs_NxC,
       label_probs_NxC) -> {name: value}.
+    asks: what the classes answer, for tables; of a binary task, the question
+      to which class 1 is yes.
+    sizes: of its studies; None where the config alone decides.
   """
 
   source: str
@@ -52,3 +82,5 @@ class Task:
   inputs: str = 'text'
   balanced: bool = True
   measure: Callable[..., dict] | None = None
+  asks: str = ''
+  sizes: Sizes | None = None
