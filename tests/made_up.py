@@ -232,6 +232,7 @@ def group(
     'reliability': dict.fromkeys(('weak', 'student', 'ceiling'), curve_K),
   }
   group |= dict.fromkeys(results.AGREEMENT, 0.7)
+  group |= {f'{name}_se': 0.02 for name in results.AGREEMENT}
   names = list(MODELS)
   for role, accuracy in {
     'weak': 0.5 + 0.1 * names.index(weak),
