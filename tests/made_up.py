@@ -293,6 +293,12 @@ def labels(axes):
   return [label.get_text() for label in axes.get_yticklabels()]
 
 
+def names_of_bars(axes):
+  """(names above the bars, numbers above the bars), from the top."""
+  texts = [text.get_text() for text in axes.texts]
+  return texts[::2], texts[1::2]
+
+
 def box(words):
   """Of the words alone, without a line that leads to them."""
   return text.Text.get_window_extent(words)

@@ -7,6 +7,7 @@ import re
 
 import markdown_it
 
+DPI = 160  # of the figures
 _LONG = 40  # rows of a table that is folded, but for that of the results
 _HERE = pathlib.Path(__file__).parent
 
@@ -99,9 +100,14 @@ def _table_close(renderer, tokens, i, options, env):
 
 def _image(renderer, tokens, i, options, env):
   name = tokens[i].content
-  data = base64.b64encode(env['pngs'][name]).decode()
-  alt = html.escape(name)
-  return f'<img alt="{alt}" src="data:image/png;base64,{data}">'
+  png = env['pngs'][name]
+  # At its size in inches, of 96 pixels of a page; the width is in the header.
+  width = round(int.from_bytes(png[16:20]) / DPI * 96)
+  data = base64.b64encode(png).decode()
+  return (
+    f'<img alt="{html.escape(name)}" width="{width}" '
+    f'src="data:image/png;base64,{data}">'
+  )
 
 
 def _fence(renderer, tokens, i, options, env):

@@ -98,7 +98,7 @@ function applyFragment() {
     }
   }
   if (asked.has('filter')) filter(table, asked.get('filter'));
-  if (asked.has('rows')) showRows(asked.get('rows'));
+  if (asked.get('rows')) showRows(asked.get('rows'));  // #rows is a section
 }
 
 document.querySelectorAll('.scroll table').forEach(addTools);

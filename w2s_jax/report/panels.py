@@ -87,10 +87,10 @@ def accuracy(axes, groups, colours):
     axes.barh(y, width, _BAR_INCHES, xerr=error, **look)
     pgr = f'   PGR {groups_lib.pgr_text(group)}' if role == 'student' else ''
     place = dict(xycoords=axes.get_yaxis_transform(), fontsize=8.5, va='bottom')
-    above = dict(xytext=(0, 2), textcoords='offset points', **place)
+    above = dict(textcoords='offset points', **place)
     top = y - _BAR_INCHES / 2
-    axes.annotate('\n'.join(lines), (0, top), **above)
-    axes.annotate(f'{width:.1f}{pgr}', (1, top), ha='right', **above)
+    axes.annotate('\n'.join(lines), (0, top), (3, 2), **above)
+    axes.annotate(f'{width:.1f}{pgr}', (1, top), (0, 2), ha='right', **above)
     end = max(end, width + error)
     y += _BAR_INCHES / 2
   axes.set_xlim(0, 1.02 * end)

@@ -145,7 +145,8 @@ def write(workdir, by=()) -> list[dict]:
   drawn = figures.draw(of_study)
   for name, (figure, _) in drawn.items():
     buffer = io.BytesIO()
-    figure.savefig(buffer, format='png', dpi=160, metadata={'Software': None})
+    plain = {'dpi': html_page.DPI, 'metadata': {'Software': None}}
+    figure.savefig(buffer, format='png', **plain)
     pngs[name] = buffer.getvalue()
   captions = {name: caption for name, (_, caption) in drawn.items()}
   run = _latest_run(workdir)

@@ -12,6 +12,7 @@ from etils import epath
 import numpy as np
 
 from w2s_jax.report import groups as groups_lib
+from w2s_jax.runtime import files
 
 _POINTS = 40
 _LINES_READ = 400  # of a file, spread over it
@@ -51,7 +52,8 @@ def draw(workdir, rows) -> str:
     for task, blocks in by_task.items()
   )
   return f"""<p>Each point is the mean over {100 / _POINTS:g} % of the steps or,
-of short stages, one step; a line is a seed. All vertical axes start at 0.</p>
+of short stages, one step; a line is a seed. Final validation accuracies are in
+the order of the seeds. All vertical axes start at 0.</p>
 {sections}"""
 
 
@@ -85,6 +87,9 @@ def _stage(folder, title, names):
       curves.setdefault(field, []).append(curve)
   if not curves:
     return ''
+  validation = [_validation(folder / name) for name in names]
+  scores = ', '.join(f'{100 * x:.1f}' for x in validation if x is not None)
+  scores = scores and f', validation accuracy {scores} %'
   links = ' '.join(
     f'<a href="stages/{html.escape(name)}/">{html.escape(_short(name))}</a>'
     for name in names
@@ -96,9 +101,17 @@ def _stage(folder, title, names):
   )
   return (
     f'<div class="curves"><p>{html.escape(title)} '
-    f'<span class="soft">{links}</span></p>'
+    f'<span class="soft">{links}{scores}</span></p>'
     f'<div class="panels">{panels}</div></div>\n'
   )
+
+
+def _validation(folder):
+  """The accuracy on validation rows at the end, None where not measured."""
+  done = folder / 'DONE'
+  if not done.exists():
+    return None
+  return files.load_record(done)['summary'].get('validation_accuracy')
 
 
 def _short(name):
@@ -151,7 +164,7 @@ def _columns(points):
 def _binned(steps, values):
   parts = min(_POINTS, len(steps))
   return (
-    [part.mean() for part in np.array_split(np.array(steps, float), parts)],
+    [part[-1] for part in np.array_split(np.array(steps, float), parts)],
     [part.mean() for part in np.array_split(np.array(values, float), parts)],
   )
 
