@@ -83,6 +83,14 @@ def test_each_task_has_a_student_before_any_has_two(tmp_path, monkeypatch):
   assert '3 students are left out' in draw(tmp_path)  # never none
 
 
+def test_the_student_shown_first_was_not_stopped_early(tmp_path):
+  rows = made_up.make(tmp_path, losses=('xent', 'logconf'), seeds=(0,))
+  rows[0]['early_stopping'] = 'ground_truth'  # that of xent
+  made_up.write_rows(tmp_path, rows)
+  selected = re.search('" selected>([^<]*)', draw(tmp_path))[1]
+  assert selected == 'rotten_tomatoes: minilm-l1 → minilm-l6, logconf'
+
+
 def test_a_damaged_file_of_rows_is_named(tmp_path):
   made_up.make(tmp_path, losses=('xent',), seeds=(0,))
   write_texts(tmp_path, [{'text': 'x'}] * 600)

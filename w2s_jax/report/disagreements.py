@@ -55,8 +55,14 @@ def _in_turn(groups):
     places.setdefault(group['task'], []).append(i)
   turns = []
   for of_task in places.values():
-    # Stable: of equally large students the naive one is first.
-    of_task.sort(key=lambda i: -groups[i]['strong_parameters'])
+    # Stable: of equally large students the naive one that is not stopped early
+    # is first.
+    of_task.sort(
+      key=lambda i: (
+        -groups[i]['strong_parameters'],
+        groups[i]['early_stopping'] != 'none',
+      )
+    )
     turns += enumerate(of_task)
   return [i for _, i in sorted(turns, key=lambda turn: turn[0])]
 

@@ -8,6 +8,7 @@ import re
 import markdown_it
 
 DPI = 160  # of the figures
+_WIDE = 720  # pixels of figures that a narrow page scrolls
 _LONG = 40  # rows of a table that is folded, but for that of the results
 _HERE = pathlib.Path(__file__).parent
 
@@ -104,8 +105,9 @@ def _image(renderer, tokens, i, options, env):
   # At its size in inches, of 96 pixels of a page; the width is in the header.
   width = round(int.from_bytes(png[16:20]) / DPI * 96)
   data = base64.b64encode(png).decode()
+  wide = ' class="wide"' if width > _WIDE else ''
   return (
-    f'<img alt="{html.escape(name)}" width="{width}" '
+    f'<img alt="{html.escape(name)}" width="{width}"{wide} '
     f'src="data:image/png;base64,{data}">'
   )
 

@@ -12,12 +12,12 @@ from scipy import optimize
 from w2s_jax import results
 from w2s_jax.report import groups as groups_lib
 
-# Okabe and Ito's colours, told apart by colour-blind readers too, and two of
+# Okabe and Ito's colours, told apart by colour-blind readers too, and six of
 # Tol's: students in colour, what they are compared with in grey.
 WEAK, CEILING, ZERO_SHOT = '#8f8f8f', '#555555', '#bbbbbb'
 COLOURS = (
   *('#0072B2', '#D55E00', '#009E73', '#CC79A7', '#56B4E9', '#E69F00'),
-  *('#882255', '#999933'),
+  *('#882255', '#999933', '#332288', '#DDCC77', '#44AA99', '#661100'),
 )
 
 _NAME_INCHES, _BAR_INCHES = 0.15, 0.17  # of a line of text and of a bar
