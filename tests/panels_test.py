@@ -2,6 +2,7 @@
 
 import itertools
 
+from matplotlib.container import ErrorbarContainer
 import numpy as np
 import pytest
 
@@ -251,8 +252,8 @@ def test_every_bar_has_an_error_bar():
     segments = [
       segment
       for container in axes.containers
-      if container.errorbar
-      for segment in container.errorbar.lines[2][0].get_segments()
+      if isinstance(container, ErrorbarContainer)
+      for segment in container.lines[2][0].get_segments()
     ]
     assert len(segments) == len(axes.patches) == bars
     lengths = [np.ptp(segment[:, position]) for segment in segments]
