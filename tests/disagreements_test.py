@@ -78,9 +78,12 @@ def test_each_task_has_a_student_before_any_has_two(tmp_path, monkeypatch):
   monkeypatch.setattr(disagreements, '_MOST_STUDENTS', 3)
   page = draw(tmp_path)
   titles = re.findall(r'<option value="student-\d+"[^>]*>([^:]*)', page)
-  assert titles == ['cola', 'cola', 'sst2'] and '1 students are left' in page
+  assert (
+    titles == ['cola', 'cola', 'sst2']
+    and 'left out for their number: 1.' in page
+  )
   monkeypatch.setattr(disagreements, '_MOST_CHARACTERS', 1)
-  assert '3 students are left out' in draw(tmp_path)  # never none
+  assert 'left out for their number: 3.' in draw(tmp_path)  # never none
 
 
 def test_the_student_shown_first_was_not_stopped_early(tmp_path):

@@ -34,7 +34,7 @@ def test_a_line_a_seed_of_bounded_length_from_0_up(tmp_path):
   assert len(high) == len(low) == 40
   assert {y for _, y in high} == {0} and {y for _, y in low} == {30}
   assert page.count('<figure>') == 1 and 'step 4,99' in page
-  assert 'rotten_tomatoes: 1 stages' in page
+  assert 'rotten_tomatoes (1)<' in page
   for row in rows:
     assert f'href="stages/{row["stages"]["student"]}/"' in page
 
@@ -78,5 +78,5 @@ def test_stages_of_no_row_come_last_once_they_are_done(tmp_path):
     folder = tmp_path / 'stages' / f'generative-a-seed{seed}-0123abc'
     files.save_record(folder / 'DONE', {'summary': {}})
   page = stage_curves.draw(tmp_path, rows)
-  assert 'other stages: 1 stages' in page and '<p>generative-a <' in page
+  assert 'other stages (1)<' in page and '<p>generative-a <' in page
   assert '>seed0</a> <a' in page and len(points(page)) == 2

@@ -162,7 +162,7 @@ def _page(groups, drawn):
       f'<div class="rows">{content}</div></div>\n'
     )
   left = len(groups) - len(drawn)
-  left_out = f' {left} students are left out for their number.' if left else ''
+  left_out = f' Students left out for their number: {left}.' if left else ''
   has_boards = 'class="board"' in students
   arrows = (
     ' Arrows: the truth green, the student blue, its supervisor orange.'

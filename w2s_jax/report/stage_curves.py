@@ -47,7 +47,7 @@ def draw(workdir, rows) -> str:
     return ''
   shown = ' open' if count <= _OPEN else ''
   sections = ''.join(
-    f'<details{shown}><summary>{html.escape(task)}: {len(blocks)} stages'
+    f'<details{shown}><summary>{html.escape(task)} ({len(blocks)})'
     f'</summary>\n{"".join(blocks)}</details>\n'
     for task, blocks in by_task.items()
   )
