@@ -33,7 +33,9 @@ setuptools.setup(
   long_description_content_type='text/markdown',
   license='Apache-2.0',
   packages=setuptools.find_packages(include=['w2s_jax', 'w2s_jax.*']),
-  package_data={'w2s_jax': ['data/*', 'data/*/*']},
+  package_data={
+    'w2s_jax': ['data/*', 'data/*/*', 'report/*.css', 'report/*.js']
+  },
   python_requires='>=3.11',
   install_requires=[
     'absl-py>=2.1',
@@ -44,6 +46,7 @@ setuptools.setup(
     'grain>=0.2.18',
     'importlib_resources>=6',  # tensorflow-datasets needs it, undeclared
     'jax>=0.10.2',
+    'markdown-it-py>=3.0',
     'matplotlib>=3.9',
     'ml-collections>=1.1',
     'numpy>=2.0',

@@ -2,21 +2,55 @@
 
 import re
 
+from w2s_jax.report import html_page
 from w2s_jax.report import report
 
 import made_up
+
+
+def text_of(page):
+  return re.sub(r'<(style|script)>.*?</\1>|<[^>]*>', ' ', page, flags=re.S)
 
 
 def test_html_is_self_contained_and_has_all_of_the_markdown(tmp_path):
   made_up.make(tmp_path)
   report.write(tmp_path)
   page = (tmp_path / 'report.html').read_text()
-  assert not re.search(r'https?:|<link|<script|@import|url\(', page)
-  sources = re.findall(r'src="([^"]{0,22})', page)
+  assert not re.search(r'https?:|<link|<script .*src|@import|url\(', page)
+  sources = re.findall(r'<img [^>]*src="([^"]{0,22})', page)
   assert sources == ['data:image/png;base64,'] * 3
   markdown = (tmp_path / 'report.md').read_text()
-  words = re.sub(r'<[^>]*>', ' ', page)
+  words = text_of(page)
   for number in re.findall(r'\d+\.\d+', markdown):
     assert number in words
   assert '| ' not in words and '![' not in words and '##' not in words
-  assert page.count('<tr>') == 4 + 2 + 1 + 5 + 4  # headers and lines
+  lines = len(re.findall(r'(?m)^\|', markdown))
+  tables = page.split('<div class="rows">')[0].count('<tr>')
+  tables += page.split('<h2 id="beyond-accuracy">')[1].count('<tr>')
+  assert tables == lines - len(re.findall(r'(?m)^\| ---', markdown))
+
+
+def test_names_are_text_whatever_marks_are_in_them():
+  markdown = '# T\n\n| a |\n| --- |\n| *b* `c` <i> &lt; <x@y.z> |\n'
+  page = html_page.to_html(markdown, {})
+  assert '*b* `c` &lt;i&gt; ' in page and '&lt;x@y.z&gt;' in page
+  assert not re.search('<(i|em|code|a href="mailto)', page)
+  page = html_page.to_html('[a](javascript:b)', {})
+  assert 'href="javascript:' not in page
+
+
+def test_long_tables_are_folded_but_for_the_results():
+  table = '| a |\n| --- |\n' + '| 1 |\n' * 50
+  page = html_page.to_html(f'# T\n\n## Results\n\n{table}', {})
+  assert '<details>' not in page and page.count('data-label="a"') == 50
+  page = html_page.to_html(f'# T\n\n## Every seed\n\n{table}', {})
+  assert '<details><summary>50 rows</summary>' in page
+
+
+def test_sections_are_added_and_listed_at_the_top():
+  markdown = '# T\n\n## Results\n\nx\n\n## Beyond accuracy\n\ny\n'
+  page = html_page.to_html(markdown, {}, [('Rows & more', '<b>z</b>')])
+  titles = re.findall(r'<h2 id="([^"]*)"', page)
+  assert titles == ['results', 'rows-more', 'beyond-accuracy']
+  assert re.findall(r'<a href="#([^"]*)"', page) == titles
+  assert '<b>z</b>' in page and '>Rows &amp; more</h2>' in page

@@ -232,6 +232,7 @@ def group(
     'reliability': dict.fromkeys(('weak', 'student', 'ceiling'), curve_K),
   }
   group |= dict.fromkeys(results.AGREEMENT, 0.7)
+  group |= {f'{name}_se': 0.02 for name in results.AGREEMENT}
   names = list(MODELS)
   for role, accuracy in {
     'weak': 0.5 + 0.1 * names.index(weak),
@@ -290,6 +291,12 @@ def lines(axes):
 
 def labels(axes):
   return [label.get_text() for label in axes.get_yticklabels()]
+
+
+def names_of_bars(axes):
+  """(names above the bars, numbers above the bars), from the top."""
+  texts = [text.get_text() for text in axes.texts]
+  return texts[::2], texts[1::2]
 
 
 def box(words):

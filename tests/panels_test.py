@@ -2,6 +2,7 @@
 
 import itertools
 
+from matplotlib.container import ErrorbarContainer
 import numpy as np
 import pytest
 
@@ -129,15 +130,14 @@ def test_bars_and_curves_have_a_colour_of_their_own():
   ]
   drawn = figures.draw(groups)
   axes = drawn['accuracy_and_pgr.png'][0].axes[0]
-  labels = made_up.labels(axes)
+  labels, numbers = made_up.names_of_bars(axes)
   assert labels == [
     *('zero-shot', 'weak supervisor'),
     *map(groups_lib.method, groups),
     'strong ceiling',
   ]
   assert len({bar.get_facecolor() for bar in axes.patches}) == len(labels)
-  texts = [text.get_text() for text in axes.texts]
-  assert [text.partition('   ')[2] for text in texts[2:-1]] == 8 * [
+  assert [text.partition('   ')[2] for text in numbers[2:-1]] == 8 * [
     'PGR 0.50 [-inf, 0.70]'
   ]
 
@@ -147,7 +147,7 @@ def test_each_ceiling_has_a_bar_and_a_curve():
   groups = [made_up.group(*ends, generative=after) for after in (False, True)]
   drawn = figures.draw(groups)
   (axes,) = drawn['accuracy_and_pgr.png'][0].axes
-  assert made_up.labels(axes) == [
+  assert made_up.names_of_bars(axes)[0] == [
     *('zero-shot', 'weak supervisor', 'xent', 'xent + generative'),
     *('strong ceiling', 'strong ceiling + generative'),
   ]
@@ -161,7 +161,7 @@ def test_each_ceiling_has_a_bar_and_a_curve():
   assert styles['strong ceiling\n+ generative (ECE 0.100)'] == '--'
   # With generative fine-tuning of all students, the only ceiling has it, too.
   (axes,) = figures.draw(groups[1:])['accuracy_and_pgr.png'][0].axes
-  assert made_up.labels(axes)[2:] == [
+  assert made_up.names_of_bars(axes)[0][2:] == [
     'xent + generative',
     'strong ceiling + generative',
   ]
@@ -223,3 +223,46 @@ def test_median_pgr_of_few_tasks_has_no_interval():
   for bars in axes.containers:
     for segment in bars.lines[2][0].get_segments():
       assert np.ptp(segment[:, 1]) == 0
+
+
+def test_long_names_leave_bars_their_width_and_height():
+  ends, loss = ('board-xs', 'board-l'), 'a loss with a long name ' * 8
+  drawn = [
+    figures.draw([made_up.group(*ends, loss=name)])['accuracy_and_pgr.png'][0]
+    for name in ('xent', loss)
+  ]
+  widths, heights = [], []
+  for figure in drawn:
+    figure.draw_without_rendering()
+    bar = figure.axes[0].patches[2].get_window_extent()
+    widths.append(bar.width)
+    heights.append(bar.height)
+  assert widths[1] > 0.98 * widths[0] and heights[1] > 0.6 * heights[0]
+  assert drawn[0].axes[0].get_xlim()[0] == 0
+
+
+def test_every_bar_has_an_error_bar():
+  groups = [made_up.group('board-xs', 'board-l', loss=x) for x in 'ab']
+  drawn = figures.draw(groups)
+  for name, bars, position in (
+    ('accuracy_and_pgr.png', 5, 0),
+    ('student_supervisor_agreement.png', 2 * 3, 1),
+  ):
+    (axes,) = drawn[name][0].axes
+    segments = [
+      segment
+      for container in axes.containers
+      if isinstance(container, ErrorbarContainer)
+      for segment in container.lines[2][0].get_segments()
+    ]
+    assert len(segments) == len(axes.patches) == bars
+    lengths = [np.ptp(segment[:, position]) for segment in segments]
+    assert min(lengths) > 1
+
+
+def test_axes_that_do_not_start_at_0_say_so_in_bold():
+  assert panels.start((0, 90)) == panels.start((-0.2, 1)) == ''
+  assert panels.start((54.4, 90)) == r', $\bf{axis\ from\ 54}$'
+  drawn = figures.draw(made_up.ladder())
+  (axes,) = drawn['accuracy_by_size.png'][0].axes
+  assert f'from\\ {axes.get_ylim()[0]:.0f}' in axes.get_ylabel()

@@ -12,6 +12,7 @@ from w2s_jax import results
 from w2s_jax.report import groups as groups_lib
 from w2s_jax.report import report
 from w2s_jax.runtime import files
+from w2s_jax.tasks import registry
 
 import made_up
 
@@ -51,6 +52,9 @@ def test_aggregate_equals_metrics_of_the_predictions(tmp_path):
 def test_figures_open_and_nothing_else_is_left(tmp_path):
   made_up.make(tmp_path)
   report.write(tmp_path)
+  made = {path.name for path in tmp_path.iterdir()}
+  made -= {'stages', 'results.jsonl'}
+  assert made == {'figures', 'report.md', 'report.html', 'report.csv'}
   names = sorted(path.name for path in (tmp_path / 'figures').iterdir())
   assert names == [
     'accuracy_and_pgr.png',
@@ -209,3 +213,25 @@ def test_the_report_begins_with_the_latest_run(tmp_path):
   assert '--config=&lt;c&gt;' in page and '<summary>Config' in page
   assert '[red]a\\|<b>' in text and '[red]a|&lt;b&gt;' in page
   assert '[red]a|<b>' in made_up.console(groups)
+
+
+@pytest.mark.slow
+def test_a_report_of_200_students_and_33_tasks_stays_small(tmp_path):
+  tasks = list(registry.TASKS)[:33]
+  losses = 'xent', 'logconf', 'a', 'b', 'c', 'd'
+  rows = made_up.make_tasks(tmp_path, tasks, losses=losses)
+  lines = [
+    {'id': str(id_), 'text': '<long> ' * 200, 'label': 0} for id_ in made_up.IDS
+  ]
+  files.save_lines(tmp_path / 'rows' / 'test-made-up.jsonl.gz', lines)
+  metrics_lines = ''.join(
+    json.dumps({'step': i, 'train/loss': 0.7, 'train/label_agreement': 0.5})
+    + '\n'
+    for i in range(1000)
+  )
+  stages = {stage for row in rows for stage in row['stages'].values()}
+  for stage in stages:
+    (tmp_path / 'stages' / stage / 'metrics.jsonl').write_text(metrics_lines)
+  report.write(tmp_path)
+  page = (tmp_path / 'report.html').read_bytes()
+  assert len(page) < 5e6 and page.count(b'<option value="student-') == 40

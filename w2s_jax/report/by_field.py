@@ -3,15 +3,12 @@
 Shapes: S seeds, N test examples.
 """
 
-import gzip
-import json
-
-from etils import epath
 import numpy as np
 
 from w2s_jax import errors
 from w2s_jax.report import controls
 from w2s_jax.report import groups as groups_lib
+from w2s_jax.report import row_files
 
 _FEWEST_ROWS = 20  # of a bin
 _MOST_BINS = 5  # of a field of numbers
@@ -39,7 +36,10 @@ def aggregate(workdir, groups, field) -> list[dict]:
     errors.UserError: no test row has the field, or it has too many values.
   """
   groups, _ = controls.split(groups)
-  of_files = [_read(path) for path in _files(workdir)]
+  of_files = [
+    {id_: row.get('fields', {}) for id_, row in rows.items()}
+    for rows in row_files.read_test(workdir)
+  ]
   binned, names = [], set()
   for group in groups:
     ids = group['test_ids'].tolist()
@@ -67,17 +67,6 @@ def aggregate(workdir, groups, field) -> list[dict]:
       f'--by={field}: no value of it is that of {_FEWEST_ROWS} test rows.'
     )
   return binned
-
-
-def _files(workdir):
-  return sorted((epath.Path(workdir) / 'rows').glob('test-*.jsonl.gz'))
-
-
-def _read(path):
-  """{id: fields} of a file of test rows."""
-  lines = gzip.decompress(path.read_bytes()).decode().splitlines()
-  rows = map(json.loads, lines)
-  return {row['id']: row.get('fields', {}) for row in rows}
 
 
 def bins(values_N) -> dict[str, np.ndarray]:

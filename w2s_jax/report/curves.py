@@ -52,7 +52,7 @@ def draw(axes, groups, colours):
   axes.axhline(weak, color=panels.WEAK, linestyle='--', label='weak')
   axes.plot([], [], ':', color='black', label='agreement with\nthe supervisor')
   axes.set_xlabel('share of training')
-  axes.set_ylabel('test rows (%)')
+  axes.set_ylabel(f'test rows (%){panels.start(axes.get_ylim())}')
   panels.legend(axes)
 
 

@@ -27,7 +27,7 @@ def draw(groups):
     figures['accuracy_and_pgr.png'] = (
       _plot(pairs, panels.accuracy, methods),
       'Test accuracy, ±1 standard error; beside the students PGR with its 95 % '
-      'interval. The axis need not start at 0.',
+      'interval.',
     )
   measured = [group for group in groups if 'student' in group.get('curves', {})]
   if measured:
@@ -35,8 +35,7 @@ def draw(groups):
       _plot(groups_lib.by(measured, *results.PANEL), curves.draw, methods),
       'Accuracy over training on test rows, mean over seeds; dotted, agreement '
       'with the supervisor. Where accuracy falls while agreement rises, the '
-      'student overfits to weak labels (paper figure 7). The axes need not '
-      'start at 0.',
+      'student overfits to weak labels (paper figure 7).',
     )
   if compared := figures_by_task.generative_pairs(groups):
     figures['generative.png'] = (
@@ -53,8 +52,9 @@ def draw(groups):
       del figures['pgr_by_size.png']  # it is median_pgr.png
   figures['student_supervisor_agreement.png'] = (
     _plot(pairs, panels.agreement, methods),
-    f'{over}How often the student predicts what the weak model does. Low bars '
-    'where the weak model is wrong: its errors are not imitated.',
+    f'{over}How often the student predicts what the weak model does, ±1 '
+    'standard error. Low bars where the weak model is wrong: its errors are '
+    'not imitated.',
   )
   together = 'The predictions on all tasks together. ' if many else ''
   figures['calibration.png'] = (
@@ -178,15 +178,16 @@ def _plot(shown, draw, colours, width=5.6):
     (width * columns, 3.9 * rows), layout='constrained'
   )
   figure.get_layout_engine().set(w_pad=0.12, h_pad=0.12)
+  inches = []  # that panels ask for
   for i, (names, groups) in enumerate(shown.items(), start=1):
     axes = figure.add_subplot(rows, columns, i)
     axes.spines[['top', 'right']].set_visible(False)
     title = f'{names[0]}   {" → ".join(names[1:])}'
     axes.set_title(title, loc='left', fontsize=10)
-    draw(axes, groups, colours)
+    inches.append(draw(axes, groups, colours) or 0)
   legends = [axes.get_legend() for axes in figure.axes]
   tallest = max(_legend_height(legend) for legend in legends)
-  figure.set_figheight(rows * max(3.9, tallest + 0.5))
+  figure.set_figheight(rows * max(3.9, tallest + 0.5, *inches))
   return figure
 
 

@@ -116,7 +116,7 @@ def _draw_task_accuracy(axes, groups, tasks, looks):
     same = dict(looks[groups_lib.method(group)], color=panels.CEILING)
     label = groups_lib.marked('ceiling', group)
     axes.plot(ceiling_T, y_T, marker='s', label=label, **look, **same)
-  axes.set_xlabel('test accuracy (%)')
+  axes.set_xlabel(f'test accuracy (%){panels.start(axes.get_xlim())}')
 
 
 def _draw_task_pgr(axes, groups, tasks, looks):
@@ -285,4 +285,4 @@ def _draw_generative_accuracy(axes, of_task):
         if same and fill == 'full'
         else groups_lib.marked(role, students[0]),
       )
-  axes.set_xlabel('test accuracy (%)')
+  axes.set_xlabel(f'test accuracy (%){panels.start(axes.get_xlim())}')

@@ -184,7 +184,9 @@ def _over_tasks(groups):
     result[f'{role}_marks'] = [mark(*gain) for gain in gains]
   for name in (*results.AGREEMENT, *(f'{role}_ece' for role in results.ROLES)):
     values = [group[name] for group in groups if group[name] is not None]
-    result[name] = float(np.median(values)) if values else None
+    median = metrics.median_interval(values) if values else None
+    result[name] = median and median.value
+    result[f'{name}_se'] = median.se if len(values) > 1 else None
   pgr = [group['pgr'] for group in groups if group['pgr'] is not None]
   result.update(n_defined=len(pgr), pgr=None, pgr_low=None, pgr_high=None)
   if pgr:

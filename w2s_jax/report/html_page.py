@@ -1,60 +1,121 @@
-"""Converts a report in Markdown to one HTML page that holds its figures."""
+"""Renders a report in Markdown as one HTML page that holds all it shows."""
 
 import base64
 import html
+import pathlib
 import re
 
-_STYLE = """
-body { font: 16px/1.5 system-ui, sans-serif; color: #1c1c1c; background: #fff;
-  max-width: 60rem; margin: 0 auto; padding: 1rem; }
-h1 { font-size: 1.6rem; }
-h2 { font-size: 1.2rem; margin-top: 2.5rem; }
-.scroll { overflow-x: auto; }
-table { border-collapse: collapse; font-size: .9rem; white-space: nowrap;
-  font-variant-numeric: tabular-nums; }
-th { text-align: left; border-bottom: 2px solid #1c1c1c; }
-th, td { padding: .35rem 1rem .35rem 0; }
-td { border-bottom: 1px solid #ddd; }
-pre { overflow-x: auto; font-size: .8rem; }
-img { max-width: 100%; height: auto; margin-top: 1.5rem; }
-"""
+import markdown_it
+
+DPI = 160  # of the figures
+_WIDE = 720  # pixels of figures that a narrow page scrolls
+_LONG = 40  # rows of a table that is folded, but for that of the results
+_HERE = pathlib.Path(__file__).parent
 
 
-def to_html(markdown, pngs):
-  """Returns a self-contained page; `pngs` are the figures by file name."""
+def to_html(markdown, pngs, sections=()):
+  """Returns a self-contained page.
 
-  def cells(tag, line):
-    texts = re.split(r'(?<!\\) \| ', line.strip()[2:-2])
-    texts = [text.replace('\\|', '|') for text in texts]
-    return f'<tr>{"".join(f"<{tag}>{text}</{tag}>" for text in texts)}</tr>'
-
-  def render(block):
-    mark, _, text = block.partition(' ')
-    lines = block.split('\n')
-    if mark in ('#', '##'):
-      return f'<h{len(mark)}>{text}</h{len(mark)}>'
-    if mark == '-':
-      return '<ul>' + ''.join(f'<li>{x[2:]}</li>' for x in lines) + '</ul>'
-    if mark == '|':
-      header, _, *rows = lines
-      body = cells('th', header) + ''.join(cells('td', row) for row in rows)
-      return f'<div class="scroll"><table>{body}</table></div>'
-    if mark.startswith('```'):
-      inner = '\n'.join(lines[1:-1])
-      return f'<details><summary>Config</summary><pre>{inner}</pre></details>'
-    if image := re.fullmatch(r'!\[(.*)\]\(figures/.*\)', block):
-      data = base64.b64encode(pngs[image[1]]).decode()
-      return f'<img alt="{image[1]}" src="data:image/png;base64,{data}">'
-    return f'<p>{block}</p>'
-
-  blocks = html.escape(markdown.strip()).split('\n\n')
-  body = '\n'.join(map(render, blocks))
+  Args:
+    markdown: of page.to_markdown.
+    pngs: the figures by file name.
+    sections: (title, HTML) to add before the section of that is beyond
+      accuracy.
+  """
+  parser = _parser()
+  tokens = parser.parse(markdown)
+  _prepare(tokens)
+  body = parser.renderer.render(tokens, parser.options, {'pngs': pngs})
+  for title, content in sections:
+    added = f'<h2 id="{_slug(title)}">{html.escape(title)}</h2>\n{content}\n'
+    before, mark, after = body.partition('<h2 id="beyond-accuracy"')
+    body = before + added + mark + after
+  links = ' '.join(
+    f'<a href="#{slug}">{title}</a>'
+    for slug, title in re.findall(r'<h2 id="([^"]*)">(.*?)</h2>', body)
+  )
+  body = body.replace('</h1>', f'</h1>\n<nav>{links}</nav>', 1)
   return f"""<!doctype html>
 <html lang="en"><head><meta charset="utf-8">
 <meta name="viewport" content="width=device-width, initial-scale=1">
+<meta name="color-scheme" content="light dark">
 <title>Weak-to-strong generalization</title>
-<style>{_STYLE}</style></head>
+<style>
+{(_HERE / 'page.css').read_text()}</style></head>
 <body>
 {body}
+<script>
+{(_HERE / 'page.js').read_text()}</script>
 </body></html>
 """
+
+
+def _parser():
+  parser = markdown_it.MarkdownIt('commonmark', {'html': False})
+  # Names of models and variants are text, whatever marks are in them.
+  parser.enable('table').disable(['emphasis', 'backticks', 'autolink'])
+  parser.add_render_rule('image', _image)
+  parser.add_render_rule('fence', _fence)
+  parser.add_render_rule('table_open', _table_open)
+  parser.add_render_rule('table_close', _table_close)
+  return parser
+
+
+def _prepare(tokens):
+  """Sets ids of sections, the column of each cell and rows of each table."""
+  columns, table, section = [], None, ''
+  for token, following in zip(tokens, [*tokens[1:], None]):
+    if token.type == 'heading_open':
+      section = _slug(following.content)
+      token.attrSet('id', section)
+    elif token.type == 'table_open':
+      table, columns, token.meta = token, [], {'rows': 0, 'section': section}
+    elif token.type == 'th_open':
+      columns.append(following.content)
+    elif token.type == 'tr_open':
+      table.meta['rows'] += 1
+      place = 0
+    elif token.type == 'td_open':
+      token.attrSet('data-label', columns[place])
+      place += 1
+    elif token.type == 'table_close':
+      token.meta = table.meta
+
+
+def _is_folded(meta):
+  return meta['rows'] > _LONG and meta['section'] != 'results'
+
+
+def _table_open(renderer, tokens, i, options, env):
+  meta = tokens[i].meta
+  fold = ''
+  if _is_folded(meta):
+    fold = f'<details><summary>{meta["rows"] - 1:,} rows</summary>\n'
+  return f'{fold}<div class="scroll"><table data-of="{meta["section"]}">\n'
+
+
+def _table_close(renderer, tokens, i, options, env):
+  end = '</details>\n' if _is_folded(tokens[i].meta) else ''
+  return f'</table></div>\n{end}'
+
+
+def _image(renderer, tokens, i, options, env):
+  name = tokens[i].content
+  png = env['pngs'][name]
+  # At its size in inches, of 96 pixels of a page; the width is in the header.
+  width = round(int.from_bytes(png[16:20]) / DPI * 96)
+  data = base64.b64encode(png).decode()
+  wide = ' class="wide"' if width > _WIDE else ''
+  return (
+    f'<img alt="{html.escape(name)}" width="{width}"{wide} '
+    f'src="data:image/png;base64,{data}">'
+  )
+
+
+def _fence(renderer, tokens, i, options, env):
+  inner = html.escape(tokens[i].content)
+  return f'<details><summary>Config</summary><pre>{inner}</pre></details>\n'
+
+
+def _slug(title):
+  return re.sub(r'\W+', '-', title.lower()).strip('-')

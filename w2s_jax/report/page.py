@@ -1,21 +1,14 @@
 """The report in Markdown."""
 
-import json
-
 from w2s_jax import results
 from w2s_jax.report import controls as controls_lib
+from w2s_jax.report import details
 from w2s_jax.report import differences as differences_lib
 from w2s_jax.report import groups as groups_lib
 from w2s_jax.report import markdown
 from w2s_jax.report import readings
+from w2s_jax.report import run_lines
 
-_BEYOND_ACCURACY = {
-  'auroc': 'AUROC',
-  'nll': 'NLL',
-  'ece': 'ECE',
-  'accepted_accuracy': 'accepted',
-  'legal': 'legal',
-}
 _OVER_TASKS = 'median_pgr.png', 'tasks.png'
 
 
@@ -155,70 +148,6 @@ tasks; of fewer than six tasks there is none.
 """
 
 
-def _beyond_accuracy_table(groups):
-  """Each model once, by size; metrics that no model has are left out."""
-  shown = {
-    name: heading
-    for name, heading in _BEYOND_ACCURACY.items()
-    if any(
-      g[f'{role}_{name}'] is not None for g in groups for role in results.ROLES
-    )
-  }
-  lines = {}
-  for group in groups:
-    names = {
-      'student': f'student of {group["weak_model"]}, '
-      f'{groups_lib.method(group)}',
-      'ceiling': groups_lib.marked('ceiling', group),
-    }
-    for role in results.ROLES:
-      model = group['weak_model' if role == 'weak' else 'strong_model']
-      name = names.get(role, role.replace('_', '-'))
-      numbers = (group[f'{role}_{metric}'] for metric in shown)
-      line = group['task'], model, name
-      lines[line] = [*line, *map(markdown.number, numbers)]
-  size = groups_lib.sizes(groups)
-  ordered = sorted(lines.values(), key=lambda line: (line[0], size[line[1]]))
-  return markdown.table(['task', 'model', 'role', *shown.values()], ordered)
-
-
-def _seeds_table(rows, groups):
-  named = {results.name_of(group): group for group in groups}
-  header = ['task', 'weak → strong', 'method', 'seed', 'weak', 'student']
-  header += ['ceiling', 'zero-shot', 'PGR', 'agreement', 'where right']
-  header += ['where wrong']
-  agreement = list(results.AGREEMENT)
-  if any(row['via'] for row in rows):
-    header += ['with teacher', 'teacher right', 'teacher wrong']
-    agreement += results.TEACHER_AGREEMENT
-  lines = []
-  for row in rows:
-    group = named[results.name_of(row)]
-    percents = [row[f'{role}_accuracy'] for role in results.ROLES]
-    if group['zero_shot_is_chance']:
-      percents[-1] = group['zero_shot_accuracy']
-    percents += [row[name] for name in agreement]
-    percents = [markdown.number(x, scale=100, digits=1) for x in percents]
-    for i, role in enumerate(results.ROLES):
-      if role in groups_lib.GAINING:
-        of_seed = [group['seeds'].index(row['seed'])]
-        mark = groups_lib.mark(*groups_lib.gain(group, role, of_seed))
-        percents[i] = f'{percents[i]} {mark}'.strip()
-    percents.insert(4, markdown.number(row['pgr'], digits=2))
-    seconds = [
-      markdown.number(row.get(name), digits=0)
-      for name in ('seconds', 'compile_seconds')
-    ]
-    names = (
-      row['task'],
-      groups_lib.pair(row),
-      groups_lib.method(row),
-      str(row['seed']),
-    )
-    lines.append([*names, *percents, *seconds])
-  return markdown.table([*header, 'seconds', 'compiling'], lines)
-
-
 def _controls(groups):
   """A section, '' without controls."""
   found = controls_lib.read(groups)
@@ -249,27 +178,6 @@ Labels is their accuracy in %, the difference is in points, with its 95 %
 interval. What is expected is denied where the interval excludes it.
 
 {_sentences(controls_lib.sentences(found))}"""
-
-
-def _run(run):
-  """The latest run as a list and its config; '' without its record."""
-  if run is None:
-    return ''
-  versions = (f'{name} {x}' for name, x in run['versions'].items() if x)
-  code = 'no git checkout'
-  if run['git_commit']:
-    code = run['git_commit'][:12] + (' and changes' if run['git_dirty'] else '')
-  config = json.dumps(run['configs'], indent=1)
-  return f"""- Command: {run['command']}
-- Started: {run['started']}, {run['status']}
-- Devices: {run['devices']['count']} {run['devices']['kind']}
-- Code: {code}; {', '.join(versions)}
-
-```
-{config}
-```
-
-"""
 
 
 def _by_field(field, binned):
@@ -315,7 +223,7 @@ def to_markdown(rows, groups, captions, run=None, by=None):
   accepted = any(g['student_accepted_accuracy'] is not None for g in groups)
   return f"""# Weak-to-strong generalization
 
-{_run(run)}- Test examples: {', '.join(dict.fromkeys(tests))}
+{run_lines.text(run)}- Test examples: {', '.join(dict.fromkeys(tests))}
 - Models and their parameters: {', '.join(models)}
 - Methods: {'; '.join(dict.fromkeys(map(groups_lib.method, groups)))}
 - Seeds: {', '.join(map(str, seeds))}
@@ -337,11 +245,11 @@ examples.
 {_differences(differences)}{_controls(every)}{_links(groups)}{by_fields}\
 ## Beyond accuracy
 
-{_beyond_accuracy_table(groups)}
+{details.beyond_accuracy(groups)}
 
 {_ACCEPTED if accepted else ''}## Every seed
 
-{_seeds_table(rows, every)}
+{details.seeds(rows, every)}
 
 Agreement: share of test examples, in %, on which the student predicts what the
 weak model does; then only those where the weak model is right, and where it is
@@ -349,7 +257,13 @@ wrong. With teacher: the same for the model that labelled the student's rows,
 the last but one of a chain. A PGR of – is undefined. Seconds: training and
 evaluating the student; compiling: those of them in which it waited for
 compilation, which later students of the same shapes do not need.
-"""
+
+## Stages
+
+{details.stages(rows)}
+
+The folder of each stage: its config, metrics, predictions and parameters.
+{run_lines.config(run)}"""
 
 
 _VIA = """A method with via is bootstrapping: the weak model teaches the first

@@ -4,6 +4,7 @@ Shapes: K bins, 3 = (confidence, accuracy, count), G groups.
 """
 
 import itertools
+import textwrap
 
 import numpy as np
 from scipy import optimize
@@ -11,13 +12,16 @@ from scipy import optimize
 from w2s_jax import results
 from w2s_jax.report import groups as groups_lib
 
-# Okabe and Ito's colours, told apart by colour-blind readers too, and two of
+# Okabe and Ito's colours, told apart by colour-blind readers too, and six of
 # Tol's: students in colour, what they are compared with in grey.
 WEAK, CEILING, ZERO_SHOT = '#8f8f8f', '#555555', '#bbbbbb'
 COLOURS = (
   *('#0072B2', '#D55E00', '#009E73', '#CC79A7', '#56B4E9', '#E69F00'),
-  *('#882255', '#999933'),
+  *('#882255', '#999933', '#332288', '#DDCC77', '#44AA99', '#661100'),
 )
+
+_NAME_INCHES, _BAR_INCHES = 0.15, 0.17  # of a line of text and of a bar
+_LONGEST_NAME = 40  # characters of a line
 
 
 def assign_colours(names):
@@ -29,6 +33,12 @@ def legend(axes):
   axes.legend(
     frameon=False, fontsize=8.5, loc='upper left', bbox_to_anchor=(1, 1)
   )
+
+
+def start(limits, digits=0):
+  """What a label says, in bold, of an axis that does not start at 0."""
+  low = f'{limits[0]:.{digits}f}'
+  return '' if float(low) <= 0 else f', $\\bf{{axis\\ from\\ {low}}}$'
 
 
 def _on_lines(name):
@@ -60,35 +70,34 @@ def _trained(groups, colours):
 
 
 def accuracy(axes, groups, colours):
+  """Draws bars from 0 on, each below its name; returns the inches it needs."""
   other = groups[0] | {'generative': False}  # without fine-tuning of any kind
   bars = [
     ('zero-shot', 'zero_shot', ZERO_SHOT, other),
     ('weak supervisor', 'weak', WEAK, other),
     *_trained(groups, colours),
   ]
-  ends = [100 / groups[0]['n_classes']]  # chance is shown too
-  for y, (_, role, colour, group) in enumerate(bars):
+  y, end = 0.0, 0.0
+  for name, role, colour, group in bars:
+    lines = textwrap.wrap(name, _LONGEST_NAME)
+    y += len(lines) * _NAME_INCHES + _BAR_INCHES
     width = 100 * group[f'{role}_accuracy']
     error = 100 * group[f'{role}_accuracy_se']
-    axes.barh(
-      y, width, 0.7, xerr=error, color=colour, capsize=3, **_hatch(group)
-    )
+    look = dict(color=colour, capsize=3, **_hatch(group))
+    axes.barh(y, width, _BAR_INCHES, xerr=error, **look)
     pgr = f'   PGR {groups_lib.pgr_text(group)}' if role == 'student' else ''
-    axes.annotate(
-      f'{width:.1f}{pgr}',
-      (width + error, y),
-      (5, 0),
-      textcoords='offset points',
-      va='center',
-      fontsize=8.5,
-    )
-    ends += [width - error, width + error]
-  low, high = min(ends), max(ends)
-  axes.set_xlim(max(0, low - (high - low) / 10), high + (high - low) / 20)
-  axes.set_yticks(range(len(bars)), [label for label, *_ in bars])
-  axes.tick_params(axis='y', length=0)
-  axes.invert_yaxis()
+    place = dict(xycoords=axes.get_yaxis_transform(), fontsize=8.5, va='bottom')
+    above = dict(textcoords='offset points', **place)
+    top = y - _BAR_INCHES / 2
+    axes.annotate('\n'.join(lines), (0, top), (3, 2), **above)
+    axes.annotate(f'{width:.1f}{pgr}', (1, top), (0, 2), ha='right', **above)
+    end = max(end, width + error)
+    y += _BAR_INCHES / 2
+  axes.set_xlim(0, 1.02 * end)
+  axes.set_ylim(y + _BAR_INCHES / 2, 0)
+  axes.set_yticks([])
   axes.set_xlabel('test accuracy (%)')
+  return y + 1.1  # with title and axis
 
 
 def accuracy_by_size(axes, groups, colours):
@@ -123,7 +132,7 @@ def accuracy_by_size(axes, groups, colours):
   _draw_lines(axes, _by_line(groups, colours), interval)
   legend(axes)
   _size_axis(axes, groups)
-  axes.set_ylabel('test accuracy (%)')
+  axes.set_ylabel(f'test accuracy (%){start(axes.get_ylim())}')
 
 
 def pgr_by_size(axes, groups, colours):
@@ -277,15 +286,17 @@ def agreement(axes, groups, colours):
     shares = [100 * (group[name] or 0) for name in results.AGREEMENT]
     x = np.arange(3) + (i - (len(groups) - 1) / 2) * width
     look = dict(color=colours[without_generative(group)], **_hatch(group))
-    bars = axes.bar(
-      x, shares, 0.92 * width, label=_on_lines(groups_lib.method(group)), **look
-    )
+    errors = [100 * (group[f'{name}_se'] or 0) for name in results.AGREEMENT]
+    label = _on_lines(groups_lib.method(group))
+    whiskers = dict(yerr=errors, error_kw={'elinewidth': 1}, capsize=2)
+    bars = axes.bar(x, shares, 0.92 * width, label=label, **whiskers, **look)
     axes.bar_label(bars, fmt='%.0f', fontsize=size, padding=2)
   axes.set_xticks(
     range(3), ['all\nexamples', 'weak model\nright', 'weak model\nwrong']
   )
   axes.tick_params(axis='x', length=0)
-  axes.set_ylim(0, 105)
+  axes.set_ylim(0, 112)
+  axes.set_yticks(range(0, 101, 20))
   axes.set_ylabel('student agrees with weak model (%)')
   legend(axes)
 
@@ -304,6 +315,9 @@ def calibration(axes, groups, colours):
     axes.plot(confidence_K, accuracy_K, style, color=colour, label=label)
     size_K = 8 + 120 * count_K / count_K.sum()
     axes.scatter(confidence_K, accuracy_K, size_K, color=colour)
-  axes.set_xlabel('confidence (top probability)')
-  axes.set_ylabel('accuracy')
+  for name, limits, label in (
+    ('x', axes.get_xlim(), 'confidence (top probability)'),
+    ('y', axes.get_ylim(), 'accuracy'),
+  ):
+    axes.set(**{f'{name}label': f'{label}{start(limits, digits=2)}'})
   legend(axes)

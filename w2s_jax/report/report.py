@@ -14,13 +14,17 @@ from w2s_jax import errors
 from w2s_jax import metrics
 from w2s_jax import results
 from w2s_jax import weak_labels
+from w2s_jax.report import agreement
 from w2s_jax.report import by_field
 from w2s_jax.report import controls
+from w2s_jax.report import csv_table
 from w2s_jax.report import curves
+from w2s_jax.report import disagreements
 from w2s_jax.report import figures
 from w2s_jax.report import groups as groups_lib
 from w2s_jax.report import html_page
 from w2s_jax.report import page
+from w2s_jax.report import stage_curves
 from w2s_jax.runtime import files
 from w2s_jax.runtime import lock
 from w2s_jax.runtime import workdir as workdir_lib
@@ -81,7 +85,7 @@ def _aggregate_seeds(rows, load):
   group['n_test'] = len(ids_N)
   for name in ('rows', 'rows_truncated'):
     group[name] = sum(row[name] for row in rows)
-  correct, group['reliability'] = {}, {}
+  correct, answers, group['reliability'] = {}, {}, {}
   for role in results.ROLES:
     probs_SxNxC, labels_SxNxC = [], []
     for row in rows:
@@ -95,6 +99,7 @@ def _aggregate_seeds(rows, load):
         found.append(weak_labels.join(ids_N, labels).probs_NxC)
     probs_SxNxC, labels_SxNxC = np.stack(probs_SxNxC), np.stack(labels_SxNxC)
     correct[role] = metrics.correct(probs_SxNxC, labels_SxNxC)
+    answers[role] = probs_SxNxC.argmax(-1)
     if role == 'zero_shot':
       is_chance = not np.ptp(probs_SxNxC, -1).any()
     n_classes = probs_SxNxC.shape[-1]
@@ -105,6 +110,9 @@ def _aggregate_seeds(rows, load):
     correct, n_classes=n_classes, zero_shot_is_chance=is_chance
   )
   group |= _means(rows, (*results.MEANS, *results.OPTIONAL))
+  group |= agreement.standard_errors(
+    answers['student'] == answers['weak'], correct['weak']
+  )
   links = [row['links'] for row in rows if 'links' in row]
   group['links'] = [_means(seeds, seeds[0]) for seeds in zip(*links)]
   return group
@@ -120,7 +128,7 @@ def _means(dicts, names):
 
 
 def write(workdir, by=()) -> list[dict]:
-  """Writes report.md, report.html and figures/*.png; returns `aggregate`'s.
+  """Writes report.html, .md and .csv, and figures; returns `aggregate`'s.
 
   Args:
     by: fields of the test rows, each for a section, see by_field.py.
@@ -137,16 +145,24 @@ def write(workdir, by=()) -> list[dict]:
   drawn = figures.draw(of_study)
   for name, (figure, _) in drawn.items():
     buffer = io.BytesIO()
-    figure.savefig(buffer, format='png', dpi=160, metadata={'Software': None})
+    plain = {'dpi': html_page.DPI, 'metadata': {'Software': None}}
+    figure.savefig(buffer, format='png', **plain)
     pngs[name] = buffer.getvalue()
   captions = {name: caption for name, (_, caption) in drawn.items()}
   run = _latest_run(workdir)
   markdown = page.to_markdown(rows, groups, captions, run, binned)
-  page_html = html_page.to_html(markdown, pngs)
+  load = functools.lru_cache(16)(functools.partial(_load_predictions, workdir))
+  sections = {
+    'Rows': disagreements.draw(workdir, rows, of_study, load),
+    'Training': stage_curves.draw(workdir, rows),
+  }
+  shown = [(title, content) for title, content in sections.items() if content]
+  page_html = html_page.to_html(markdown, pngs, shown)
   with lock.hold(workdir / 'report.LOCK'):  # jobs may end at the same time
     for name, png in pngs.items():
       files.write_atomically(workdir / 'figures' / name, png)
     files.write_atomically(workdir / 'report.md', markdown)
+    files.write_atomically(workdir / 'report.csv', csv_table.to_csv(groups))
     files.write_atomically(workdir / 'report.html', page_html)
   return groups
 

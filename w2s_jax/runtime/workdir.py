@@ -8,7 +8,7 @@
     recipes/<hash>.json           all that decides a row of results but the seed
     results.jsonl                 one row for each student and seed
     run.json, runs/, errors/      commands, versions, devices; tracebacks
-    report.html, report.md, figures/
+    report.html, .md and .csv; figures/
 
 DONE is written last: running again skips what is finished and resumes what is
 not. Of several jobs that share a workdir one makes a stage, and the others wait
