@@ -154,18 +154,17 @@ def _results(workdir, stage):
     ]
     for group in report.aggregate(workdir, rows)
   ]
-  roles = sorted(
-    {
-      role.replace('_', '-')
-      for row in rows
-      for role, name in row['stages'].items()
-      if name == stage.name
-    }
-  )
+  own = [
+    (role.replace('_', '-'), row['seed'])
+    for row in rows
+    for role, name in row['stages'].items()
+    if name == stage.name
+  ]
+  roles, seeds = (sorted(set(x)) for x in zip(*own))
   return (
     f'{markdown.table(header, lines)}\n\n'
-    f'This model is the {" and the ".join(roles)} of seed '
-    f'{stage.name.partition("-seed")[2].partition("-")[0]}. Accuracy on the '
+    f'This model is the {" and the ".join(roles)} of seed {seeds[0]}. '
+    'Accuracy on the '
     'test rows in %, with standard errors over rows and seeds; PGR = (student '
     '- weak) / (ceiling - weak) with a 95 % interval.'
   )
