@@ -3,6 +3,7 @@
 import dataclasses
 
 import hf_families_test
+import jax
 import numpy as np
 import pytest
 import reward_model_test
@@ -36,17 +37,13 @@ def model_of(family, *, kind=text_heads.Classifier, num_classes=3, **fields):
   return kind(config, num_classes), tokenizer
 
 
-def predicted(network, tokenizer, inputs, max_length=32):
-  """Returns class probabilities of the random network, by our own code."""
-  rows, _ = network.rows(tokenizer, inputs, None, max_length=max_length)
-  return predict.predict(
-    network,
-    reward_model_test.random_params(network),
-    rows,
-    batch_size=4,
-    buckets=(max_length,),
-    mesh=tiny.one_device(),
-  )
+def our_logits(network, tokenizer, texts):
+  """Returns logits of the random classifier, by our own code."""
+  ids, _ = tokenizer.encode(texts, max_length=32)
+  length_N = np.array([len(row) for row in ids])
+  tokens_NxL = np.stack([np.pad(row, (0, 32 - len(row))) for row in ids])
+  params = reward_model_test.random_params(network)
+  return jax.jit(network.apply)({'params': params}, tokens_NxL, length_N)
 
 
 def opened(folder, network, tokenizer, *, keep='start'):
@@ -94,9 +91,9 @@ def test_transformers_computes_the_same_logits(family, tmp_path):
   logits_NxC = logits_of(model, fast, TEXTS[:2] + TEXTS[3:])
   alone_1xC = logits_of(model, fast, TEXTS[:1])  # without padding
   np.testing.assert_allclose(alone_1xC, logits_NxC[:1], atol=1e-5)
-  probs_NxC = predicted(network, tokenizer, TEXTS[:2] + TEXTS[3:])
-  np.testing.assert_allclose(logits_NxC.softmax(-1), probs_NxC, atol=1e-5)
-  assert np.ptp(probs_NxC, axis=0).max() > 0.01
+  ours_NxC = our_logits(network, tokenizer, TEXTS[:2] + TEXTS[3:])
+  np.testing.assert_allclose(logits_NxC, ours_NxC, atol=1e-5)
+  assert np.ptp(ours_NxC, axis=0).max() > 0.01
   assert model.config.id2label[2] == 'class 2'
 
 
@@ -107,9 +104,9 @@ def test_a_prompt_is_part_of_the_tokenizer(tmp_path):
   ids, _ = prompted.encode(TEXTS, max_length=32)
   found = fast(TEXTS, truncation=True)['input_ids']
   assert found == [row.tolist() for row in ids]
-  probs_NxC = predicted(network, prompted, TEXTS)
+  ours_NxC = our_logits(network, prompted, TEXTS)
   logits_NxC = logits_of(model, fast, TEXTS)
-  np.testing.assert_allclose(logits_NxC.softmax(-1), probs_NxC, atol=1e-5)
+  np.testing.assert_allclose(logits_NxC, ours_NxC, atol=1e-5)
 
 
 @pytest.mark.parametrize('family', ['bert', 'qwen2'])
@@ -120,7 +117,15 @@ def test_a_reward_model_has_one_score(family, tmp_path):
   model, fast = opened(tmp_path, network, tokenizer, keep='end')
   pairs = reward_model_test.PAIRS
   scores_N = logits_of(model, fast, network.texts(pairs))[:, 0]
-  probs_Nx2 = predicted(network, tokenizer, pairs)
+  rows, _ = network.rows(tokenizer, pairs, None, max_length=32)
+  probs_Nx2 = predict.predict(
+    network,
+    reward_model_test.random_params(network),
+    rows,
+    batch_size=4,
+    buckets=(64,),
+    mesh=tiny.one_device(),
+  )
   np.testing.assert_allclose(
     scores_N.reshape(-1, 2).softmax(-1), probs_Nx2, atol=1e-5
   )
