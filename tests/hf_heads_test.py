@@ -97,6 +97,16 @@ def test_transformers_computes_the_same_logits(family, tmp_path):
   assert model.config.id2label[2] == 'class 2'
 
 
+def test_a_stock_class_does_not_open_another_head(tmp_path):
+  network, tokenizer = model_of('bert')
+  opened(tmp_path, network, tokenizer)
+  transformers = pytest.importorskip('transformers')
+  with pytest.raises(ValueError, match='trust_remote_code=True'):
+    transformers.AutoModelForSequenceClassification.from_pretrained(
+      tmp_path, trust_remote_code=False
+    )
+
+
 def test_a_prompt_is_part_of_the_tokenizer(tmp_path):
   network, tokenizer = model_of('llama')
   prompted = tokenizers.Prompted(tokenizer, PROMPT)
