@@ -179,6 +179,15 @@ def test_bad_stages_are_named(stage, message, whole, tmp_path):
   assert not (tmp_path / 'out').exists()
 
 
+def test_a_language_model_is_named(tmp_path):
+  network, tokenizer = hf_heads_test.model_of('gpt_neox')
+  params = reward_model_test.random_params(network)
+  trunk = {'transformer': params['transformer']}
+  save_stage(tmp_path, network, tokenizer, trunk, kind='generative')
+  with pytest.raises(errors.UserError, match=f'{NAME} is a language model'):
+    export.export(tmp_path / NAME, tmp_path / 'out')
+
+
 def test_bad_folders_are_named(whole, tmp_path):
   workdir, _, _ = whole
   (tmp_path / 'used').mkdir()

@@ -52,6 +52,12 @@ def export(stage_path, folder, *, labels=None, weights=None):
       f'labels={tuple(labels)}: {stage.name} has {num_labels} scores; name '
       'each of them.'
     )
+  if config.get('kind') == 'generative':
+    raise errors.UserError(
+      f'{stage.name} is a language model without a classifier; export a '
+      'student that starts from it, or write it by models.pretrained.save, '
+      'for AutoModelForCausalLM.'
+    )
   form = hf_heads.form(
     stage.name,
     checkpoint.network_of(config['model']),
