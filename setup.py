@@ -60,6 +60,7 @@ setuptools.setup(
     'tokenizers>=0.21',
   ],
   extras_require={
+    'cuda': ['jax[cuda13]'],
     'gcs': [GCS],
     'gguf': ['gguf>=0.19'],  # reads GGUF weights, as asset:smollm2-135m
     'hf': ['datasets>=3.0', 'huggingface_hub>=0.25'],
@@ -67,7 +68,7 @@ setuptools.setup(
     'parquet': ['pyarrow>=15'],  # reads .parquet and .zst
     'tensorboard': ['tensorboardX>=2.6'],
     'test': TEST,
-    'torch': ['torch>=2.4', 'transformers>=4.56'],  # for benchmarks/
+    'torch': ['torch>=2.4', 'transformers>=4.56'],  # opens exported models
     'tpu': ['jax[tpu]'],
   },
 )

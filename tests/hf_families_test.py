@@ -259,6 +259,11 @@ def test_config_there_and_back(name):
   assert read(fields) == config
 
 
+def test_how_matmuls_are_computed_is_not_in_a_config():
+  config = dataclasses.replace(TINY['llama'], matmul_dtype='bfloat16')
+  assert hf_config.write(config) == hf_config.write(TINY['llama'])
+
+
 def test_what_is_absent_is_none():
   sliding = {'layer_types': 26 * ['sliding_attention']}
   config = read(GEMMA_3_1B | sliding)

@@ -12,6 +12,7 @@ import tiny
 # Imports point downward. A package is one room, without circles inside.
 PACKAGES = ('models', 'report', 'runtime', 'tasks')
 LAYERS = (
+  ('export',),
   ('study', 'report'),
   ('loading',),
   ('steps',),

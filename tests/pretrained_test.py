@@ -377,6 +377,27 @@ def test_shards_hold_what_one_file_holds(family, tmp_path):
   same(pretrained.load(tmp_path)[1], trunk)
 
 
+def test_a_head_is_in_the_last_shard(tmp_path):
+  config = hf_families_test.TINY['llama']
+  score_CxD = np.arange(32, dtype=np.float32).reshape(2, 16)
+  pretrained.save(
+    tmp_path,
+    config,
+    random_trunk(config),
+    shard_bytes=4000,
+    fields={'architectures': ['Other']},
+    head={'score.weight': score_CxD},
+  )
+  index = json.loads((tmp_path / 'model.safetensors.index.json').read_text())
+  last = sorted(set(index['weight_map'].values()))[-1]
+  assert index['weight_map']['score.weight'] == last
+  tensors = safetensors.numpy.load_file(tmp_path / last)
+  np.testing.assert_array_equal(tensors['score.weight'], score_CxD)
+  fields = json.loads((tmp_path / 'config.json').read_text())
+  assert fields['architectures'] == ['Other']
+  assert fields['model_type'] == 'llama'
+
+
 @EACH
 def test_disagreement_of_any_family_is_an_error(family, tmp_path):
   config = hf_families_test.TINY[family]

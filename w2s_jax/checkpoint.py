@@ -271,15 +271,7 @@ def load_model(workdir, stage, *, mesh=None, weights=None):
   """
   folder = find_stage(workdir, stage)
   config = workdir_lib.Finished.at(folder).config()
-  fields = config['model']
-  # The device of the study is not that of its reader.
-  recorded = {**fields['architecture'], 'attention': 'auto'}
-  architecture = presets.TransformerConfig(**recorded)
-  kind = heads.HEADS[fields['head']]
-  label_ids = {}
-  if kind is text_heads.Verbalizer:
-    label_ids = {'label_ids': tuple(fields['head_ids'])}
-  network = kind(architecture, fields['num_classes'], **label_ids)
+  network = network_of(config['model'])
   params = load_params(folder / 'params', mesh=mesh)
   if adapt.needs_base(params):
     base = _base_params(
@@ -292,6 +284,18 @@ def load_model(workdir, stage, *, mesh=None, weights=None):
     tokenizer=load_tokenizer(folder),
     config=config,
   )
+
+
+def network_of(fields):
+  """The head with its trunk, by the field `model` of a stage's config.json."""
+  # The device of the study is not that of its reader.
+  recorded = {**fields['architecture'], 'attention': 'auto'}
+  architecture = presets.TransformerConfig(**recorded)
+  kind = heads.HEADS[fields['head']]
+  label_ids = {}
+  if kind is text_heads.Verbalizer:
+    label_ids = {'label_ids': tuple(fields['head_ids'])}
+  return kind(architecture, fields['num_classes'], **label_ids)
 
 
 def load_tokenizer(folder):

@@ -156,6 +156,7 @@ def write(config):
     dropout=0.0,
     dtype='float32',
     param_dtype='float32',
+    matmul_dtype='',
     remat='',
     attention='auto',
   )

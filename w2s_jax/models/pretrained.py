@@ -214,7 +214,16 @@ def load_head(folder, *, place):
   return flax.traverse_util.unflatten_dict(flat, sep='/')
 
 
-def save(folder, config, params, *, tokenizer=None, shard_bytes=5 * 10**9):
+def save(
+  folder,
+  config,
+  params,
+  *,
+  tokenizer=None,
+  shard_bytes=5 * 10**9,
+  fields=None,
+  head=None,
+):
   """Saves a trunk as a folder that `load` and `transformers` open.
 
   Args:
@@ -225,12 +234,14 @@ def save(folder, config, params, *, tokenizer=None, shard_bytes=5 * 10**9):
     tokenizer: saved in the same folder.
     shard_bytes: larger weights are split into several files with an index; the
       host holds one at a time.
+    fields: of config.json, in place of those that the trunk has or beside them.
+    head: {stored name: array} of tensors beside those of the trunk.
 
   Raises:
     ValueError: no family of hf_families.FAMILIES has such models, or the
       parameters are not those of the config.
   """
-  family, fields = hf_config.write(config)
+  family, stored = hf_config.write(config)
   table = _table(family, config)
   flat = flax.traverse_util.flatten_dict(adapt.fold(params), sep='/')
   paths = {path for row in table.values() for path in row.paths}
@@ -240,15 +251,16 @@ def save(folder, config, params, *, tokenizer=None, shard_bytes=5 * 10**9):
     )
   folder = pathlib.Path(folder)
   folder.mkdir(parents=True, exist_ok=True)
-  fields['torch_dtype'] = str(next(iter(flat.values())).dtype)
+  stored['torch_dtype'] = str(next(iter(flat.values())).dtype)
   if tokenizer is not None:
     tokenizer.save(folder)
-    fields['eos_token_id'] = tokenizer.end_id()
-  (folder / 'config.json').write_text(json.dumps(fields, indent=2) + '\n')
-  _write_weights(folder, family, config, table, flat, shard_bytes)
+    stored['eos_token_id'] = tokenizer.end_id()
+  stored |= fields or {}
+  (folder / 'config.json').write_text(json.dumps(stored, indent=2) + '\n')
+  _write_weights(folder, family, config, table, flat, shard_bytes, head or {})
 
 
-def _write_weights(folder, family, config, table, flat, shard_bytes):
+def _write_weights(folder, family, config, table, flat, shard_bytes, head):
   shards = _shards(table, flat, shard_bytes)
   weight_map = {}
   for i, names in enumerate(shards):
@@ -265,12 +277,15 @@ def _write_weights(folder, family, config, table, flat, shard_bytes):
         row.layout.join(parts, config)
       )
       weight_map[stored_name] = file
+    if i == len(shards) - 1:
+      tensors |= head
+      weight_map |= dict.fromkeys(head, file)
     # Older versions of `transformers` require the metadata.
     safetensors.numpy.save_file(tensors, folder / file, {'format': 'pt'})
   path = folder / 'model.safetensors.index.json'
   path.unlink(missing_ok=True)  # of an earlier save
   if len(shards) > 1:
-    total = sum(x.nbytes for x in flat.values())
+    total = sum(x.nbytes for x in [*flat.values(), *head.values()])
     index = {'metadata': {'total_size': total}, 'weight_map': weight_map}
     path.write_text(json.dumps(index, indent=2) + '\n')
 

@@ -8,6 +8,7 @@ import chess
 from etils import epath
 import numpy as np
 import tokenizers
+from tokenizers import processors
 
 from w2s_jax import errors
 from w2s_jax.tasks import chess as chess_task
@@ -95,12 +96,35 @@ class Tokenizer:
 
     It is the end-of-text token of known families, else the first special token.
     """
-    added = self._backend.get_added_tokens_decoder()
-    special = {token.content: i for i, token in added.items() if token.special}
+    special = self.special_tokens()
     for name in _ENDS:
       if name in special:
         return special[name]
     return min(special.values(), default=0)
+
+  def special_tokens(self):
+    """Returns {name: id}."""
+    added = self._backend.get_added_tokens_decoder()
+    return {token.content: i for i, token in added.items() if token.special}
+
+  def name_of(self, token_id):
+    """Returns the text of a token as in tokenizer.json."""
+    return self._backend.id_to_token(token_id)
+
+  def around(self, before, after):
+    """Returns a Tokenizer that puts these ids before and after every text."""
+    backend = tokenizers.Tokenizer.from_str(self._backend.to_str())
+    parts = {'before': [*map(int, before)], 'after': [*map(int, after)]}
+    parts = {name: ids for name, ids in parts.items() if ids}
+    template = [x for x in ('before', '$A', 'after') if x == '$A' or x in parts]
+    backend.post_processor = processors.TemplateProcessing(
+      single=' '.join(template),
+      special_tokens=[
+        {'id': name, 'ids': ids, 'tokens': [*map(self.name_of, ids)]}
+        for name, ids in parts.items()
+      ],
+    )
+    return Tokenizer(backend)
 
 
 class WordHash:
@@ -201,6 +225,20 @@ class Prompted:
     texts = self._tokenizer.encode_whole(texts)
     rows = [np.concatenate([context, x[part], after]) for x in texts]
     return rows, [len(x) > room for x in texts]
+
+  def as_tokenizer(self):
+    """Returns the Tokenizer whose file holds the template, without examples.
+
+    Raises:
+      ValueError: there are examples, or the tokenizer has no file.
+    """
+    if self._examples or not isinstance(self._tokenizer, Tokenizer):
+      raise errors.UserError(
+        'Only prompts without examples, of a tokenizer.json, fit into a '
+        'tokenizer.json.'
+      )
+    start, end = self._tokenizer.special_ids()
+    return self._tokenizer.around([*start, *self._before], [*self._after, *end])
 
   def encode_whole(self, texts):
     return self._tokenizer.encode_whole(texts)
