@@ -51,6 +51,7 @@ setuptools.setup(
     'rich>=13.7',
     'safetensors>=0.5',
     'scipy>=1.13',
+    'tensorboardX>=2.6',
     'tensorflow-datasets>=4.9.10',
     'tokenizers>=0.21',
   ],
@@ -59,9 +60,9 @@ setuptools.setup(
     'gguf': ['gguf>=0.19'],  # reads GGUF weights, as asset:smollm2-135m
     'hf': ['datasets>=3.0', 'huggingface_hub>=0.25'],
     'parquet': ['pyarrow>=15'],  # reads .parquet and .zst
-    'tensorboard': ['tensorboardX>=2.6'],
     'test': TEST,
     'torch': ['torch>=2.4', 'transformers>=4.56'],  # for benchmarks/
     'tpu': ['jax[tpu]'],
+    'wandb': ['wandb>=0.31'],
   },
 )

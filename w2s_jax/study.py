@@ -6,6 +6,7 @@ a study of another shape, pass another `describe` to `run`; to supervise in
 another way, pass another `supervise` to `students`.
 """
 
+import contextlib
 import dataclasses
 import functools
 import itertools
@@ -23,6 +24,7 @@ from w2s_jax import steps
 from w2s_jax import weak_labels
 from w2s_jax.runtime import files
 from w2s_jax.runtime import profiling
+from w2s_jax.runtime import trackers
 from w2s_jax.runtime import workdir as workdir_lib
 from w2s_jax.tasks import examples as examples_lib
 from w2s_jax.tasks import registry
@@ -173,6 +175,7 @@ def run(
       recipe have the same names; raised before anything is trained.
   """
   check_config.check(config)
+  check_config.check_tracker(config)
   mesh = sharding.make_mesh(**config.mesh, devices=devices)
   evaluated, slices = splits or load_splits(config)
   models = check_config.build_models(config, mesh)
@@ -181,13 +184,16 @@ def run(
   everything = [result for each in described.values() for result in each]
   results.check_names(everything, workdir)
   check_config.warn_of_truncation(config, models, slices, console)
+  is_primary = jax.process_index() == 0
+  names = trackers.parse(config.tracker) if is_primary else ()
+  tracking = trackers.Tracking(names, workdir, console)
   runtime = workdir_lib.Runtime(
     workdir=workdir,
     mesh=mesh,
     console=console,
     eval_batch_size=config.eval_batch_size,
     checkpoint_every=config.checkpoint_every,
-    tensorboard=config.tensorboard,
+    tracking=tracking,
   )
   stages = graph.in_order([s for result in everything for s in result.stages])
   if profile:
@@ -198,7 +204,13 @@ def run(
   runner = graph.Runner(runtime)
   runner.announce(stages)
   write_rows(workdir, evaluated, slices)
-  seeds = list(config.seeds)
+  with contextlib.closing(tracking):
+    make_results(config, described, runner)
+
+
+def make_results(config, described, runner):
+  """Makes the stages of all seeds and writes their rows, seed by seed."""
+  workdir, seeds = runner.runtime.workdir, list(config.seeds)
   for first in range(0, len(seeds), config.population):
     together = seeds[first : first + config.population]
     # Seed by seed in the same order, so those at one place are alike.
