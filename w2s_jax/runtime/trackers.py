@@ -8,7 +8,7 @@ shown as well; WORKDIR/<tracker>/finished/<stage> marks what is shown, so that
 no command shows it twice.
 
 No tracker changes a result. One that fails is reported once and then left out;
-the same command shows later what is missing.
+the same command, run again, adds what is missing.
 """
 
 import collections
@@ -205,7 +205,7 @@ class Tracking:
         reason = ' '.join(str(error).split()) or type(error).__name__
         self._console.print(
           f'Warning: tracker {name} is left out from here on: {reason}. '
-          'Results do not depend on it; the same command shows what is missing.',
+          'Results do not change; the same command adds what is missing.',
           markup=False,
           highlight=False,
           soft_wrap=True,
