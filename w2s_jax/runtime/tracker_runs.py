@@ -122,6 +122,8 @@ class WandB:
     """Logs in, before anything is trained."""
     import wandb
 
+    if os.environ.get('WANDB_MODE', 'online') != 'online':
+      return
     try:
       wandb.login()
     except Exception as error:
