@@ -51,7 +51,7 @@ setuptools.setup(
     'rich>=13.7',
     'safetensors>=0.5',
     'scipy>=1.13',
-    'tensorboardX>=2.6',
+    'tensorboardX>=2.6.5',
     'tensorflow-datasets>=4.9.10',
     'tokenizers>=0.21',
   ],

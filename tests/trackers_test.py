@@ -226,6 +226,20 @@ def test_figures_are_shown_once_and_again_when_they_change(tmp_path):
   assert stream.getvalue() == ''
 
 
+def test_without_trackers_nothing_is_written(tmp_path):
+  folder = stage(tmp_path)
+  before = tiny.files(tmp_path)
+  shown = trackers.Tracking((), tmp_path)  # as on processes other than 0
+  shown.restart(folder, 0)
+  shown.write(folder, 0, {'train/loss': 1.0})
+  shown.add_point(folder, 1, {'test/accuracy': 1.0})
+  shown.flush(folder)
+  shown.finish(folder, {'steps': 3})
+  shown.show_figures()
+  shown.close()
+  assert tiny.files(tmp_path) == before
+
+
 def test_failing_tracker_warns_once_and_is_left_out(monkeypatch, tmp_path):
   class Failing:
     def __init__(self, *_):
