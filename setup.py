@@ -56,6 +56,7 @@ setuptools.setup(
     'rich>=13.7',
     'safetensors>=0.5',
     'scipy>=1.13',
+    'tensorboardX>=2.6.5',
     'tensorflow-datasets>=4.9.10',
     'tokenizers>=0.21',
   ],
@@ -66,9 +67,9 @@ setuptools.setup(
     'hf': ['datasets>=3.0', 'huggingface_hub>=0.25'],
     'notebook': [PANDAS],  # tables of the Python API
     'parquet': ['pyarrow>=15'],  # reads .parquet and .zst
-    'tensorboard': ['tensorboardX>=2.6'],
     'test': TEST,
     'torch': ['torch>=2.4', 'transformers>=4.56'],  # opens exported models
     'tpu': ['jax[tpu]'],
+    'wandb': ['wandb>=0.31'],
   },
 )

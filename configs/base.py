@@ -73,7 +73,10 @@ def get_config():
   c.eval_every = (
     0  # steps of a learning curve of students and ceilings; 0: none
   )
-  c.tensorboard = False  # needs pip install 'w2s_jax[tensorboard]'
+  # Where curves, hyper-parameters and figures are shown: 'tensorboard', 'wandb'
+  # or several, as 'tensorboard,wandb'; '' is nowhere. 'auto': TensorBoard where
+  # tensorboardX is installed. See w2s_jax/runtime/trackers.py.
+  c.tracker = config_dict.FieldReference('auto', field_type=object)
   return c
 
 

@@ -57,5 +57,5 @@ def get_config(arg=None):
   c.mesh = config_dict.ConfigDict({'data': -1, 'fsdp': 1, 'tensor': 1})
   c.eval_batch_size = 256
   c.checkpoint_every = 1000  # steps
-  c.tensorboard = False
+  c.tracker = 'auto'  # as in configs/base.py
   return c

@@ -89,6 +89,7 @@ def run():
       )
     if primary and POINT.value is None:
       write_report(workdir, console, BY.value)
+      show_figures(configs, workdir, console)
 
 
 def write_report(workdir, console, by):
@@ -102,6 +103,16 @@ def write_report(workdir, console, by):
     binned = by_field.aggregate(workdir, groups, field)
     console.print(console_lib.by_field(field, binned))
   console.print(f'Report: {workdir}/report.html')
+
+
+def show_figures(configs, workdir, console):
+  from w2s_jax import checkpoint
+  from w2s_jax.runtime import trackers
+
+  names = [name for c in configs for name in trackers.parse(c.tracker)]
+  trackers.Tracking(
+    dict.fromkeys(names), checkpoint.absolute(workdir), console
+  ).show_figures()
 
 
 if __name__ == '__main__':

@@ -36,6 +36,7 @@ from w2s_jax.models import pretrained
 from w2s_jax.runtime import files
 from w2s_jax.runtime import logger as logger_lib
 from w2s_jax.runtime import preemption
+from w2s_jax.runtime import trackers
 from w2s_jax.tasks import chess as chess_task
 from w2s_jax.tasks import chess_games
 from w2s_jax.tasks import examples as examples_lib
@@ -51,6 +52,7 @@ MAX_MOVES = 64
 def main():
   command_line.check_workdir(command_line.WORKDIR.value)
   config = command_line.CONFIG.value
+  trackers.check(config.tracker)
   console = command_line.console()
   workdir = checkpoint.absolute(command_line.WORKDIR.value)
   mesh = sharding.make_mesh(**config.mesh)
@@ -63,8 +65,9 @@ def main():
   )
   prepared = train.prepare(training, recipe, buckets=BUCKETS, seed=config.seed)
   folder = workdir / model.name
+  tracking = trackers.Tracking(trackers.parse(config.tracker), workdir, console)
   logger = logger_lib.Logger(
-    folder, console=console, is_primary=True, tensorboard=config.tensorboard
+    folder, console=console, is_primary=True, tracking=tracking
   )
   params = train.fit(
     model=model.network,
@@ -101,6 +104,7 @@ def main():
     result['puzzle_accuracy'] = accuracy(puzzle_rows(config.data, model))
   text = json.dumps(result, indent=2) + '\n'
   files.write_atomically(folder / 'result.json', text)
+  tracking.finish(folder, result)
   console.print(result)
 
 

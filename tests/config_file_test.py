@@ -33,7 +33,7 @@ def test_fields_of_overrides():
   'flag', ['--config.seedz=1', '--noconfig.seedz', '-config.seedz=1']
 )
 def test_unknown_field_is_named(config, flag):
-  config_file.check([*config, '--config.seeds=1', '--noconfig.tensorboard'])
+  config_file.check([*config, '--config.seeds=1', '--noconfig.controls'])
   with pytest.raises(errors.UserError, match="'seedz'; did you mean 'seeds'"):
     config_file.check([*config, flag])
 

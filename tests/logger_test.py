@@ -1,6 +1,5 @@
 """Logs of killed and resumed runs, and console output."""
 
-import importlib.util
 import io
 import json
 
@@ -80,13 +79,13 @@ def test_truncate_to_zero_and_without_a_file(tmp_path):
 def test_second_logger_appends_and_progress_keeps_the_file(tmp_path):
   first, _ = _make(tmp_path)
   _log(first, range(2))
-  first.close()
+  first.flush()
   second, _ = _make(tmp_path)
   with second.progress(stage='weak predicts', total_steps=2) as progress:
     progress.update(2, examples=2)
   assert (tmp_path / 'metrics.jsonl').read_text().count('\n') == 2
   _log(second, [2])
-  second.close()
+  second.flush()
   assert (tmp_path / 'metrics.jsonl').read_text().count('\n') == 3
 
 
@@ -269,18 +268,35 @@ def test_names_of_progress_are_not_markup(tmp_path, interactive):
   assert interactive or shown.startswith(f'{name}  1/2')
 
 
-def test_tensorboard_events_or_a_clear_error(tmp_path):
-  console = rich.console.Console(file=io.StringIO())
-  if importlib.util.find_spec('tensorboardX') is None:
-    with pytest.raises(ValueError, match='pip install tensorboardX'):
-      logger_lib.Logger(
-        tmp_path, console=console, is_primary=True, tensorboard=True
-      )
-    return
-  logger = logger_lib.Logger(
-    tmp_path, console=console, is_primary=True, tensorboard=True
-  )
-  _log(logger, range(2))
-  logger.close()
-  (events,) = tmp_path.glob('events.*')
-  assert b'train/loss' in events.read_bytes()
+def test_log_is_shown_in_trackers(tmp_path):
+  class Tracking:
+    calls = []
+
+    def restart(self, folder, step):
+      self.calls.append(('restart', folder.name, step))
+
+    def write(self, folder, step, values):
+      self.calls.append((folder.name, step, sorted(values)))
+
+    def flush(self, folder):
+      self.calls.append(('flush', folder.name))
+
+  def logger(is_primary):
+    return logger_lib.Logger(
+      tmp_path / 'stage',
+      console=rich.console.Console(quiet=True),
+      is_primary=is_primary,
+      tracking=Tracking(),
+    )
+
+  _log(logger(is_primary=False), [0])
+  assert Tracking.calls == []
+  primary = logger(is_primary=True)
+  primary.truncate(4)
+  _log(primary, [4])
+  primary.flush()
+  assert Tracking.calls == [
+    ('restart', 'stage', 4),
+    ('stage', 4, ['train/loss', 'train/rate']),
+    ('flush', 'stage'),
+  ]

@@ -145,7 +145,7 @@ def test_state_of_a_checkout(tmp_path, monkeypatch):
 
 def test_main_keeps_a_record_for_each_invocation(tmp_path):
   workdir = shutil.copytree(tiny.process_workdir(), tmp_path / 'again')
-  tiny.finish(tiny.start(workdir, '--config.tensorboard=false'))
+  tiny.finish(tiny.start(workdir, '--config.checkpoint_every=500'))
   latest, (first, second) = records(epath.Path(workdir))
   assert latest == second and first['status'] == second['status'] == 'ok'
   assert first['command'].startswith('python experiments/main.py --config=')

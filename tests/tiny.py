@@ -38,6 +38,7 @@ FIELDS = {
   'losses': ('logconf',),
   'checkpoint_every': 1000,
   'eval_batch_size': 32,
+  'tracker': '',
   'data.max_length': 16,
   'data.num_buckets': 1,
   'data.splits.weak': 32,

@@ -22,6 +22,7 @@ from w2s_jax.models import heads
 from w2s_jax.models import language_model
 from w2s_jax.models import model as model_lib
 from w2s_jax.models import text_heads
+from w2s_jax.runtime import trackers
 from w2s_jax.tasks import registry
 
 METHODS = ('full', 'lora', 'probe', 'lp_ft', 'prompt')  # of adapt.method
@@ -64,6 +65,13 @@ def check(config):
   check_choices(config)
   check_losses(config.losses, config.loss_args, config.task)
   check_controls(config)
+  trackers.parse(config.tracker)
+
+
+def check_tracker(config):
+  """Checks that this machine has what the trackers need."""
+  if jax.process_index() == 0:  # no other process writes to them
+    trackers.check(config.tracker)
 
 
 def check_numbers(config):

@@ -16,6 +16,7 @@ from w2s_jax import metrics
 from w2s_jax import weak_labels
 from w2s_jax.runtime import files
 from w2s_jax.runtime import preemption
+from w2s_jax.runtime import trackers
 from w2s_jax.runtime import workdir
 
 # Number of checkpoints considered for early stopping, the last one included.
@@ -130,6 +131,10 @@ class Watch:
     self._save(agreement, curve)
     self._curve_points, self._agreement = curve, agreement
     self._remove_all_but_the_best()
+    values = trackers.curve_values(curve[name]) if at_point else {}
+    if judged:
+      values |= trackers.judge_values(agreement[name])
+    self._job.add_point(self._total_steps if is_end else step, values)
 
   def _point(self, step, params):
     test, supervisor = self._evaluation.test, self._curve['supervisor']

@@ -9,6 +9,7 @@ To run a study of another shape, pass another `describe` to `run`; to supervise
 in another way, pass another `supervise` to `students`.
 """
 
+import contextlib
 import dataclasses
 import functools
 import itertools
@@ -29,6 +30,7 @@ from w2s_jax import steps
 from w2s_jax import weak_labels
 from w2s_jax.runtime import files
 from w2s_jax.runtime import profiling
+from w2s_jax.runtime import trackers
 from w2s_jax.runtime import workdir as workdir_lib
 from w2s_jax.tasks import examples as examples_lib
 from w2s_jax.tasks import registry
@@ -202,6 +204,7 @@ def run(
   if workdir is None:
     workdir = f'runs/{config.task}'
     console.print(f'Workdir: {workdir}', highlight=False)
+  check_config.check_tracker(config)
   mesh = sharding.make_mesh(**config.mesh, devices=devices)
   evaluated, slices = splits or load_splits(config)
   models = check_config.build_models(config, mesh)
@@ -210,13 +213,16 @@ def run(
   everything = [result for each in described.values() for result in each]
   results.check_names(everything, workdir)
   check_config.warn_of_truncation(config, models, slices, console)
+  is_primary = jax.process_index() == 0
+  names = trackers.parse(config.tracker) if is_primary else ()
+  tracking = trackers.Tracking(names, workdir, console)
   runtime = workdir_lib.Runtime(
     workdir=workdir,
     mesh=mesh,
     console=console,
     eval_batch_size=config.eval_batch_size,
     checkpoint_every=config.checkpoint_every,
-    tensorboard=config.tensorboard,
+    tracking=tracking,
   )
   stages = graph.in_order([s for result in everything for s in result.stages])
   if profile:
@@ -227,7 +233,8 @@ def run(
   runner = graph.Runner(runtime)
   runner.announce(stages)
   write_rows(workdir, evaluated, slices)
-  rows = make_results(config, described, runner)
+  with contextlib.closing(tracking):
+    rows = make_results(config, described, runner)
   return loading.results_table(rows) if as_frame else rows
 
 

@@ -26,6 +26,7 @@ from rich import progress
 from w2s_jax import errors
 from w2s_jax.runtime import files
 from w2s_jax.runtime import pace as pace_lib
+from w2s_jax.runtime import trackers
 
 _MARKS = {
   'start': ('•', ''),
@@ -68,7 +69,7 @@ def _print(console, line, style=''):
 
 
 class Logger:
-  """Writes `folder/metrics.jsonl` and, optionally, TensorBoard events.
+  """Writes `folder/metrics.jsonl` and shows it in trackers.
 
   Only the primary process writes and prints. `write` buffers lines and calls
   `flush` every ten seconds, which replaces the whole file, since object stores
@@ -78,9 +79,7 @@ class Logger:
   Args:
     study_left: of time_left.Schedule: (seconds, whether that is all) of the
       other stages of the study; None if they are not known.
-
-  Raises:
-    MissingPackageError: `tensorboard` is set without tensorboardX.
+    tracking: a trackers.Tracking; one without trackers by default.
   """
 
   def __init__(
@@ -89,16 +88,16 @@ class Logger:
     *,
     console,
     is_primary,
-    tensorboard=False,
     study_left=None,
+    tracking=None,
     clock=time.monotonic,
   ):
-    self._path = epath.Path(folder) / 'metrics.jsonl'
+    self._folder = epath.Path(folder)
+    self._path = self._folder / 'metrics.jsonl'
     self._console = console
     self._is_primary = is_primary
-    self._event_writer = _event_writer_class() if tensorboard else None
-    self._events = None
     self._study_left = study_left
+    self._tracking = tracking or trackers.Tracking()
     self._clock = clock
     self._flushed = clock()
     self._lines = None  # the whole file; None until the first `write`
@@ -117,8 +116,13 @@ class Logger:
     if not self._is_primary:
       return
     self._lines = []
-    if not self._path.exists():
-      return
+    if self._path.exists():
+      self._lines = self._earlier_lines(step)
+      self.flush()
+    self._tracking.restart(self._folder, step)
+
+  def _earlier_lines(self, step):
+    kept = []
     lines = self._path.read_text().splitlines(keepends=True)
     if lines and not lines[-1].endswith('\n'):
       lines.pop()
@@ -131,8 +135,8 @@ class Logger:
           'Delete the file (only the curves before the restart are lost).'
         ) from error
       if logged_step < step:
-        self._lines.append(line)
-    self.flush()
+        kept.append(line)
+    return kept
 
   def write(self, step, values):
     """Logs a dict of numbers, at full precision."""
@@ -142,13 +146,7 @@ class Logger:
       self.truncate(math.inf)
     values = {name: float(value) for name, value in values.items()}
     self._lines.append(json.dumps({'step': int(step), **values}) + '\n')
-    if self._event_writer:
-      # TensorBoard hides events that a killed run wrote after this step.
-      self._events = self._events or self._event_writer(
-        str(self._path.parent), purge_step=step
-      )
-      for name, value in values.items():
-        self._events.add_scalar(name, value, step)
+    self._tracking.write(self._folder, int(step), values)
     if self._clock() - self._flushed >= _SECONDS_BETWEEN_LINES:
       self.flush()
 
@@ -157,17 +155,11 @@ class Logger:
     if self._lines is None:
       return
     files.write_atomically(self._path, ''.join(self._lines))
+    self._tracking.flush(self._folder)
     self._flushed = self._clock()
 
-  def close(self):
-    """Flushes and closes the TensorBoard file; `write` opens a new one."""
-    self.flush()
-    if self._events:
-      self._events.close()
-      self._events = None
-
   def progress(self, *, stage, total_steps, first_step=0):
-    """Returns a `Progress` for a `with` block, which closes the logger."""
+    """Returns a `Progress` for a `with` block, which flushes the log."""
     return Progress(
       stage,
       total_steps=total_steps,
@@ -175,19 +167,8 @@ class Logger:
       study_left=self._study_left,
       console=self._console if self._is_primary else None,
       clock=self._clock,
-      at_exit=self.close,
+      at_exit=self.flush,
     )
-
-
-def _event_writer_class():
-  try:
-    import tensorboardX
-  except ImportError as error:
-    raise errors.MissingPackageError(
-      'tensorboard=True needs tensorboardX: run `pip install tensorboardX`, '
-      'or set it to False (metrics.jsonl holds the same numbers).'
-    ) from error
-  return tensorboardX.SummaryWriter
 
 
 class Progress:

@@ -42,7 +42,7 @@ class StepLog:
       self.flush()
     self._progress.__exit__(kind, *error)
     for logger in self._loggers:
-      logger.close()
+      logger.flush()
 
   def add(self, step, metrics, batches):
     """Takes the metrics of a dispatched step, and the batch of each model."""

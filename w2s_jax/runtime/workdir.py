@@ -9,6 +9,7 @@
     results.jsonl                 one row for each student and seed
     run.json, runs/, errors/      commands, versions, devices; tracebacks
     report.html, .md and .csv; figures/
+    tensorboard/<stage>/          curves of each stage, see trackers.py
 
 DONE is written last: running again skips what is finished and resumes what is
 not. Of several jobs that share a workdir one makes a stage, and the others wait
@@ -32,6 +33,7 @@ from w2s_jax.runtime import files
 from w2s_jax.runtime import lock
 from w2s_jax.runtime import logger as logger_lib
 from w2s_jax.runtime import time_left
+from w2s_jax.runtime import trackers
 
 
 @dataclasses.dataclass(frozen=True)
@@ -99,7 +101,9 @@ class Runtime:
   console: Any
   eval_batch_size: int = 32
   checkpoint_every: int = 100
-  tensorboard: bool = False
+  tracking: trackers.Tracking = dataclasses.field(
+    default_factory=trackers.Tracking
+  )
   profile: dict = dataclasses.field(default_factory=dict)  # of profiling.choose
   positions: dict = dataclasses.field(default_factory=dict)  # by folder name
   schedule: time_left.Schedule = dataclasses.field(
@@ -182,9 +186,13 @@ class Job:
       self.folder,
       console=self.runtime.console,
       is_primary=jax.process_index() == 0,
-      tensorboard=self.runtime.tensorboard,
       study_left=self.runtime.schedule.left(),
+      tracking=self.runtime.tracking,
     )
+
+  def add_point(self, step, values):
+    """Shows what was measured before a training step, {name: number}."""
+    self.runtime.tracking.add_point(self.folder, step, values)
 
   def save_arrays(self, name, **arrays):
     """Writes an npz of this stage; only the first process does."""
@@ -237,8 +245,9 @@ def _start(job, locks):
   if agreed(done.exists()):
     if jax.process_index() == 0:  # left by a job that died right after DONE
       (folder / 'LOCK').unlink(missing_ok=True)
-    files.load_record(done)  # raises DamagedError
+    summary = files.load_record(done)['summary']  # raises DamagedError
     job.print('cached')
+    job.runtime.tracking.finish(folder, summary)
     return None
   if jax.process_index() == 0:
     job.print('start' if fresh else 'resume')
@@ -285,9 +294,12 @@ def _build(jobs, build):
         path.name: files.sha256(path.read_bytes())
         for path in sorted(job.folder.glob('*.json'))
       }
+      summary = {**times, **summary}
+      # Before DONE: no other job finds the stage cached and shows it as well.
+      job.runtime.tracking.finish(job.folder, summary)
+      job.check_lock()
       files.save_record(
-        job.folder / 'DONE',
-        {'summary': {**times, **summary}, 'files': digests},
+        job.folder / 'DONE', {'summary': summary, 'files': digests}
       )
     barrier(f'{job.name}-done')
     detail = ''
