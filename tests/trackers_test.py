@@ -141,6 +141,39 @@ def test_tracker_is_no_part_of_a_key_or_a_recipe():
   assert identity('') == identity('tensorboard,wandb')
 
 
+@pytest.mark.parametrize('partial', [False, True])
+def test_hyper_parameters_of_training_stages_have_the_same_names(
+  tmp_path, partial
+):
+  function = {'name': 'soft', 'source': '12'}
+  labels = {'function': [function, [], {}] if partial else function}
+  config = {
+    'seed': 3,
+    'weights': 'asset:x',
+    'model': {'architecture': {'num_layers': 6}},
+    'labels': labels,
+    'loss': {'name': 'logconf'},
+    'loss_args': {'start': 0.0},
+    'lora': {'rank': 8},
+    'train': {'epochs': 2},
+  }
+  found = trackers.hyper_parameters(stage(tmp_path, config=config))
+  assert found == {
+    'stage': 'student',
+    'seed': 3,
+    'weights': 'asset:x',
+    'num_layers': 6,
+    'labels': 'soft',
+    'loss': 'logconf',
+    'loss_args': '{"start": 0.0}',
+    'lora_rank': 8,
+    'train.epochs': 2,
+  }
+  least = stage(tmp_path, config={'lora': None, 'train': {'epochs': 2}})
+  assert trackers.hyper_parameters(least).keys() == found.keys()
+  assert trackers.hyper_parameters(stage(tmp_path, config={'seed': 0})) == {}
+
+
 def test_rows_and_points_are_in_the_order_of_their_steps(tmp_path):
   curve = [{'step': s, 'accuracy': 0.5 + s / 10} for s in (1, 3)]
   agreement = {'2': 0.6, 'end': 0.7}

@@ -139,8 +139,9 @@ class Tracking:
       return
     mark.parent.mkdir(parents=True, exist_ok=True)
     # Several jobs may find one stage cached at the same time.
-    with lock.hold(mark.with_name(f'{mark.name}.LOCK'), until=mark.exists) as x:
-      if x is None:
+    path = mark.with_name(f'{mark.name}.LOCK')
+    with lock.hold(path, until=mark.exists) as held:
+      if held is None:
         return
       run = self._runs.pop((name, folder.name), None)
       if run is None:
@@ -219,18 +220,25 @@ def hyper_parameters(folder):
   train = config.get('train')
   if not train:
     return {}
-  labels, lora = config.get('labels') or {}, config.get('lora') or {}
+  architecture = (config.get('model') or {}).get('architecture', {})
   return {
     'stage': folder.name.rpartition('-')[0].partition('-seed')[0],
-    'seed': config['seed'],
-    'weights': config['weights'],
-    'num_layers': config['model']['architecture']['num_layers'],
-    'labels': labels.get('function', {}).get('name', ''),
-    'loss': (config.get('loss') or {}).get('name', ''),
+    'seed': config.get('seed', 0),
+    'weights': config.get('weights', ''),
+    'num_layers': architecture.get('num_layers', 0),
+    'labels': _function_name((config.get('labels') or {}).get('function')),
+    'loss': _function_name(config.get('loss')),
     'loss_args': files.to_json(config.get('loss_args') or {}),
-    'lora_rank': lora.get('rank', 0),
+    'lora_rank': (config.get('lora') or {}).get('rank', 0),
     **{f'train.{name}': value for name, value in train.items()},
   }
+
+
+def _function_name(function):
+  """Its name in config.json, where a partial one is a list; '' without."""
+  if isinstance(function, list):
+    function = function[0]
+  return (function or {}).get('name', '')
 
 
 def logged(folder, before=math.inf):
