@@ -127,7 +127,7 @@ class WandB:
     try:
       wandb.login()
     except Exception as error:
-      reason = ' '.join(str(error).split())
+      reason = ' '.join(str(error).split()).rstrip('.')
       raise errors.UserError(
         f"tracker='wandb': {reason}; run `wandb login`, or set "
         'WANDB_MODE=offline.'
