@@ -99,6 +99,7 @@ def test_a_sweep_is_read(two_studies, monkeypatch):
     assert has_figure(notebook, plot)
 
 
+@pytest.mark.slow  # trains five models
 def test_a_loss_of_ones_own_is_compared(tmp_path, monkeypatch):
   notebook = read('your_own_loss.ipynb')
   workdir = tmp_path / 'study'
@@ -150,7 +151,7 @@ def execute(notebook, monkeypatch):
   monkeypatch.setenv('JAX_PLATFORMS', 'cpu')
   nbclient.NotebookClient(
     notebook,
-    timeout=300,
+    timeout=600,  # a cell
     iopub_timeout=60,  # or output goes missing on a busy machine
     kernel_name='python3',
     resources={'metadata': {'path': str(tiny.ROOT)}},
