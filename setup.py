@@ -32,7 +32,11 @@ setuptools.setup(
   long_description=(ROOT / 'README.md').read_text(),
   long_description_content_type='text/markdown',
   license='Apache-2.0',
-  packages=setuptools.find_packages(include=['w2s_jax', 'w2s_jax.*']),
+  # Configs import `configs`, as they do in a checkout.
+  packages=setuptools.find_packages(
+    include=['w2s_jax*', 'configs', 'experiments*']
+  ),
+  entry_points={'console_scripts': ['w2s = experiments.cli:main']},
   package_data={
     'w2s_jax': ['data/*', 'data/*/*', 'report/*.css', 'report/*.js']
   },

@@ -183,21 +183,33 @@ def tiny_pair(c, preset):
     )
 
 
+_SHORT = {'loss': 'losses'}  # config arguments
+
+
 def parse_arg(arg, **defaults):
   """Parses 'debug,task=sst2' into a ConfigDict with the types of `defaults`.
 
-  A bare name sets a bool to True.
+  A bare name sets a bool to True. A tuple takes the bare words after it, too,
+  as in 'losses=xent,logconf'; 'loss' is short for 'losses'.
 
   Raises:
     ValueError: a name is unknown, or a value has another type.
   """
-  values = dict(defaults)
+  values, last = dict(defaults), None
   for part in filter(None, (arg or '').split(',')):
     name, given, text = part.partition('=')
+    name = _SHORT.get(name, name)
+    if not given and name not in defaults and last:
+      values[last] += (part,)
+      continue
     if name not in defaults:
       raise ValueError(f'config argument {name!r}: {nearest(name, defaults)}')
-    kind = type(defaults[name])
-    if kind is bool:
+    kind, last = type(defaults[name]), None
+    if kind is tuple:
+      if not text:
+        raise ValueError(f'config argument {part!r}: needs {name}=<names>.')
+      values[name], last = (text,), name
+    elif kind is bool:
       text = text if given else 'true'
       if text not in ('true', 'false'):
         raise ValueError(f'config argument {part!r}: must be true or false.')

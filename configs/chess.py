@@ -10,7 +10,7 @@ the sizes in between, with fresh puzzles for each step: bootstrapping (paper
 section 4.3.1).
 
 Arguments, after a colon: weak=xs (or another supervisor), pairs (those of the
-larger models, too), loss=all (or another, default xent), debug, and large:
+larger models, too), losses=all (or some, default xent), debug, and large:
 8,000 puzzles for each student in place of 1,350, more than are shipped. Get
 them from https://database.lichess.org/#puzzles, sorted by their random ids:
   zstdcat lichess_db_puzzle.csv.zst | head -n 120000 > lichess_puzzles.csv
@@ -35,15 +35,17 @@ MODELS = {'xs': 1e-3, 's': 3e-4, 'm': 3e-4, 'l': 1e-4}  # peak learning rates
 LADDER = ('tiny', *MODELS)
 
 
+ARGUMENTS = dict(
+  debug=False,
+  large=False,
+  pairs=False,
+  weak='tiny',
+  losses=('xent',),  # or 'all' losses of base.py
+)
+
+
 def get_config(arg=None):
-  args = base.parse_arg(
-    arg,
-    debug=False,
-    large=False,
-    pairs=False,
-    weak='tiny',
-    loss='xent',  # or 'all' losses of base.py
-  )
+  args = base.parse_arg(arg, **ARGUMENTS)
   c = base.get_config()
   c.task = 'chess_puzzles'
   c.data.select = dict(min_rating=0, max_rating=0, themes=())
@@ -53,8 +55,8 @@ def get_config(arg=None):
     c.data.source = 'file:lichess_puzzles.csv'
     c.data.splits.transfer = 8000
   c.weak_labels = 'hard'  # as in the paper (appendix A.2)
-  if args.loss != 'all':
-    c.losses = (args.loss,)
+  if args.losses != ('all',):
+    c.losses = args.losses
   base.choose(dict.fromkeys(LADDER[:-1]), args.weak, field='weak')
   ladder = LADDER[LADDER.index(args.weak) :]
   c.models = {key: model(key) for key in ladder}

@@ -7,11 +7,12 @@ pretrained, trained on 1,000 rows of ground truth; the student is MiniLM-L6: a
 linear probe of its frozen features, on 4,000 weak labels. Its first layer alone
 is also fine-tuned, from such a probe on, since all six take minutes: see TUNED.
 
-Arguments, after a colon: task=, weak=, strong=, adapt=, loss=, all, paper,
-bootstrap, debug. For other sources or your own rows set --config.data.source
-(w2s_jax/tasks/sources.py). With `bootstrap` the bag supervises three sizes of
-MiniLM, directly and through those in between (paper section 4.3.1): at most
-three steps, each with a third of the transfer rows.
+Arguments, after a colon: task=, weak=, rungs=, strong=, adapt=, losses=, all,
+paper, bootstrap, debug. For other sources or your own rows set
+--config.data.source (w2s_jax/tasks/sources.py). With rungs=minilm-l1,minilm-l3
+these stand between weak and strong: each is taught by weak directly, and in a
+chain through those before it (paper section 4.3.1), each step with its share of
+the transfer rows. `bootstrap` is such a ladder of three sizes of MiniLM.
 
 `all` runs every task whose data is available, `paper` those among the 22 of the
 paper; the others are listed with how to get them. For one folder per task, such
@@ -53,19 +54,22 @@ SUITES = {
 TUNED = {'num_seeds': 1, 'num_losses': 1, 'transfer': 2000}
 
 
+ARGUMENTS = dict(
+  debug=False,  # in place of task, weak and strong
+  bootstrap=False,  # in place of strong
+  all=False,  # in place of task
+  paper=False,  # in place of task
+  task='rotten_tomatoes',
+  weak='bag',
+  rungs=(),  # models between weak and strong, small ones first
+  strong='minilm-l6',
+  adapt='',  # one way to adapt students; '' is a probe and fine-tuning
+  losses=(),  # () is all losses of base.py
+)
+
+
 def get_config(arg=None):
-  args = base.parse_arg(
-    arg,
-    debug=False,  # in place of task, weak and strong
-    bootstrap=False,  # in place of strong
-    all=False,  # in place of task
-    paper=False,  # in place of task
-    task='rotten_tomatoes',
-    weak='bag',
-    strong='minilm-l6',
-    adapt='',  # one way to adapt the student; '' is a probe and fine-tuning
-    loss='',  # '' is all losses of base.py
-  )
+  args = base.parse_arg(arg, **ARGUMENTS)
   c = base.get_config()
   c.seeds = (0, 1, 2)
   if args.all or args.paper:
@@ -74,8 +78,8 @@ def get_config(arg=None):
     c.data.splits.update(weak=1000, transfer=4000, validation=500, test=2000)
   else:
     base.set_task(c, args.task, tasks.TASKS, 'w2s_jax/tasks/nlp.py')
-  if args.loss:
-    c.losses = (args.loss,)
+  if args.losses:
+    c.losses = args.losses
   if args.debug:
     debug(c)
     return c
@@ -84,6 +88,9 @@ def get_config(arg=None):
     bootstrap(c, args.adapt)
     return c
   c.models.strong = model(args.strong, field='strong', adapt=args.adapt)
+  if args.rungs:
+    rungs(c, args.rungs, args.strong, args.adapt)
+    return c
   if not args.adapt and c.task not in SUITES:
     tuned = 'minilm-l1' if args.strong == 'minilm-l6' else args.strong
     c.models.tuned = model(tuned, field='strong', adapt='lp_ft')
@@ -95,11 +102,27 @@ def model(name, *, field, adapt=''):
   """Returns the fields of a model of MODELS; `field` is for the message."""
   fields = base.model(**base.choose(MODELS, name, field=field))
   fields.adapt.probe.epochs = 12
-  if field == 'strong':
+  if field != 'weak':
     fields.adapt.method = adapt or 'probe'
   if adapt == 'lp_ft':
     fields.train.learning_rate /= 2  # starts near its end
   return fields
+
+
+def rungs(c, names, strong, adapt=''):
+  """Adds students between weak and strong, taught directly and in chains."""
+  if len({*names, strong}) <= len(names):
+    raise ValueError(
+      f'rungs={",".join(names)},strong={strong}: a model is named twice.'
+    )
+  for name in names:
+    c.models[name] = model(name, field='rungs', adapt=adapt)
+  ladder = (*names, 'strong')
+  c.data.splits.transfer //= len(ladder)  # one slice for each step of a chain
+  c.students = (
+    *(f'weak>{key}' for key in ladder),
+    *('>'.join(('weak', *ladder[:n])) for n in range(2, len(ladder) + 1)),
+  )
 
 
 def bootstrap(c, adapt=''):

@@ -8,9 +8,10 @@ shipped in w2s_jax/data; they are preferences for positivity, not helpfulness.
 As in configs/nlp.py a bag of words, trained on 1,000 pairs, supervises a linear
 probe of MiniLM-L6's frozen features.
 
-Arguments, after a colon: task=, weak=, strong=, adapt=, loss=, bootstrap,
-generative, debug. Tasks are those of w2s_jax/tasks/reward.py; for other pairs
-set --config.data.source (w2s_jax/tasks/sources.py):
+Arguments, after a colon: task=, weak=, rungs=, strong=, adapt=, losses=,
+bootstrap, generative, debug; rungs are as in configs/nlp.py. Tasks are those of
+w2s_jax/tasks/reward.py; for other pairs set --config.data.source
+(w2s_jax/tasks/sources.py):
 
   --config=configs/reward_modeling.py:task=hh_rlhf \
       --config.data.source=hf:Anthropic/hh-rlhf:helpful-base/
@@ -26,34 +27,38 @@ from configs import base
 from configs import nlp
 from w2s_jax.tasks import reward
 
+ARGUMENTS = dict(
+  debug=False,
+  bootstrap=False,  # in place of strong
+  generative=False,
+  task='vader_pairs',
+  weak='bag',
+  rungs=(),
+  strong='minilm-l6',
+  adapt='',  # of students; '' is a probe, or full with `generative`
+  losses=(),  # () is all losses of base.py
+)
+
 
 def get_config(arg=None):
-  args = base.parse_arg(
-    arg,
-    debug=False,
-    bootstrap=False,  # in place of strong
-    generative=False,
-    task='vader_pairs',
-    weak='bag',
-    strong='minilm-l6',
-    adapt='',  # of the student; '' is a probe, or full with `generative`
-    loss='',  # '' is all losses of base.py
-  )
+  args = base.parse_arg(arg, **ARGUMENTS)
   c = base.get_config()
   base.set_task(c, args.task, reward.TASKS, 'w2s_jax/tasks/reward.py')
   c.seeds = (0, 1, 2)
-  if args.loss:
-    c.losses = (args.loss,)
+  if args.losses:
+    c.losses = args.losses
   if args.generative:
     c.generative = (False, True)
   c.models.weak = model(args.weak, field='weak')
   if args.bootstrap:
     nlp.bootstrap(c, args.adapt)
-    for fields in c.models.values():
-      fields.train.freeze = ''
   else:
     adapt = args.adapt or ('full' if args.generative else 'probe')
     c.models.strong = model(args.strong, field='strong', adapt=adapt)
+    if args.rungs:
+      nlp.rungs(c, args.rungs, args.strong, adapt)
+  for fields in c.models.values():
+    fields.train.freeze = ''
   if args.debug:
     debug(c)
   return c

@@ -1,6 +1,7 @@
 """Flags, readable errors and caches that the commands of this folder share."""
 
 import ctypes
+import functools
 import os
 import pathlib
 import shlex
@@ -8,9 +9,11 @@ import sys
 
 from absl import app
 from absl import flags
+from absl import logging
 from ml_collections import config_flags
 
 from experiments import config_file
+from experiments import usage
 from w2s_jax import errors
 from w2s_jax.runtime import preemption
 
@@ -41,7 +44,12 @@ def run(main, required=('config', 'workdir')):
       main_or_stop(main)
 
   flags.mark_flags_as_required(required)
-  app.run(checked, flags_parser=parse_flags)
+  app.run(checked, flags_parser=functools.partial(parse_flags, required))
+
+
+def quiet_logs():
+  """Hides what absl and JAX log below a warning."""
+  logging.set_verbosity(logging.WARNING)
 
 
 def main_or_stop(main):
@@ -56,12 +64,12 @@ def main_or_stop(main):
 def console(*, quiet=False):
   """Returns a console that prints text as it is, `[red]` or `:smile:` too.
 
-  Where there is no terminal it has 100 columns.
+  Where there is no terminal it has 100 columns, or $COLUMNS.
   """
   import rich.console
 
   made = rich.console.Console(quiet=quiet, markup=False, emoji=False)
-  if not made.is_terminal:
+  if not made.is_terminal and 'COLUMNS' not in os.environ:
     made.width = 100
   return made
 
@@ -99,10 +107,17 @@ def keep_compiled_programs():
   jax.config.update('jax_persistent_cache_min_compile_time_secs', 0)
 
 
-def parse_flags(argv):
+def parse_flags(required, argv):
   """Parses with absl; a mistake ends the program with one readable line."""
   try:
+    usage.answer(argv)
     check_order(argv)
+    for name in required:
+      if not any(x.lstrip('-').partition('=')[0] == name for x in argv[1:]):
+        raise errors.UserError(
+          f'--{name} is missing; begin with --config=nlp --workdir=runs/nlp.'
+        )
+    argv = config_file.plain(argv)
     config_file.check(argv)
     argv = flags.FLAGS(argv)
     if len(argv) > 1:
@@ -150,4 +165,5 @@ def check_workdir(workdir):
 
 
 def one_line(error):
-  return ' '.join(str(error).split())
+  notes = getattr(error, '__notes__', ())
+  return ' '.join(' '.join([str(error), *notes]).split())

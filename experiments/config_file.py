@@ -1,9 +1,13 @@
 """Reads --config=FILE.py:ARGUMENT ahead of the flags, to explain mistakes.
 
 absl and ml_collections alone would end in a traceback, or not name the field.
+They know files and Python literals only; `plain` makes both of what is shorter
+to type: --config=nlp:debug, --config.losses=xent,logconf.
+
 All functions raise errors.UserError where the user has to change something.
 """
 
+import ast
 import contextlib
 import functools
 import os
@@ -15,6 +19,69 @@ from ml_collections import config_dict
 
 from configs import base
 from w2s_jax import errors
+
+_FOLDER = pathlib.Path(base.__file__).parent
+
+
+def names():
+  """Returns the short names of configs: nlp for configs/nlp.py."""
+  stems = (path.stem for path in _FOLDER.glob('*.py'))
+  return sorted(x for x in stems if x not in ('__init__', 'base'))
+
+
+def plain(argv):
+  """Returns argv with configs as files, and lists of words as tuples."""
+  argv, config = [*argv], None
+  for i, name, prefix in _values(argv):
+    if name == 'config':
+      argv[i] = prefix + file_of(argv[i].removeprefix(prefix))
+  if (value := value_of(argv)) is not None:
+    config = get_config(value)
+  for i, name, prefix in _values(argv):
+    if config and name != 'config':
+      argv[i] = prefix + _quoted(config, name, argv[i].removeprefix(prefix))
+  return argv
+
+
+def file_of(value):
+  """Returns FILE:ARGUMENT of NAME:ARGUMENT or FILE:ARGUMENT.
+
+  configs/nlp.py is that of this code wherever it is called from, unless the
+  current folder has its own.
+  """
+  path, colon, arg = value.partition(':')
+  named = _FOLDER / f'{path.removeprefix("configs/").removesuffix(".py")}.py'
+  if not os.path.isfile(path) and named.stem in names():
+    if path in (named.stem, f'configs/{named.name}'):
+      path = os.path.relpath(named)
+      path = str(named) if path.startswith('..') else path
+  return path + colon + arg
+
+
+def _values(argv):
+  """Yields (index in argv, field, what precedes its value) of config flags."""
+  for i, arg in enumerate(argv):
+    name, equals, _ = arg.partition('=')
+    field = name.lstrip('-')
+    if arg[:1] == '-' and field.partition('.')[0] == 'config':
+      if equals:
+        yield i, field, f'{name}='
+      elif i + 1 < len(argv):
+        yield i + 1, field, ''
+
+
+def _quoted(config, field, text):
+  """Returns "('a', 'b')" for a,b where the field is a tuple."""
+  for name in field.split('.')[1:]:
+    if not isinstance(config, config_dict.ConfigDict) or name not in config:
+      return text  # `check` explains it
+    config = config[name]
+  try:
+    ast.literal_eval(text)
+  except (ValueError, SyntaxError):
+    if isinstance(config, tuple) and not set(text) & set('()[]\'"'):
+      return repr(tuple(filter(None, map(str.strip, text.split(',')))))
+  return text
 
 
 def value_of(argv):
@@ -44,7 +111,10 @@ def load(path):
   if file.is_dir():
     raise errors.UserError(f'--config={path} is a folder; name a file in it.')
   if not file.is_file():
-    raise errors.UserError(f'--config={path}: there is no such file.')
+    hint = '.'
+    if path == file.stem:
+      hint = f' or config; {base.nearest(path, names())}'
+    raise errors.UserError(f'--config={path}: there is no such file{hint}')
   with located(path):
     module = runpy.run_path(path)
   if not callable(module.get('get_config')):
@@ -77,7 +147,13 @@ def check(argv):
     return
   config = get_config(value)
   for field in overrides(argv):
-    check_field(config, field)
+    try:
+      check_field(config, field)
+    except errors.UserError as e:
+      arguments = load(value.partition(':')[0]).get('ARGUMENTS', ())
+      if field.startswith('models.') and 'rungs' in arguments:
+        e.add_note('The config argument rungs=NAME adds a model.')
+      raise
 
 
 def check_field(config, path):
@@ -106,6 +182,10 @@ def located(path):
     raise errors.UserError(f'{where}: {e.msg}') from e
   except Exception as e:
     frames = traceback.extract_tb(e.__traceback__)
+    if isinstance(e, ValueError) and _is_same(
+      frames[-1].filename, base.__file__
+    ):
+      raise errors.UserError(f'--config={path}: {e}') from e  # an argument
     lines = [f.lineno for f in frames if _is_same(f.filename, path)]
     where = f'{path}:{lines[-1]}' if lines else path
     raise errors.UserError(f'{where}: {type(e).__name__}: {e}') from e

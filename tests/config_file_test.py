@@ -93,3 +93,41 @@ def test_mistakes_in_a_file_have_its_line(tmp_path, text, says):
 def test_what_is_no_file_is_named(argv, says):
   with pytest.raises(errors.UserError, match=re.escape(says)):
     config_file.check(argv)
+
+
+def test_short_names_and_files_of_other_folders(monkeypatch, tmp_path):
+  monkeypatch.chdir(tmp_path)
+  for value in ('nlp', 'configs/nlp.py'):
+    plain = config_file.file_of(f'{value}:debug')
+    assert plain == f'{NLP}:debug'
+  (tmp_path / 'configs').mkdir()
+  (tmp_path / 'configs' / 'nlp.py').touch()
+  assert config_file.file_of('configs/nlp.py') == 'configs/nlp.py'
+  for value in ('mine.py', 'nlp.py', 'nlq:debug', 'base', ''):
+    assert config_file.file_of(value) == value
+
+
+@pytest.mark.parametrize(
+  'flags, expected',
+  [
+    (['--config.losses=xent,logconf'], "--config.losses=('xent', 'logconf')"),
+    (['--config.losses', 'xent,logconf'], "('xent', 'logconf')"),
+    (['--config.losses=xent'], "--config.losses=('xent',)"),
+    (
+      ['--config.students=weak>a,weak>b'],
+      "--config.students=('weak>a', 'weak>b')",
+    ),
+    (
+      ['--config.models.weak.head_tokens=no,yes'],
+      "--config.models.weak.head_tokens=('no', 'yes')",
+    ),
+    (['--config.seeds=0,1'], '--config.seeds=0,1'),
+    (["--config.losses=('xent',)"], "--config.losses=('xent',)"),
+    (['--config.losses=("xent"'], '--config.losses=("xent"'),
+    (['--config.task=a,b'], '--config.task=a,b'),
+    (['--config.none=a,b'], '--config.none=a,b'),
+  ],
+)
+def test_words_of_a_tuple_need_no_quotes(flags, expected):
+  plain = config_file.plain(['main.py', f'--config={NLP}', *flags])
+  assert plain[-1] == expected

@@ -348,3 +348,32 @@ def test_fine_tuning_of_nlp_is_a_study_of_its_own():
   for arg in ('adapt=full', 'debug'):
     alone = file['get_config'](arg)
     assert list(file['studies'](alone)) == [{'students': alone.students}]
+
+
+@pytest.mark.parametrize('name', ['nlp', 'reward_modeling'])
+def test_rungs_stand_between_weak_and_strong(name):
+  config = load(name, 'rungs=minilm-l1,minilm-l3,losses=xent')
+  assert set(config.models) == {'weak', 'strong', 'minilm-l1', 'minilm-l3'}
+  assert config.students == (
+    'weak>minilm-l1',
+    'weak>minilm-l3',
+    'weak>strong',
+    'weak>minilm-l1>minilm-l3',
+    'weak>minilm-l1>minilm-l3>strong',
+  )
+  rung = config.models['minilm-l3']
+  assert rung.num_layers == 3 and rung.adapt.method == 'probe'
+  whole = load(name).data.splits.transfer
+  assert config.data.splits.transfer == whole // 3
+  for rungs in ('minilm-l6', 'minilm-l1,minilm-l1'):
+    with pytest.raises(ValueError, match='named twice'):
+      load(name, f'rungs={rungs}')
+
+
+def test_losses_are_several_words_and_loss_is_short_for_them():
+  for name in ('nlp', 'reward_modeling', 'chess'):
+    for arg in ('losses=xent,logconf', 'debug,loss=xent,logconf'):
+      assert load(name, arg).losses == ('xent', 'logconf')
+    assert load(name, 'loss=logconf,debug').losses == ('logconf',)
+  with pytest.raises(ValueError, match="'debugg': did you mean 'debug'"):
+    load('nlp', 'task=cola,debugg')

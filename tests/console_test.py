@@ -100,3 +100,23 @@ def test_a_table_by_a_field(tmp_path, width):
   shown = stream.getvalue()
   assert max(map(len, shown.splitlines())) <= width
   assert len(re.findall(r'    1000 to( 1119)? +120 +\d', shown)) == 2
+
+
+@pytest.mark.parametrize('width', [40, 60, 80, 100])
+def test_no_word_is_broken_at_any_width(tmp_path, width):
+  made_up.make_tasks(
+    tmp_path, ('rotten_tomatoes', 'dream'), losses=('xent', 'logconf')
+  )
+  groups = report.aggregate(tmp_path, results.read(tmp_path))
+  shown = made_up.console(groups, width)
+  assert max(map(len, shown.splitlines())) <= width
+  whole = made_up.console(groups, 200)
+  words = set(shown.split())
+  assert '…' not in shown
+  for group in groups:
+    assert {group['task'], group['weak_model'], group['loss']} <= words
+    assert f'{100 * group["student_accuracy"]:.1f}' in words
+    assert f'{group["pgr_high"]:.2f}]' in words or group['pgr'] is None
+  assert {x for x in whole.split() if x[0] != '─'} <= words | {'method'} | {
+    *('weak', '→', 'strong', 'student', 'ceiling')
+  }

@@ -80,7 +80,9 @@ def printed(killed):
 def test_two_jobs_make_each_stage_once(printed):
   lines = [line for text in printed for line in text.splitlines()]
   ended = [line for line in lines if '✓' in line]
-  made = [line.split()[2] for line in ended if 'cached' not in line]
+  made = [
+    line.split('✓')[1].split()[0] for line in ended if 'cached' not in line
+  ]
   assert len(ended) == 10
   assert len(set(made)) == len(made)
 

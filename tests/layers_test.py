@@ -12,6 +12,7 @@ import tiny
 # Imports point downward. A package is one room, without circles inside.
 PACKAGES = ('models', 'report', 'runtime', 'tasks')
 LAYERS = (
+  ('__main__',),
   ('export',),
   ('study', 'report'),
   ('loading',),
@@ -20,7 +21,7 @@ LAYERS = (
   ('stages', 'graph', 'early_stopping'),
   ('evaluate', 'population'),
   ('train', 'predict'),
-  ('checkpoint', 'weak_labels'),
+  ('checkpoint', 'overview', 'weak_labels'),
   ('models', 'runtime'),
   ('accumulate', 'batching', 'adapt', 'optimizer'),
   ('losses',),

@@ -2,6 +2,7 @@
 
 import io
 import json
+import re
 
 import pytest
 import rich.console
@@ -130,7 +131,7 @@ def test_progress_in_a_log_file(tmp_path):
       clock.now += 0.125
       progress.update(step, examples=30, loss=0.5)
     _log(logger, [299])
-  lines = stream.getvalue().splitlines()
+  lines = without_times(stream).splitlines()
   assert lines == [
     'student xent seed 0  117/300  ETA 0:00:23  loss 0.5000  240 ex/s',
     'student xent seed 0  197/300  ETA 0:00:13  loss 0.5000  240 ex/s',
@@ -147,7 +148,15 @@ def printed_lines(stage, clock, updates, tmp_path, **fields):
     for step, (seconds, values) in enumerate(updates, start=1):
       clock.now += seconds
       progress.update(step, examples=8, **values)
-  return stream.getvalue().splitlines()
+  return without_times(stream).splitlines()
+
+
+def without_times(stream):
+  """The text of a log file, of which each line begins with a time."""
+  stamp = r'\d{4}-\d\d-\d\d \d\d:\d\d:\d\d '
+  lines = stream.getvalue().splitlines(keepends=True)
+  assert all(re.match(stamp, line) for line in lines)
+  return ''.join(re.sub(stamp, '', line) for line in lines)
 
 
 def test_eta_leaves_out_what_was_waited_for(tmp_path):
@@ -185,7 +194,7 @@ def test_time_left_of_the_study_has_that_of_the_stage(others, text, tmp_path):
     clock.now += 10
     progress.update(2, examples=8)
   study = f'  study {text}' if text else ''
-  assert stream.getvalue() == f'weak  2/5  ETA 0:00:30{study}  1 ex/s\n'
+  assert without_times(stream) == f'weak  2/5  ETA 0:00:30{study}  1 ex/s\n'
 
 
 def test_progress_of_a_single_step_and_of_none(tmp_path):
@@ -231,7 +240,7 @@ def test_stage_lines():
   logger_lib.stage(
     'student', 'done', '12.3 s', console=console, position=10, total=10
   )
-  first, second = stream.getvalue().splitlines()
+  first, second = without_times(stream).splitlines()
   assert first.startswith('[ 3/10] ✓ weak [l1] seed 0  ')
   assert first.endswith('  cached')
   assert second.startswith('[10/10] ✓ student  ') and second.endswith('12.3 s')
@@ -243,7 +252,7 @@ def test_names_are_not_markup():
   for terminal in (True, False):
     stream = io.StringIO()
     console = rich.console.Console(
-      file=stream, force_terminal=terminal, force_interactive=False
+      file=stream, width=120, force_terminal=terminal, force_interactive=False
     )
     logger_lib.stage(name, 'resume', name, console=console, position=1, total=1)
     assert stream.getvalue().count(name) == 2
@@ -265,7 +274,7 @@ def test_names_of_progress_are_not_markup(tmp_path, interactive):
     progress.update(1, examples=8, **{name: 0.5})
   shown = stream.getvalue()
   assert f'{name} 0.5000' in shown
-  assert interactive or shown.startswith(f'{name}  1/2')
+  assert interactive or without_times(stream).startswith(f'{name}  1/2')
 
 
 def test_log_is_shown_in_trackers(tmp_path):
@@ -300,3 +309,45 @@ def test_log_is_shown_in_trackers(tmp_path):
     ('stage', 4, ['train/loss', 'train/rate']),
     ('flush', 'stage'),
   ]
+
+
+@pytest.mark.parametrize('width', [40, 80])
+def test_a_terminal_breaks_no_word(width):
+  stream = io.StringIO()
+  console = rich.console.Console(
+    file=stream, width=width, force_terminal=True, color_system=None
+  )
+  name = 'student-logconf-minilm-l6-probe-by-weak-seed0'
+  logger_lib.stage(
+    name,
+    'done',
+    '1.7 s  validation 72.4%',
+    console=console,
+    position=1,
+    total=2,
+  )
+  lines = stream.getvalue().splitlines()
+  assert max(map(len, lines)) <= width
+  words = ' '.join(line.strip() for line in lines)
+  assert words.replace('- ', '-').split()[2] == name
+  assert '72.4%' in words.split()
+
+
+@pytest.mark.parametrize('width', [40, 80])
+def test_a_bar_shows_whole_parts_only(width, tmp_path):
+  clock = Clock()
+  logger, stream = _make(
+    tmp_path,
+    clock=clock,
+    width=width,
+    force_terminal=True,
+    force_interactive=True,
+    study_left=(60, True),
+  )
+  with logger.progress(stage='weak', total_steps=400) as progress:
+    for step in range(1, 4):
+      clock.now += 2
+      progress.update(step, examples=32, tokens=900, loss=0.25)
+  shown = stream.getvalue()
+  assert 'ETA 0:13:14' in shown and '…' not in shown
+  assert ('tok/s' in shown) == (width == 80)

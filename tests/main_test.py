@@ -60,7 +60,7 @@ def test_mistake_ends_with_one_line(flag, tmp_path):
 IMPORTS = """
 import sys
 from experiments import command_line, main, points
-command_line.parse_flags(sys.argv)
+command_line.parse_flags((), sys.argv)
 """
 
 

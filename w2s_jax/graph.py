@@ -15,7 +15,6 @@ their source. `Runner.make` makes a stage and all that it reads.
 """
 
 import ast
-import collections
 import dataclasses
 import functools
 import inspect
@@ -25,10 +24,10 @@ from typing import Callable
 
 import numpy as np
 
+from w2s_jax import overview
 from w2s_jax.models import model as model_lib
 from w2s_jax.runtime import files
 from w2s_jax.runtime import preemption
-from w2s_jax.runtime import time_left
 from w2s_jax.tasks import examples as examples_lib
 
 # Part of every key; raised when the same fields come to mean something else.
@@ -227,28 +226,12 @@ class Runner:
     self._discarded = set()  # keys
 
   def announce(self, stages):
-    """Prints how many stages there are, which of them are done, and a list."""
+    """Prints which stages there are and how long they take, see overview."""
     stages = in_order(stages)
     names = [stage.folder_name for stage in stages]
     self.runtime.positions.update({name: i for i, name in enumerate(names, 1)})
-    done = [
-      stage for stage in stages if self.runtime.is_done(stage.folder_name)
-    ]
-    missing = [stage for stage in stages if stage not in done]
-    self.runtime.schedule.waiting.update(
-      {stage.folder_name: work_of(stage) for stage in missing}
-    )
-    by_recipe = collections.defaultdict(list)
-    for stage in missing:
-      by_recipe[files.to_json(stage.recipe)].append(stage)
-    self.runtime.print(
-      f'{len(stages)} stages: {len(done)} cached, {len(missing)} to run'
-    )
-    for alike in by_recipe.values():
-      seeds = [x.fields['seed'] for x in alike if 'seed' in x.fields]
-      name = alike[0].name.partition('-seed')[0]
-      each = f' (seeds {", ".join(map(str, seeds))})' if len(alike) > 1 else ''
-      self.runtime.print(f'  {name}{each}')
+    for line in overview.stages(stages, self.runtime):
+      self.runtime.print(line)
 
   def make(self, *stages):
     """Makes stages that differ in their seed alone, side by side if they can.
@@ -326,24 +309,6 @@ class Runner:
         self._finished.pop(stage.key, None)
         return
     raise error
-
-
-def work_of(stage):
-  """What a stage does, to estimate its time by that of others of its kind.
-
-  The amount is the rows that go through the model, epoch by epoch.
-  """
-  fields = stage.fields
-  used = ('features', 'lora', 'judge', 'curve')
-  rows, train = fields.get('rows'), fields.get('train') or {}
-  return time_left.Work(
-    kind=(
-      stage.make,
-      getattr(fields.get('model'), 'name', None),
-      *(fields.get(name) is not None for name in used),
-    ),
-    amount=(1 if rows is None else len(rows)) * train.get('epochs', 1),
-  )
 
 
 def _config(stage):

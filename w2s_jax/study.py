@@ -24,6 +24,7 @@ from w2s_jax import checkpoint
 from w2s_jax import evaluate
 from w2s_jax import graph
 from w2s_jax import loading
+from w2s_jax import overview
 from w2s_jax import results
 from w2s_jax import sharding
 from w2s_jax import steps
@@ -231,6 +232,9 @@ def run(
     )
     runtime = dataclasses.replace(runtime, profile=chosen)
   runner = graph.Runner(runtime)
+  first = next(iter(slices.values()))
+  for line in overview.recipes(config, models, first, workdir):
+    runtime.print(line)
   runner.announce(stages)
   write_rows(workdir, evaluated, slices)
   with contextlib.closing(tracking):

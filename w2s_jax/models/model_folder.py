@@ -7,6 +7,7 @@ from etils import epath
 from w2s_jax import assets
 from w2s_jax import errors
 from w2s_jax.models import gguf as gguf_lib
+from w2s_jax.models import presets
 
 _FILES = (
   'config.json',
@@ -35,11 +36,29 @@ def folder(weights):
   if '://' in weights:
     return _in_bucket(weights)
   if kind != 'asset':
-    return pathlib.Path(weights)
+    return _on_disk(weights)
   found = assets.path(name)
   for file in found.glob('*.gguf'):
     return gguf_lib.converted(file)
   return found
+
+
+def _on_disk(weights):
+  """Returns a folder of this machine; what is none may be another name."""
+  folder = pathlib.Path(weights).expanduser()
+  if folder.is_dir():
+    return folder
+  if folder.exists():
+    raise errors.UserError(f'weights={weights} is a file; name its folder.')
+  hint = f'did you mean hf:{weights}? ' if weights.count('/') < 2 else ''
+  if weights in presets.PRESETS:
+    hint = f'did you mean hf:{weights} or random:{weights}? '
+  if weights in assets.ASSETS or weights in assets.shipped():
+    hint = f'did you mean asset:{weights}? '
+  raise errors.MissingFileError(
+    f'weights={weights}: there is no such folder; {hint}Kinds: asset:NAME, '
+    'hf:OWNER/NAME, random:PRESET, or a folder.'
+  )
 
 
 def _in_bucket(weights):

@@ -6,18 +6,21 @@ Console output of a study on a terminal:
   [ 2/10] • student xent seed 0
      ━━━╸━━━━━  120/300  ETA 0:00:42  study 0:12:40  loss 0.5312  2140 ex/s
 
-In a log file, a plain line every ten seconds replaces the bar. ETA is the time
-left of the stage at the rate of its recent steps. Compilation has no part in
-it: 'ETA 0:00:42, 2 to compile' says that two programs may still be waited for.
-After 'study' is the time left of all stages, by that of stages of their kind;
-in 'study >0:12:40' some are left out, since none of their kind was made yet. At
-the end are examples and tokens, without padding, per second and, on chips that
-chips.py knows, the share of their bfloat16 peak that matmuls use (mfu).
+In a log file, a plain line every ten seconds replaces the bar, and every line
+of a stage has the time before it. A narrow terminal shows less of the end. ETA
+is the time left of the stage at the rate of its recent steps. Compilation has
+no part in it: 'ETA 0:00:42, 2 to compile' says that two programs may still be
+waited for. After 'study' is the time left of all stages, by that of stages of
+their kind; in 'study >0:12:40' some are left out, since none of their kind was
+made yet. At the end are examples and tokens, without padding, per second and,
+on chips that chips.py knows, the share of their bfloat16 peak that matmuls use
+(mfu).
 """
 
 import datetime
 import json
 import math
+import textwrap
 import time
 
 from etils import epath
@@ -36,6 +39,7 @@ _MARKS = {
   'cached': ('✓', 'dim'),
 }
 _SECONDS_BETWEEN_LINES = 10
+_NARROW = 60  # columns; there names are broken at hyphens
 
 
 def stage(name, status, detail='', *, console, position, total):
@@ -53,11 +57,31 @@ def stage(name, status, detail='', *, console, position, total):
   if status in ('resume', 'cached', 'waits'):
     detail = f'{status}  {detail}'
   counter = f'[{position:>{len(str(total))}}/{total}]'
-  _print(console, f'{counter} {mark} {name:<38}  {detail}'.rstrip(), style)
+  line = f'{counter} {mark} {name:<38}  {detail}'.rstrip()
+  print_line(console, _stamped(console, line), style)
 
 
-def _print(console, line, style=''):
-  """Prints text as it is: names may hold brackets or :colons:."""
+def _stamped(console, line):
+  """Returns a line with the time before it, where it goes to a file."""
+  if console.is_terminal or console.is_jupyter:
+    return line
+  return f'{datetime.datetime.now():%Y-%m-%d %H:%M:%S} {line}'
+
+
+def print_line(console, line, style=''):
+  """Prints text as it is: names may hold brackets or :colons:.
+
+  On a terminal it is broken between words; a file has it in one line.
+  """
+  if console.is_terminal:
+    indent = len(line) - len(line.lstrip())
+    line = textwrap.fill(
+      line,
+      console.width,
+      subsequent_indent=' ' * (indent + 4),
+      break_long_words=False,
+      break_on_hyphens=console.width < _NARROW,
+    )
   console.print(
     line,
     style=style,
@@ -199,9 +223,11 @@ class Progress:
 
   def __enter__(self):
     if self._console and self._console.is_interactive:
+      is_wide = self._console.width >= 100
+      self._indent, self._bar_width = (9, 20) if is_wide else (2, 8)
       self._bar = progress.Progress(
-        progress.TextColumn(' ' * 9),
-        progress.BarColumn(bar_width=20),
+        progress.TextColumn(' ' * self._indent),
+        progress.BarColumn(bar_width=self._bar_width),
         progress.MofNCompleteColumn(),
         progress.TextColumn('{task.description}', markup=False),
         console=self._console,
@@ -242,7 +268,8 @@ class Progress:
     self._step = step
     self._status = self._describe(compiling, values)
     if self._bar:
-      self._bar.update(self._task, completed=step, description=self._status)
+      status = self._fitting()
+      self._bar.update(self._task, completed=step, description=status)
     elif self._clock() - self._printed_time >= _SECONDS_BETWEEN_LINES:
       self._print_line()
     return seconds
@@ -255,7 +282,7 @@ class Progress:
     self._at_exit()
 
   def _describe(self, compiling, values):
-    """Returns 'ETA 0:00:42  loss 0.5312  2140 ex/s', at first without times."""
+    """Returns 'ETA 0:00:42', 'loss 0.5312', ..., at first without times."""
     rates = self._pace.per_second()
     parts = [f'{compiling} to compile'] if compiling else []
     if rates:
@@ -272,12 +299,22 @@ class Progress:
         parts.append(f'{_short(rates.tokens)} tok/s')
       if rates.peak_seconds:
         parts.append(f'mfu {rates.peak_seconds:.1%}')
+    return parts
+
+  def _fitting(self):
+    """Returns the first parts of the status for which the bar has room."""
+    room = self._console.width - self._indent - self._bar_width - 3
+    room -= 2 * len(f'{self._total_steps}/')
+    parts = list(self._status)
+    while len('  '.join(parts)) > room and len(parts) > 1:
+      parts.pop()
     return '  '.join(parts)
 
   def _print_line(self):
     if self._console:
       done = f'{self._step}/{self._total_steps}'
-      _print(self._console, f'{self._stage}  {done}  {self._status}')
+      line = f'{self._stage}  {done}  {"  ".join(self._status)}'
+      print_line(self._console, _stamped(self._console, line))
     self._printed_step, self._printed_time = self._step, self._clock()
 
 

@@ -166,7 +166,8 @@ def _git(folder, *command):
 
 def _relative(program):
   path = pathlib.Path(program).absolute()
-  if path.is_relative_to(_CHECKOUT):
+  in_checkout = (_CHECKOUT / 'setup.py').exists()  # else installed by pip
+  if in_checkout and path.is_relative_to(_CHECKOUT):
     return str(path.relative_to(_CHECKOUT))
   return program
 

@@ -111,7 +111,7 @@ class Runtime:
   )
 
   def print(self, text):
-    self.console.print(text, markup=False, highlight=False, soft_wrap=True)
+    logger_lib.print_line(self.console, text)
 
   def folder(self, name):
     return self.workdir / 'stages' / name

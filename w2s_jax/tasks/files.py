@@ -67,9 +67,8 @@ def read(name: str, split: str) -> Rows:
   """
   file = pathlib.Path(_pattern(name).replace('{split}', split))
   if not file.is_file():
-    raise errors.MissingFileError(
-      f'No data file {file}; {_similar_files(file)}.'
-    )
+    what = 'data file' if file.suffix else 'file or folder'
+    raise errors.MissingFileError(f'No {what} {file}; {_similar_files(file)}.')
   plain = file.stem if file.suffix in ('.gz', '.zst') else file.name
   ending = pathlib.PurePath(plain).suffix.removeprefix('.')
   if ending not in _READERS:

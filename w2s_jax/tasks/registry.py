@@ -151,9 +151,17 @@ def how_to_get(name: str) -> str:
     if data_set in tfds_builder.DATA_SETS:
       found.append(tfds_builder.how_to_get(data_set))
       break
-  files = ', '.join((*TASKS[name].train, *TASKS[name].test))
-  found = found or [f'put {files}, as .jsonl or the like, into the folder']
-  return f'To get it, {"; or ".join(found)}.'
+  return f'To get it, {"; or ".join([*found, _own_files(name)])}.'
+
+
+def _own_files(name: str) -> str:
+  files = ', '.join(
+    x.partition('|')[0] for x in (*TASKS[name].train, *TASKS[name].test)
+  )
+  return (
+    f'put your own {files}, as .jsonl, .csv or .parquet, into a folder for '
+    'data.source=file:FOLDER/'
+  )
 
 
 def _choose_splits(name: str, source: str) -> tuple[list[str], list[str]]:
@@ -165,9 +173,10 @@ def _choose_splits(name: str, source: str) -> tuple[list[str], list[str]]:
   try:
     available = sources.split_names(source)
   except (FileNotFoundError, ValueError) as error:
-    if not source.startswith(('file:', 'tfds:w2s/')):
-      raise
-    raise type(error)(f'{error} {how_to_get(name)}') from error
+    how = f'Or {_own_files(name)}.'  # the error has the other way
+    if source.startswith(('file:', 'tfds:w2s/')):
+      how = how_to_get(name)
+    raise type(error)(f'{error} {how}') from error
   if available is None:  # One pool, whatever the name of the split.
     return list(task.train[:1]), []
 
