@@ -21,7 +21,7 @@ LAYERS = (
   ('stages', 'graph', 'early_stopping'),
   ('evaluate', 'population'),
   ('train', 'predict'),
-  ('checkpoint', 'overview', 'weak_labels'),
+  ('checkpoint', 'weak_labels'),
   ('models', 'runtime'),
   ('accumulate', 'batching', 'adapt', 'optimizer'),
   ('losses',),

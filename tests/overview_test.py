@@ -7,8 +7,8 @@ from etils import epath
 
 from configs import nlp
 from w2s_jax import graph
-from w2s_jax import overview
 from w2s_jax.runtime import files
+from w2s_jax.runtime import overview
 from w2s_jax.runtime import workdir as workdir_lib
 
 import tiny

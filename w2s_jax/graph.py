@@ -24,9 +24,9 @@ from typing import Callable
 
 import numpy as np
 
-from w2s_jax import overview
 from w2s_jax.models import model as model_lib
 from w2s_jax.runtime import files
+from w2s_jax.runtime import overview
 from w2s_jax.runtime import preemption
 from w2s_jax.tasks import examples as examples_lib
 

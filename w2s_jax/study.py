@@ -24,12 +24,12 @@ from w2s_jax import checkpoint
 from w2s_jax import evaluate
 from w2s_jax import graph
 from w2s_jax import loading
-from w2s_jax import overview
 from w2s_jax import results
 from w2s_jax import sharding
 from w2s_jax import steps
 from w2s_jax import weak_labels
 from w2s_jax.runtime import files
+from w2s_jax.runtime import overview
 from w2s_jax.runtime import profiling
 from w2s_jax.runtime import trackers
 from w2s_jax.runtime import workdir as workdir_lib
