@@ -1,5 +1,4 @@
 import json
-import pathlib
 import sys
 
 import pytest
@@ -49,5 +48,5 @@ def test_a_missing_package_is_named(monkeypatch):
 
 
 def test_folders_and_assets(tmp_path):
-  assert model_folder.folder('some/folder') == pathlib.Path('some/folder')
+  assert model_folder.folder(str(tmp_path)) == tmp_path
   assert model_folder.folder('asset:board-s') == assets.path('board-s')
