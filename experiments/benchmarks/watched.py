@@ -93,7 +93,7 @@ def main(*, command, started, to_first_step=False):
   def first(self, step, values):
     write(self, step, values)
     if 'train/loss' in values:
-      raise _Reached
+      raise _Reached(time.process_time(), time.time())
 
   if to_first_step:
     logger.Logger.write = first
@@ -101,13 +101,11 @@ def main(*, command, started, to_first_step=False):
   sys.argv = [path, *command]
   try:
     with open(os.devnull, 'w') as nowhere, contextlib.redirect_stdout(nowhere):
-      runpy.run_path(path, run_name='__main__')
-  except _Reached:
-    pass
-  except SystemExit as stop:
-    if stop.code:
-      raise RuntimeError(f'main.py ended with {stop.code}') from stop
-  cpu, now = time.process_time(), time.time()
+      with _successful_exit():
+        runpy.run_path(path, run_name='__main__')
+    cpu, now = time.process_time(), time.time()
+  except _Reached as reached:  # since then other programs were compiled
+    cpu, now = reached.args
   intervals.append(('the rest', started, now))
   yield {
     'cpu': cpu,
@@ -115,6 +113,15 @@ def main(*, command, started, to_first_step=False):
     'wall seconds of': innermost(intervals, until=now),
     'programs': len(programs),
   }
+
+
+@contextlib.contextmanager
+def _successful_exit():
+  try:
+    yield
+  except SystemExit as stop:
+    if stop.code:
+      raise RuntimeError(f'main.py ended with {stop.code}') from stop
 
 
 def innermost(intervals, *, until):
