@@ -13,7 +13,6 @@ tokenizer, and README.md, the model card. To publish it:
 """
 
 import difflib
-import json
 import pathlib
 
 from w2s_jax import checkpoint
@@ -43,7 +42,7 @@ def export(stage_path, folder, *, labels=None, weights=None):
   """
   stage = find_stage(stage_path)
   folder = _unused(folder)
-  config = json.loads(workdir_lib.verified(stage, 'config.json').read_text())
+  config = workdir_lib.Finished.at(stage).config()
   is_pair = config['model']['head'] == 'RewardModel'
   num_labels = 1 if is_pair else config['model']['num_classes']
   labels = labels or [f'LABEL_{i}' for i in range(num_labels)]

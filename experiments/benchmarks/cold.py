@@ -2,9 +2,7 @@
 
 import pathlib
 import tempfile
-import time
 
-from experiments import command_line
 from experiments.benchmarks import own_process
 from experiments.benchmarks import small_study
 from experiments.benchmarks import table
@@ -28,7 +26,7 @@ def rows(options, console):
   small_study.fetched(small_study.config_of(8))
   here = own_process.on_cpu()
   with tempfile.TemporaryDirectory() as folder:
-    taken = run(f'{folder}/run', pathlib.Path(folder), pinned=here)
+    taken = watched.run(f'{folder}/run', pathlib.Path(folder), pinned=here)
   seconds = dict.fromkeys(('import', 'compile', 'compute', 'read and write'), 0)
   for what, wall in taken['wall seconds of'].items():
     seconds[_GROUPS.get(what, 'compute')] += wall
@@ -42,25 +40,3 @@ def rows(options, console):
     + f' of {total:.0f} s on the clock; {taken["programs"]} programs compiled',
     details=taken,
   )
-
-
-def run(workdir, cache, *, pinned, arguments=''):
-  """Returns what watched.main yields for the default study.
-
-  Args:
-    workdir: of the study.
-    cache: folder of small_study.fresh_cache.
-    pinned: whether the process has one core.
-    arguments: of configs/nlp.py.
-  """
-  with own_process.Process(
-    watched.main,
-    pinned=pinned,
-    environment=small_study.fresh_cache(cache),
-    command=(
-      f'--config={command_line.ROOT}/configs/nlp.py:{arguments}',
-      f'--workdir={workdir}',
-    ),
-    started=time.time(),
-  ) as process:
-    return process.next().value

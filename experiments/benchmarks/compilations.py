@@ -3,9 +3,9 @@
 import pathlib
 import tempfile
 
-from experiments.benchmarks import cold
 from experiments.benchmarks import own_process
 from experiments.benchmarks import table
+from experiments.benchmarks import watched
 
 _STUDY = 'debug,task=synthetic'
 
@@ -16,7 +16,7 @@ def rows(options, console):
   with tempfile.TemporaryDirectory() as folder:
 
     def compiled(arguments, name):
-      taken = cold.run(
+      taken = watched.run(
         f'{folder}/{name}',
         pathlib.Path(folder),
         pinned=here,

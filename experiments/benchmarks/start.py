@@ -2,11 +2,9 @@
 
 import pathlib
 import tempfile
-import time
 
 import numpy as np
 
-from experiments import command_line
 from experiments.benchmarks import own_process
 from experiments.benchmarks import small_study
 from experiments.benchmarks import table
@@ -18,22 +16,15 @@ def rows(options, console):
   small_study.fetched(small_study.config_of(options.rows))
   here = own_process.on_cpu()
   with tempfile.TemporaryDirectory() as folder:
-    environment = small_study.fresh_cache(pathlib.Path(folder))
-    started = []
-    for number in range(1 + options.repeats):
-      command = (
-        f'--config={command_line.ROOT}/configs/nlp.py',
-        f'--workdir={folder}/{number}',
-      )
-      with own_process.Process(
-        watched.main,
+    started = [
+      watched.run(
+        f'{folder}/{number}',
+        pathlib.Path(folder),
         pinned=here,
-        environment=environment,
-        command=command,
         to_first_step=True,
-        started=time.time(),
-      ) as process:
-        started.append(process.next().value)
+      )
+      for number in range(1 + options.repeats)
+    ]
   for cache, of_it in {'empty': started[:1], 'warm': started[1:]}.items():
     parts = of_it[-1]['wall seconds of']
     values = [x['cpu' if here else 'wall'] for x in of_it]

@@ -8,6 +8,8 @@ import os
 import time
 
 from experiments import command_line
+from experiments.benchmarks import own_process
+from experiments.benchmarks import small_study
 
 # Monitoring events of JAX, before a program runs first.
 _COMPILING = {
@@ -20,6 +22,30 @@ _COMPILED = '/jax/compilation_cache/cache_misses'
 
 class _Reached(BaseException):
   """Ends a program at the first training step; not an error of it."""
+
+
+def run(workdir, cache, *, pinned, arguments='', to_first_step=False):
+  """Returns what `main` yields for configs/nlp.py, in a process of its own.
+
+  Args:
+    workdir: of the study.
+    cache: folder of small_study.fresh_cache.
+    pinned: whether the process has one core.
+    arguments: of configs/nlp.py.
+    to_first_step: as of `main`.
+  """
+  with own_process.Process(
+    main,
+    pinned=pinned,
+    environment=small_study.fresh_cache(cache),
+    command=(
+      f'--config={command_line.ROOT}/configs/nlp.py:{arguments}',
+      f'--workdir={workdir}',
+    ),
+    to_first_step=to_first_step,
+    started=time.time(),
+  ) as process:
+    return process.next().value
 
 
 def main(*, command, started, to_first_step=False):

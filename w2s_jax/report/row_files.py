@@ -1,12 +1,9 @@
 """Reads the test rows that a study wrote to WORKDIR/rows."""
 
-import gzip
-import json
-import zlib
-
 from etils import epath
 
 from w2s_jax import errors
+from w2s_jax.runtime import files
 
 
 def read_test(workdir) -> list[dict]:
@@ -21,12 +18,12 @@ def read_test(workdir) -> list[dict]:
 
 def _read(path):
   try:
-    text = gzip.decompress(path.read_bytes()).decode()
-    # Texts may hold other marks that `splitlines` takes for the end of a line.
-    rows = [json.loads(line) for line in text.rstrip('\n').split('\n')]
-    return {row['id']: row for row in rows}
-  except (OSError, EOFError, ValueError, LookupError, TypeError, zlib.error):
+    rows = {row['id']: row for row in files.load_lines(path)}
+  except (files.DamagedError, LookupError, TypeError):
+    rows = {}
+  if not rows:
     raise errors.UserError(
       f'{path} is damaged; delete it and run again: finished stages are not '
       'repeated.'
-    ) from None
+    )
+  return rows

@@ -141,6 +141,7 @@ def load_lines(path):
     DamagedError: the file is not gzipped JSON lines.
   """
   try:
+    # Texts may hold other marks that `splitlines` takes for the end of a line.
     lines = gzip.decompress(epath.Path(path).read_bytes()).split(b'\n')
     return [json.loads(line) for line in lines if line]
   except (OSError, EOFError, ValueError, zlib.error) as error:
