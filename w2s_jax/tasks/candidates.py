@@ -116,8 +116,8 @@ def screen(
       continue
     if screened is not None:
       inputs, group = screened
-      ids.append(int(conversion.hash_of(inputs), 16))
-      groups.append(int(conversion.hash_of(group), 16))
+      ids.append(conversion.number_of(inputs))
+      groups.append(conversion.number_of(group))
       numbers.append(number)
   conversion.warn_of_bad(source, bad=bad, rows=count, first=first_bad)
   if not ids:

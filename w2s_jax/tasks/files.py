@@ -163,17 +163,8 @@ def _read_json(file: pathlib.Path) -> Rows:
 
 
 def _read_csv(file: pathlib.Path) -> Rows:
-  reader = csv.reader((line for _, line in _lines(file)), strict=True)
   header, name = None, str(file)
-  while True:
-    # A quoted field may span lines: the first one identifies the row.
-    first = reader.line_num + 1
-    try:
-      values = next(reader)
-    except StopIteration:
-      return
-    except csv.Error as error:
-      raise errors.UserError(f'{name}:{first}: {error}.') from error
+  for first, values in _csv_values(file):
     if header is None:
       _check_columns(values, f'{name}:{first}')
       header = values
@@ -184,6 +175,24 @@ def _read_csv(file: pathlib.Path) -> Rows:
         f'{name}:{first}: {len(values)} columns, but the header has '
         f'{len(header)}.'
       )
+
+
+def _csv_values(file: pathlib.Path) -> Iterator[tuple[int, list[str]]]:
+  """Yields the values of each row with the number of its first line."""
+  lines = _lines(file)
+  for first, line in lines:
+    plain = line.removesuffix('\n').removesuffix('\r')
+    if not ('"' in plain or '\r' in plain or len(plain) > cells.MAX_CHARACTERS):
+      # As csv.reader does, in a tenth of the time: millions are read.
+      yield first, plain.split(',') if plain else []
+      continue
+    # A quoted field may span lines: the first one identifies the row.
+    rest = itertools.chain((line,), (more for _, more in lines))
+    try:
+      values = next(csv.reader(rest, strict=True))
+    except csv.Error as error:
+      raise errors.UserError(f'{file}:{first}: {error}.') from error
+    yield first, values
 
 
 def _check_columns(names: list[str], origin: str) -> None:
