@@ -11,6 +11,7 @@ Shape suffix: N rows.
 import array
 import collections
 from collections.abc import Callable
+from collections.abc import Iterator
 import dataclasses
 import functools
 import hashlib
@@ -37,13 +38,10 @@ class Source:
   # Number of a row -> (inputs, label, fields), or why it is bad.
   converted: dict = dataclasses.field(default_factory=dict)
 
-  def rows(self):
-    """Yields (number, origin, row) of all rows of all splits."""
-    number = 0
+  def rows(self, wanted: Iterator[bool] | None = None):
+    """Yields (origin, row) of all rows of all splits; see sources.read."""
     for split in self.splits:
-      for origin, row in sources.read(self.source, split):
-        yield number, origin, row
-        number += 1
+      yield from sources.read(self.source, split, wanted)
 
   def no_rows(self, *, rows: int, first_bad: str) -> errors.UserError:
     return conversion.no_rows(
@@ -106,7 +104,7 @@ def screen(
   found = Source(name, task, source, splits, select)
   ids, groups, numbers = (array.array(x) for x in 'QQq')
   count, bad, first_bad = 0, 0, ''
-  for number, origin, row in found.rows():
+  for number, (origin, row) in enumerate(found.rows()):
     count += 1
     try:
       screened = conversion.screen(name, task, row, origin, select)
@@ -174,10 +172,15 @@ def draw(
 def _convert(source: Source, numbers: np.ndarray) -> None:
   """Converts the rows at `numbers`, but those that were converted before."""
   wanted = set(numbers.tolist()) - source.converted.keys()
-  rows = source.rows() if wanted else ()
-  for number, origin, row in rows:
-    if number not in wanted:
+  if not wanted:
+    return
+  flags = bytearray(max(wanted) + 1)
+  for number in wanted:
+    flags[number] = True
+  for number, found in enumerate(source.rows(iter(flags))):
+    if not found:
       continue
+    origin, row = found
     try:
       converted = conversion.convert(
         source.name, source.task, row, origin, source.select
@@ -193,10 +196,9 @@ def _convert(source: Source, numbers: np.ndarray) -> None:
     wanted.remove(number)
     if not wanted:
       return
-  if wanted:
-    raise errors.UserError(
-      f'{source.source} changed while it was read: {len(wanted)} rows are gone.'
-    )
+  raise errors.UserError(
+    f'{source.source} changed while it was read: {len(wanted)} rows are gone.'
+  )
 
 
 def _wrong(among: Candidates) -> dict[int, str]:

@@ -57,8 +57,13 @@ def _pattern(name: str) -> str:
   raise errors.MissingFileError(f'The folder {path} {what}.')
 
 
-def read(name: str, split: str) -> Rows:
+def read(
+  name: str, split: str, wanted: Iterator[bool] | None = None
+) -> Rows:
   """Yields (origin, row) for each row of a file; `{split}` in it is replaced.
+
+  Args:
+    wanted: as in sources.read.
 
   Raises:
     UserError: unknown ending, or a damaged file or row.
@@ -76,7 +81,17 @@ def read(name: str, split: str) -> Rows:
       f'{file}: the name must end in .{", .".join(_READERS)}, or in one of '
       'these and .gz or .zst.'
     )
-  return _READERS[ending](file)
+  if wanted is None:
+    return _READERS[ending](file)
+  if ending == 'csv':
+    return _read_csv(file, wanted)
+  return only(_READERS[ending](file), wanted)
+
+
+def only(rows: Rows, wanted: Iterator[bool]) -> Rows:
+  """Yields None in place of each row that is not wanted."""
+  for found in rows:
+    yield found if next(wanted, True) else None
 
 
 def _similar_files(file: pathlib.Path) -> str:
@@ -162,37 +177,43 @@ def _read_json(file: pathlib.Path) -> Rows:
     yield f'{file}: item {number}', row
 
 
-def _read_csv(file: pathlib.Path) -> Rows:
-  header, name = None, str(file)
-  for first, values in _csv_values(file):
+def _read_csv(
+  file: pathlib.Path, wanted: Iterator[bool] = itertools.repeat(True)
+) -> Rows:
+  name, lines = str(file), _lines(file)
+  header = None
+  # A quoted field may span lines: the first one identifies the row.
+  for first, line in lines:
+    values, plain = None, line.removesuffix('\n').removesuffix('\r')
+    if '"' in plain or '\r' in plain or len(plain) > cells.MAX_CHARACTERS:
+      values = _parse_csv(line, lines, f'{name}:{first}')
+    elif header is None or not plain:
+      values = plain.split(',') if plain else []
     if header is None:
       _check_columns(values, f'{name}:{first}')
       header = values
-    elif len(values) == len(header):
-      yield f'{name}:{first}', dict(zip(header, values))
-    elif values:
-      raise errors.UserError(
-        f'{name}:{first}: {len(values)} columns, but the header has '
-        f'{len(header)}.'
-      )
-
-
-def _csv_values(file: pathlib.Path) -> Iterator[tuple[int, list[str]]]:
-  """Yields the values of each row with the number of its first line."""
-  lines = _lines(file)
-  for first, line in lines:
-    plain = line.removesuffix('\n').removesuffix('\r')
-    if not ('"' in plain or '\r' in plain or len(plain) > cells.MAX_CHARACTERS):
-      # As csv.reader does, in a tenth of the time: millions are read.
-      yield first, plain.split(',') if plain else []
+    elif values == []:
       continue
-    # A quoted field may span lines: the first one identifies the row.
-    rest = itertools.chain((line,), (more for _, more in lines))
-    try:
-      values = next(csv.reader(rest, strict=True))
-    except csv.Error as error:
-      raise errors.UserError(f'{file}:{first}: {error}.') from error
-    yield first, values
+    elif not next(wanted, True):
+      yield None
+    else:
+      # As csv.reader does, in a fifth of the time: millions are read.
+      values = values or plain.split(',')
+      if len(values) != len(header):
+        raise errors.UserError(
+          f'{name}:{first}: {len(values)} columns, but the header has '
+          f'{len(header)}.'
+        )
+      yield f'{name}:{first}', dict(zip(header, values))
+
+
+def _parse_csv(line: str, lines, origin: str) -> list[str]:
+  """Returns the values of a row that begins with a line and may need more."""
+  rest = itertools.chain((line,), (more for _, more in lines))
+  try:
+    return next(csv.reader(rest, strict=True))
+  except csv.Error as error:
+    raise errors.UserError(f'{origin}: {error}.') from error
 
 
 def _check_columns(names: list[str], origin: str) -> None:

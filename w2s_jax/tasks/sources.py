@@ -27,8 +27,14 @@ from w2s_jax.tasks import synthetic
 Rows = Iterator[tuple[str, dict]]
 
 
-def read(source: str, split: str) -> Rows:
+def read(
+  source: str, split: str, wanted: Iterator[bool] | None = None
+) -> Rows:
   """Yields (origin, row) for each row of a split.
+
+  Args:
+    wanted: whether each row is; None is yielded in place of those that are not.
+      Others follow if it ends early.
 
   Raises:
     UserError: unknown kind of source, or a damaged file or row.
@@ -42,7 +48,10 @@ def read(source: str, split: str) -> Rows:
       f'data.source = {source!r} is of unknown kind {kind!r}: did you mean '
       f'{close!r}? Kinds: {", ".join(f"{known}:" for known in READERS)}.'
     )
-  return READERS[kind](name, split)
+  if kind in ('file', 'asset'):
+    return READERS[kind](name, split, wanted)
+  rows = READERS[kind](name, split)
+  return rows if wanted is None else files.only(rows, wanted)
 
 
 def split_names(source: str) -> tuple[str, ...] | None:
@@ -57,9 +66,11 @@ def split_names(source: str) -> tuple[str, ...] | None:
   return files.split_names(name) if kind == 'file' else None
 
 
-def _read_asset(name: str, split: str) -> Rows:
+def _read_asset(
+  name: str, split: str, wanted: Iterator[bool] | None = None
+) -> Rows:
   asset, _, inner = name.partition('/')
-  return files.read(f'{assets.path(asset)}/{inner}', split)
+  return files.read(f'{assets.path(asset)}/{inner}', split, wanted)
 
 
 def _read_tfds(name: str, split: str) -> Rows:
