@@ -102,7 +102,7 @@ def screen(
     UserError: as registry.load, but for rows that only `convert` finds bad.
   """
   found = Source(name, task, source, splits, select)
-  ids, groups, numbers = (array.array(x) for x in 'QQq')
+  ids, groups, numbers = bytearray(), bytearray(), array.array('q')
   count, bad, first_bad = 0, 0, ''
   for number, (origin, row) in enumerate(found.rows()):
     count += 1
@@ -114,15 +114,15 @@ def screen(
       continue
     if screened is not None:
       inputs, group = screened
-      ids.append(conversion.number_of(inputs))
-      groups.append(conversion.number_of(group))
+      ids += conversion.digest_of(inputs)
+      groups += conversion.digest_of(group)
       numbers.append(number)
   conversion.warn_of_bad(source, bad=bad, rows=count, first=first_bad)
   if not ids:
     raise found.no_rows(rows=count, first_bad=first_bad)
   return Candidates(
-    np.frombuffer(ids, np.uint64),
-    np.frombuffer(groups, np.uint64),
+    np.frombuffer(ids, '>u8').astype(np.uint64),
+    np.frombuffer(groups, '>u8').astype(np.uint64),
     np.frombuffer(numbers, np.int64),
     found,
   )

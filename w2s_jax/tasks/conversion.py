@@ -140,15 +140,11 @@ def _check_label(label, num_classes: int, origin: str) -> None:
 
 def hash_of(inputs) -> str:
   """Returns 16 hexadecimal digits of a hash: of inputs, or a group."""
-  return _digest(inputs).hex()
+  return digest_of(inputs).hex()
 
 
-def number_of(inputs) -> int:
-  """Returns the number that `hash_of` spells."""
-  return int.from_bytes(_digest(inputs), 'big')
-
-
-def _digest(inputs) -> bytes:
+def digest_of(inputs) -> bytes:
+  """Returns the 8 bytes that `hash_of` spells."""
   return hashlib.sha256(_to_json(inputs).encode()).digest()[:8]
 
 

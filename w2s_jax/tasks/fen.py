@@ -40,7 +40,6 @@ _CASTLED = {
 _CASTLING = frozenset(
   '- K Q k q KQ Kk Kq Qk Qq kq KQk KQq Kkq Qkq KQkq'.split()
 )
-_NEXT = {str(count): str(count + 1) for count in range(1000)}
 # Ranks of a FEN whose empty squares are dots, by characters.
 _EMPTY = [(str(n), '.' * n) for n in range(8, 0, -1)]
 _WIDE = dict(_EMPTY) | {piece: piece for piece in 'pnbrqkPNBRQK'}
@@ -54,7 +53,7 @@ def moved(fen: str, uci: str) -> str | None:
   move is legal is not checked.
   """
   try:
-    placement, turn, castling, _, halfmove, fullmove = fen.split(' ')
+    placement, state = fen.split(' ', 1)
     rank, file, to_rank, to_file, distance, ended, becomes = _MOVES[uci]
     ranks = placement.split('/')
     squares = _expanded(ranks[rank])
@@ -62,20 +61,11 @@ def moved(fen: str, uci: str) -> str | None:
     ranks[rank] = _compressed(f'{squares[:file]}.{squares[file + 1 :]}')
     squares = _expanded(ranks[to_rank])
     taken = squares[to_file]
-    halfmove, next_fullmove = _NEXT[halfmove], _NEXT[fullmove]
   except (LookupError, ValueError):
     return None
-  if (
-    len(ranks) != 8
-    or '~' in placement
-    or turn not in ('w', 'b')
-    or castling not in _CASTLING
-    or fullmove == '0'
-  ):
+  if len(ranks) != 8 or '~' in placement:
     return None
   is_pawn = piece in 'Pp'
-  if is_pawn or taken != '.':
-    halfmove = '0'
   if is_pawn and taken == '.' and (distance > 1 or file != to_file):
     beside = squares[max(to_file - 1, 0) : to_file + 2]
     if distance > 2 or file != to_file or piece.swapcase() in beside:
@@ -86,21 +76,38 @@ def moved(fen: str, uci: str) -> str | None:
     piece = becomes.upper() if piece == 'P' else becomes
   if piece in 'Kk' and distance > 1:
     right, stay, form = _CASTLED.get(uci, ('none', '', ''))
-    if right not in castling:
+    if right not in state:
       return None
     squares = form.format(squares[stay])
   else:
     squares = f'{squares[:to_file]}{piece}{squares[to_file + 1 :]}'
   ranks[to_rank] = _compressed(squares)
-  if ended and castling != '-':
-    castling = ''.join(x for x in castling if x not in ended) or '-'
-  placement = '/'.join(ranks)
-  if turn == 'w':
-    return f'{placement} b {castling} - {halfmove} {fullmove}'
-  return f'{placement} w {castling} - {halfmove} {next_fullmove}'
+  state = _next_state(state, ended, is_pawn or taken != '.')
+  return state and f'{"/".join(ranks)} {state}'
 
 
-@functools.lru_cache(maxsize=100_000)  # Most ranks are those of many positions.
+@functools.lru_cache(maxsize=100_000)
+def _next_state(state: str, ended: str, is_zeroing: bool) -> str | None:
+  """Returns what follows the placement after a move; None for odd forms."""
+  try:
+    turn, castling, _, halfmove, fullmove = state.split(' ')
+    halfmove, fullmove = int(halfmove), int(fullmove)
+  except ValueError:
+    return None
+  if (
+    turn not in ('w', 'b')
+    or castling not in _CASTLING
+    or halfmove < 0
+    or fullmove < 1
+  ):
+    return None
+  castling = ''.join(x for x in castling if x not in ended) or '-'
+  halfmove = 0 if is_zeroing else halfmove + 1
+  turn, fullmove = ('b', fullmove) if turn == 'w' else ('w', fullmove + 1)
+  return f'{turn} {castling} - {halfmove} {fullmove}'
+
+
+@functools.lru_cache(maxsize=100_000)  # Most are those of many positions.
 def _expanded(rank: str) -> str:
   """Returns a rank with dots for its empty squares; LookupError if broken."""
   squares = ''.join(map(_WIDE.__getitem__, rank))
