@@ -3,6 +3,7 @@
 Every row has an origin for messages, such as 'train.jsonl.gz:17'.
 """
 
+from collections.abc import Iterable
 from collections.abc import Iterator
 import csv
 import difflib
@@ -57,9 +58,7 @@ def _pattern(name: str) -> str:
   raise errors.MissingFileError(f'The folder {path} {what}.')
 
 
-def read(
-  name: str, split: str, wanted: Iterator[bool] | None = None
-) -> Rows:
+def read(name: str, split: str, wanted: Iterator[bool] | None = None) -> Rows:
   """Yields (origin, row) for each row of a file; `{split}` in it is replaced.
 
   Args:
@@ -177,10 +176,8 @@ def _read_json(file: pathlib.Path) -> Rows:
     yield f'{file}: item {number}', row
 
 
-def _read_csv(
-  file: pathlib.Path, wanted: Iterator[bool] = itertools.repeat(True)
-) -> Rows:
-  name, lines = str(file), _lines(file)
+def _read_csv(file: pathlib.Path, wanted: Iterable[bool] = ()) -> Rows:
+  name, lines, wanted = str(file), _lines(file), iter(wanted)
   header = None
   # A quoted field may span lines: the first one identifies the row.
   for first, line in lines:

@@ -27,9 +27,7 @@ from w2s_jax.tasks import synthetic
 Rows = Iterator[tuple[str, dict]]
 
 
-def read(
-  source: str, split: str, wanted: Iterator[bool] | None = None
-) -> Rows:
+def read(source: str, split: str, wanted: Iterator[bool] | None = None) -> Rows:
   """Yields (origin, row) for each row of a split.
 
   Args:
