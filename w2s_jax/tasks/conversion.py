@@ -75,7 +75,7 @@ def _with_origin(name, function, row, origin, select):
   try:
     try:
       return function(row, **select)
-    except KeyError:  # A copy of each row would double the time to screen it.
+    except KeyError:  # Only now, as copies of millions of rows take time.
       return function(_Row(row), **select)
   except task_lib.BadRow as error:
     raise task_lib.BadRow(f'{origin}: {error}.') from error
