@@ -15,7 +15,10 @@ from collections.abc import Iterator
 import dataclasses
 import functools
 import hashlib
+import itertools
 import logging
+import operator
+from typing import NamedTuple
 
 import numpy as np
 
@@ -24,6 +27,11 @@ from w2s_jax.tasks import conversion
 from w2s_jax.tasks import examples as examples_lib
 from w2s_jax.tasks import sources
 from w2s_jax.tasks import task as task_lib
+from w2s_jax.tasks import workers
+
+# Bytes of a file for which it takes less time to start processes.
+_LARGE = 2**26
+_BLOCK = 1024  # rows that one process reads at a time
 
 
 @dataclasses.dataclass(frozen=True)
@@ -93,38 +101,102 @@ class Candidates:
     return self if len(first) == len(self) else self.take(np.sort(first))
 
 
+class _Screened(NamedTuple):
+  """What a first reading found, of all rows or of those of one process."""
+
+  ids: bytes = b''  # 8 each, big-endian
+  groups: bytes = b''
+  numbers: bytes = b''  # native int64
+  rows: int = 0  # also those of other processes
+  bad: int = 0
+  first_bad: tuple[int, str] = ()  # number of the row, and message
+  failed: tuple[int, errors.UserError] = ()  # number of the row where it ended
+
+
 def screen(
   name: str, task: task_lib.Task, source: str, splits: list[str], select: dict
 ) -> Candidates:
-  """Reads the rows of a task for the first time.
+  """Reads the rows of a task for the first time; a large file on all cores.
 
   Raises:
     UserError: as registry.load, but for rows that only `convert` finds bad.
   """
   found = Source(name, task, source, splits, select)
-  ids, groups, numbers = bytearray(), bytearray(), array.array('q')
-  count, bad, first_bad = 0, 0, ''
-  for number, (origin, row) in enumerate(found.rows()):
-    count += 1
-    try:
-      screened = conversion.screen(name, task, row, origin, select)
-    except task_lib.BadRow as error:
-      bad += 1
-      first_bad = first_bad or str(error)
-      continue
-    if screened is not None:
-      inputs, group = screened
-      ids += conversion.digest_of(inputs)
-      groups += conversion.digest_of(group)
-      numbers.append(number)
-  conversion.warn_of_bad(source, bad=bad, rows=count, first=first_bad)
+  parts = None
+  if _is_large(found) and (count := workers.count()) > 1:
+    calls = [(found, share) for share in _shares(count)]
+    parts = workers.run(_screen, calls)
+  parts = parts or [_screen(found)]
+  if failed := [part.failed for part in parts if part.failed]:
+    raise min(failed, key=operator.itemgetter(0))[1]
+  bad = sum(part.bad for part in parts)
+  _, first_bad = min(
+    (part.first_bad for part in parts if part.bad), default=(0, '')
+  )
+  conversion.warn_of_bad(source, bad=bad, rows=parts[0].rows, first=first_bad)
+  ids, groups, numbers = (b''.join(x) for x in list(zip(*parts))[:3])
   if not ids:
-    raise found.no_rows(rows=count, first_bad=first_bad)
-  return Candidates(
+    raise found.no_rows(rows=parts[0].rows, first_bad=first_bad)
+  all_candidates = Candidates(
     np.frombuffer(ids, '>u8').astype(np.uint64),
     np.frombuffer(groups, '>u8').astype(np.uint64),
     np.frombuffer(numbers, np.int64),
     found,
+  )
+  if len(parts) == 1:
+    return all_candidates
+  return all_candidates.take(np.argsort(all_candidates.numbers))
+
+
+def _is_large(source: Source) -> bool:
+  sizes = (sources.csv_bytes(source.source, each) for each in source.splits)
+  return sum(sizes) > _LARGE
+
+
+def _shares(count: int) -> Iterator[bytes]:
+  """Yields which rows are in each of `count` shares; repeat it for all rows."""
+  for share in range(count):
+    flags = bytearray(count * _BLOCK)
+    flags[share * _BLOCK : (share + 1) * _BLOCK] = b'\x01' * _BLOCK
+    yield bytes(flags)
+
+
+def _screen(source: Source, share: bytes = b'') -> _Screened:
+  """Reads the rows of one of `_shares`, or all."""
+  wanted = itertools.cycle(share) if share else None
+  ids, groups, numbers = bytearray(), bytearray(), array.array('q')
+  number, bad, first_bad, failed = -1, 0, (), ()
+  try:
+    for number, found in enumerate(source.rows(wanted)):
+      if not found:
+        continue
+      origin, row = found
+      try:
+        screened = conversion.screen(
+          source.name, source.task, row, origin, source.select
+        )
+      except task_lib.BadRow as error:
+        bad += 1
+        first_bad = first_bad or (number, str(error))
+        continue
+      except errors.UserError as error:
+        failed = number, error
+        break
+      if screened is not None:
+        inputs, group = screened
+        ids += conversion.digest_of(inputs)
+        groups += conversion.digest_of(group)
+        numbers.append(number)
+  except errors.UserError as error:  # in the next row or before it
+    failed = number + 1, error
+  return _Screened(
+    bytes(ids),
+    bytes(groups),
+    numbers.tobytes(),
+    number + 1,
+    bad,
+    first_bad,
+    failed,
   )
 
 

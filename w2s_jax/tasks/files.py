@@ -69,12 +69,10 @@ def read(name: str, split: str, wanted: Iterator[bool] | None = None) -> Rows:
     MissingFileError: no such file; names files with similar names.
     MissingPackageError: the ending needs a package that is not installed.
   """
-  file = pathlib.Path(_pattern(name).replace('{split}', split))
+  file, ending = _file(name, split)
   if not file.is_file():
     what = 'data file' if file.suffix else 'file or folder'
     raise errors.MissingFileError(f'No {what} {file}; {_similar_files(file)}.')
-  plain = file.stem if file.suffix in ('.gz', '.zst') else file.name
-  ending = pathlib.PurePath(plain).suffix.removeprefix('.')
   if ending not in _READERS:
     raise errors.UserError(
       f'{file}: the name must end in .{", .".join(_READERS)}, or in one of '
@@ -85,6 +83,19 @@ def read(name: str, split: str, wanted: Iterator[bool] | None = None) -> Rows:
   if ending == 'csv':
     return _read_csv(file, wanted)
   return only(_READERS[ending](file), wanted)
+
+
+def _file(name: str, split: str) -> tuple[pathlib.Path, str]:
+  """Returns the file of a split, and its ending without .gz or .zst."""
+  file = pathlib.Path(_pattern(name).replace('{split}', split))
+  plain = file.stem if file.suffix in ('.gz', '.zst') else file.name
+  return file, pathlib.PurePath(plain).suffix.removeprefix('.')
+
+
+def csv_bytes(name: str, split: str) -> int:
+  """Returns the size of a file that is CSV, else 0."""
+  file, ending = _file(name, split)
+  return file.stat().st_size if ending == 'csv' and file.is_file() else 0
 
 
 def only(rows: Rows, wanted: Iterator[bool]) -> Rows:

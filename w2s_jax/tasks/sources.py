@@ -52,6 +52,12 @@ def read(source: str, split: str, wanted: Iterator[bool] | None = None) -> Rows:
   return rows if wanted is None else files.only(rows, wanted)
 
 
+def csv_bytes(source: str, split: str) -> int:
+  """Returns the size of a source whose rows can be passed over fast, else 0."""
+  kind, _, name = source.partition(':')
+  return files.csv_bytes(name, split) if kind == 'file' else 0
+
+
 def split_names(source: str) -> tuple[str, ...] | None:
   """Returns the names of a source's splits; None where it is a single pool.
 
