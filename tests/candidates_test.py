@@ -250,5 +250,27 @@ def test_the_first_error_of_all_processes(tmp_path, monkeypatch):
   cells[rating] = 'high'
   high, short, torn = ','.join(cells), 'too,short', '"torn'
   assert 'puzzles.csv:15: ' in message({14: high, 18: short, 28: torn})
-  assert 'puzzles.csv:9: 2 columns' in message({8: short, 14: high})
   assert 'puzzles.csv:12: ' in message({11: torn, 14: high})
+
+
+def test_processes_convert_what_one_converts(tmp_path, monkeypatch):
+  fields = data(tmp_path, puzzles())
+  pool, _ = draw_all(fields)
+
+  def converted(*, processes):
+    pool.source.converted.clear()
+    monkeypatch.setattr(workers, 'count', lambda: processes)
+    candidates._convert(pool.source, pool.numbers[::2])
+    return list(sorted(pool.source.converted.items()))
+
+  one = converted(processes=1)
+  monkeypatch.setattr(candidates, '_MANY', 5)
+  run, shares = workers.run, []
+  monkeypatch.setattr(
+    workers, 'run', lambda *call: shares.append(run(*call)) or shares[-1]
+  )
+  assert converted(processes=3) == one and len(one) == 55
+  assert [len(rows) for rows, _ in shares[0]] == [19, 18, 18]
+  data(tmp_path, puzzles()[:-20])
+  with pytest.raises(errors.UserError, match='changed .* rows are gone'):
+    converted(processes=3)

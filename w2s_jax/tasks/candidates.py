@@ -31,6 +31,7 @@ from w2s_jax.tasks import workers
 
 # Bytes of a file for which it takes less time to start processes.
 _LARGE = 2**26
+_MANY = 10_000  # rows to convert of which the same holds
 _BLOCK = 1024  # rows that one process reads at a time
 
 
@@ -127,8 +128,7 @@ def screen(
     calls = [(found, share) for share in _shares(count)]
     parts = workers.run(_screen, calls)
   parts = parts or [_screen(found)]
-  if failed := [part.failed for part in parts if part.failed]:
-    raise min(failed, key=operator.itemgetter(0))[1]
+  _raise_first([part.failed for part in parts if part.failed])
   bad = sum(part.bad for part in parts)
   _, first_bad = min(
     (part.first_bad for part in parts if part.bad), default=(0, '')
@@ -243,34 +243,60 @@ def draw(
 
 def _convert(source: Source, numbers: np.ndarray) -> None:
   """Converts the rows at `numbers`, but those that were converted before."""
-  wanted = set(numbers.tolist()) - source.converted.keys()
+  wanted = sorted(set(numbers.tolist()) - source.converted.keys())
   if not wanted:
     return
-  flags = bytearray(max(wanted) + 1)
+  parts = None
+  if len(wanted) > _MANY and (count := workers.count()) > 1:
+    fresh = dataclasses.replace(source, converted={})
+    calls = [(fresh, wanted[share::count]) for share in range(count)]
+    parts = workers.run(_converted, calls)
+  parts = parts or [_converted(source, wanted)]
+  _raise_first([failed for _, failed in parts if failed])
+  for converted, _ in parts:
+    source.converted.update(converted)
+  if gone := len(wanted) - sum(len(converted) for converted, _ in parts):
+    raise errors.UserError(
+      f'{source.source} changed while it was read: {gone} rows are gone.'
+    )
+
+
+def _converted(source: Source, wanted: list[int]) -> tuple[dict, tuple]:
+  """Returns values of Source.converted, and as _Screened.failed."""
+  flags = bytearray(wanted[-1] + 1)
   for number in wanted:
     flags[number] = True
-  for number, found in enumerate(source.rows(iter(flags))):
-    if not found:
-      continue
-    origin, row = found
-    try:
-      converted = conversion.convert(
-        source.name, source.task, row, origin, source.select
-      )
-    except task_lib.BadRow as error:
-      source.converted[number] = str(error)
-    else:
-      if len(converted) != 1:
-        raise errors.UserError(f'{origin}: changed while it was read.')
-      [(inputs, _, label)] = converted
-      fields = conversion.short_fields(row)
-      source.converted[number] = inputs, label, fields
-    wanted.remove(number)
-    if not wanted:
-      return
-  raise errors.UserError(
-    f'{source.source} changed while it was read: {len(wanted)} rows are gone.'
+  converted, number = {}, -1
+  try:
+    for number, found in enumerate(source.rows(iter(flags))):
+      if found:
+        try:
+          converted[number] = _converted_row(source, *found)
+        except task_lib.BadRow as error:
+          converted[number] = str(error)
+        except errors.UserError as error:
+          return {}, (number, error)
+        if number == wanted[-1]:
+          break
+  except errors.UserError as error:  # in the next row or before it
+    return {}, (number + 1, error)
+  return converted, ()
+
+
+def _converted_row(source: Source, origin: str, row: dict) -> tuple:
+  converted = conversion.convert(
+    source.name, source.task, row, origin, source.select
   )
+  if len(converted) != 1:
+    raise errors.UserError(f'{origin}: changed while it was read.')
+  [(inputs, _, label)] = converted
+  return inputs, label, conversion.short_fields(row)
+
+
+def _raise_first(failed: list[tuple[int, errors.UserError]]) -> None:
+  """Raises the error of the first row, if any."""
+  if failed:
+    raise min(failed, key=operator.itemgetter(0))[1]
 
 
 def _wrong(among: Candidates) -> dict[int, str]:
