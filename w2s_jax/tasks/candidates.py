@@ -124,7 +124,7 @@ def screen(
   """
   found = Source(name, task, source, splits, select)
   parts = None
-  if _is_large(found) and (count := workers.count()) > 1:
+  if _csv_bytes(found) > _LARGE and (count := workers.count()) > 1:
     calls = [(found, share) for share in _shares(count)]
     parts = workers.run(_screen, calls)
   parts = parts or [_screen(found)]
@@ -148,9 +148,9 @@ def screen(
   return all_candidates.take(np.argsort(all_candidates.numbers))
 
 
-def _is_large(source: Source) -> bool:
-  sizes = (sources.csv_bytes(source.source, each) for each in source.splits)
-  return sum(sizes) > _LARGE
+def _csv_bytes(source: Source) -> int:
+  """Returns the size of a source that several processes can read, else 0."""
+  return sum(sources.csv_bytes(source.source, each) for each in source.splits)
 
 
 def _shares(count: int) -> Iterator[bytes]:
@@ -247,7 +247,8 @@ def _convert(source: Source, numbers: np.ndarray) -> None:
   if not wanted:
     return
   parts = None
-  if len(wanted) > _MANY and (count := workers.count()) > 1:
+  count = workers.count() if len(wanted) > _MANY else 1
+  if count > 1 and _csv_bytes(source):
     fresh = dataclasses.replace(source, converted={})
     calls = [(fresh, wanted[share::count]) for share in range(count)]
     parts = workers.run(_converted, calls)

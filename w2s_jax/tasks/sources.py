@@ -55,7 +55,9 @@ def read(source: str, split: str, wanted: Iterator[bool] | None = None) -> Rows:
 def csv_bytes(source: str, split: str) -> int:
   """Returns the size of a source whose rows can be passed over fast, else 0."""
   kind, _, name = source.partition(':')
-  return files.csv_bytes(name, split) if kind == 'file' else 0
+  if kind == 'asset':
+    name = _asset_file(name)
+  return files.csv_bytes(name, split) if kind in ('file', 'asset') else 0
 
 
 def split_names(source: str) -> tuple[str, ...] | None:
@@ -73,8 +75,12 @@ def split_names(source: str) -> tuple[str, ...] | None:
 def _read_asset(
   name: str, split: str, wanted: Iterator[bool] | None = None
 ) -> Rows:
+  return files.read(_asset_file(name), split, wanted)
+
+
+def _asset_file(name: str) -> str:
   asset, _, inner = name.partition('/')
-  return files.read(f'{assets.path(asset)}/{inner}', split, wanted)
+  return f'{assets.path(asset)}/{inner}'
 
 
 def _read_tfds(name: str, split: str) -> Rows:
