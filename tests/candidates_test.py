@@ -13,6 +13,7 @@ from w2s_jax.tasks import candidates
 from w2s_jax.tasks import chess as chess_task
 from w2s_jax.tasks import registry
 from w2s_jax.tasks import study_splits
+from w2s_jax.tasks import workers
 
 import tiny_chess
 
@@ -189,3 +190,87 @@ def test_labels_of_many_rows_stay_classes(tmp_path):
   ]
   assert found.label_probs_NxC.argmax(1).tolist() == expected
   assert not isinstance(found.label_probs_NxC, np.ndarray)
+
+
+def screened(fields, monkeypatch, *, processes):
+  """Returns all that a first reading finds, and the calls of its processes."""
+  calls, run = [], workers.run
+
+  def counted(function, arguments):
+    calls.extend(arguments)
+    found = run(function, arguments)
+    assert found and len(found) == processes
+    return found
+
+  with monkeypatch.context() as patch:
+    patch.setattr(candidates, '_LARGE', 0)
+    patch.setattr(candidates, '_BLOCK', 4)
+    patch.setattr(workers, 'count', lambda: processes)
+    patch.setattr(workers, 'run', counted)
+    pool, _ = registry.open_pool(
+      'chess_puzzles', source=fields.source, select=fields.select.to_dict()
+    )
+  found = [x.tolist() for x in (pool.ids, pool.groups, pool.numbers)]
+  return found, calls
+
+
+def test_processes_find_what_one_finds(tmp_path, monkeypatch, caplog):
+  rows = puzzles()
+  rows[40]['Moves'] = rows[29]['Moves'] = 'e2e4'
+  fields = data(tmp_path, rows)
+  one, calls = screened(fields, monkeypatch, processes=1)
+  [message] = caplog.messages
+  assert '3 of 111 rows are bad' in message and ':31: ' in message
+  assert not calls
+  caplog.clear()
+  several, calls = screened(fields, monkeypatch, processes=3)
+  assert len(calls) == 3
+  assert several == one and len(one[0]) == 108
+  assert caplog.messages == [message]
+
+
+def test_the_first_error_of_all_processes(tmp_path, monkeypatch):
+  rows = [row | {'Rating': 900} for row in tiny_chess.puzzle_rows(30)]
+  fields = data(tmp_path, rows, select={'min_rating': 1})
+  path = tmp_path / 'puzzles.csv'
+  good = path.read_text().splitlines()
+  rating = good[0].split(',').index('Rating')
+
+  def message(broken):
+    path.write_text('\n'.join(broken.get(i, x) for i, x in enumerate(good)))
+    found = []
+    for processes in (1, 3):
+      with pytest.raises(errors.UserError) as caught:
+        screened(fields, monkeypatch, processes=processes)
+      found.append(str(caught.value))
+    assert found[0] == found[1]
+    return found[0]
+
+  cells = good[14].split(',')
+  cells[rating] = 'high'
+  high, short, torn = ','.join(cells), 'too,short', '"torn'
+  assert 'puzzles.csv:15: ' in message({14: high, 18: short, 28: torn})
+  assert 'puzzles.csv:12: ' in message({11: torn, 14: high})
+
+
+def test_processes_convert_what_one_converts(tmp_path, monkeypatch):
+  fields = data(tmp_path, puzzles())
+  pool, _ = draw_all(fields)
+
+  def converted(*, processes):
+    pool.source.converted.clear()
+    monkeypatch.setattr(workers, 'count', lambda: processes)
+    candidates._convert(pool.source, pool.numbers[::2])
+    return list(sorted(pool.source.converted.items()))
+
+  one = converted(processes=1)
+  monkeypatch.setattr(candidates, '_MANY', 5)
+  run, shares = workers.run, []
+  monkeypatch.setattr(
+    workers, 'run', lambda *call: shares.append(run(*call)) or shares[-1]
+  )
+  assert converted(processes=3) == one and len(one) == 55
+  assert [len(rows) for rows, _ in shares[0]] == [19, 18, 18]
+  data(tmp_path, puzzles()[:-20])
+  with pytest.raises(errors.UserError, match='changed .* rows are gone'):
+    converted(processes=3)

@@ -108,6 +108,8 @@ def test_completions_are_the_legal_moves_in_their_order():
     written = chess_task.Position(board.fen(), '').completions
     moves = [board.parse_san(san) for san in written]
     assert moves == chess_task.legal_moves(board)
+    places = [chess_task._class_of(board, move) for move in moves]
+    assert places == list(range(len(moves)))
     assert set(moves) == set(board.legal_moves)
 
 

@@ -24,6 +24,8 @@ def test_fields_of_numpy_are_json(value):
     chess.Position('8/8 w', 'e2e4'),
     reward.Pair('a', 'b', 'ü'),
     ('a', 1),
+    (),
+    ['a', ('b', 'c')],
     17,
     None,
   ],
@@ -31,6 +33,7 @@ def test_fields_of_numpy_are_json(value):
 def test_hashes_are_those_of_the_json(inputs):
   expected = hashlib.sha256(json.dumps(inputs).encode()).hexdigest()[:16]
   assert conversion.hash_of(inputs) == expected
+  assert conversion.digest_of(inputs).hex() == expected
 
 
 def test_hashes_kept_as_numbers_keep_their_text():

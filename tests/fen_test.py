@@ -8,7 +8,7 @@ from w2s_jax.tasks import fen
 
 
 def test_moves_are_those_of_python_chess():
-  played, left = 0, []
+  played, special, left = 0, set(), []
   boards = chess_test.boards()
   boards = boards[:-6:20] + boards[-6:]
   for rights in ('KQkq', 'Kk', 'Qq', 'K', 'q'):
@@ -24,14 +24,16 @@ def test_moves_are_those_of_python_chess():
       else:
         assert found == after.fen(), (before, move)
         played += 1
+        if move.promotion or board.is_castling(move):
+          special.add(move.uci())
   for board, move, after in left:
     assert (
-      move.promotion
-      or board.is_castling(move)
-      or board.is_en_passant(move)
+      board.is_en_passant(move)
       or after.ep_square  # whether it may be taken is a matter of rules
     ), (board.fen(), move)
   assert played > 500
+  assert special >= {'e1g1', 'e1c1', 'e8g8', 'e8c8'}
+  assert {uci[4:] for uci in special} >= set('nbrq')
 
 
 def test_counters():
@@ -44,11 +46,11 @@ def test_counters():
 @pytest.mark.parametrize(
   'uci',
   [
-    *('', 'e2', 'e2e9', '0000', 'g1f4q', 'e2e4=q', 'e1g1', 'e1h1'),
+    *('', 'e2', 'e2e9', '0000', 'g1f4q', 'e2e4=q', 'e1e1', 'e1h1', 'e1c1'),
   ],
 )
 def test_what_does_more_or_is_spelled_in_another_way_is_left_to_the_rules(uci):
-  board = 'rnbqkbnr/ppp1pppp/8/3p4/8/8/PPPPPPPP/RNBQK2R w KQkq - 0 2'
+  board = 'rnbqkbnr/ppp1pppp/8/3p4/8/8/PPPPPPPP/RNBQK2R w Kkq - 0 2'
   assert fen.moved(board, uci) is None
 
 

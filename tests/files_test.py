@@ -1,3 +1,4 @@
+import csv
 import gzip
 import io
 import json
@@ -127,6 +128,59 @@ def test_csv_row_origin_is_its_first_line(tmp_path):
   assert _read(file) == [
     (f'{file}:2', {'a': 'x\r\n\r\ny', 'b': '1'}),
     (f'{file}:6', {'a': 'z', 'b': '2'}),
+  ]
+
+
+@pytest.mark.parametrize('seed', range(4))
+def test_csv_is_that_of_the_csv_module(tmp_path, seed):
+  random = np.random.RandomState(seed)
+  file, pieces = tmp_path / 'a.csv', ['a', ',', ',', '"', '\r', '\0', 'é', ' ']
+  compared = 0
+  for _ in range(300):
+    lines = [''.join(random.choice(pieces, 5)) for _ in range(5)]
+    text = 'x,y,z\n' + random.choice(['\n', '\r\n']).join(lines)
+    file.write_bytes(text.encode())
+    lines = (line.decode() for line in io.BytesIO(text.encode()))
+    reader = csv.reader(lines, strict=True)
+    next(reader)
+    expected, found, why = [], [], ''
+    try:
+      for values in reader:
+        if len(values) not in (0, 3):
+          raise csv.Error('columns, but the header')
+        expected += [values] if values else []
+    except csv.Error as error:
+      why = str(error)
+    try:
+      rows = sources.read(f'file:{file}', 'train')
+      found.extend([*row.values()] for _, row in rows)
+    except errors.UserError as error:
+      assert why and why in str(error)
+    else:
+      assert not why
+    assert found == expected
+    compared += len(found)
+  assert compared > 20
+
+
+@pytest.mark.parametrize('form', FORMATS)
+def test_only_wanted_rows(tmp_path, form):
+  file = tmp_path / f'a{form}'
+  file.write_bytes(FORMATS[form]())
+  found = _read(file)
+  wanted = [i in (0, 7, 8) for i in range(len(found) - 2)]
+  expected = [
+    row if i in (0, 7, 8) or i >= len(wanted) else None
+    for i, row in enumerate(found)
+  ]
+  read = sources.read(f'file:{file}', 'train', iter(wanted))
+  assert list(read) == expected
+  (tmp_path / 'b.csv').write_text('a,b\n\n1,2\n"p\nq",3\n\n4,5\n')
+  read = sources.read(f'file:{tmp_path}/b.csv', 'train', iter([0, 0, 1]))
+  assert list(read) == [
+    None,
+    None,
+    (f'{tmp_path}/b.csv:7', {'a': '4', 'b': '5'}),
   ]
 
 

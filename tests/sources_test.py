@@ -155,3 +155,14 @@ def test_synthetic_is_always_the_same():
   assert abs(labels.mean() - 0.5) < 0.02
   lengths = [len(row['text'].split()) for _, row in first]
   assert (min(lengths), max(lengths)) == (4, 40)
+
+
+def test_the_size_of_csv_files_only(tmp_path):
+  (tmp_path / 'train.csv').write_text('a,b\n1,2\n')
+  (tmp_path / 'rows.jsonl').write_text('{"a": 1}\n')
+  assert sources.csv_bytes(f'file:{tmp_path}/train.csv', 'train') == 8
+  assert sources.csv_bytes(f'file:{tmp_path}/{{split}}.csv', 'train') == 8
+  assert sources.csv_bytes(f'file:{tmp_path}/{{split}}.csv', 'test') == 0
+  assert sources.csv_bytes(f'file:{tmp_path}/rows.jsonl', 'train') == 0
+  assert sources.csv_bytes('asset:chess-puzzles/puzzles.csv.gz', 'train') > 0
+  assert sources.csv_bytes('synthetic:', 'train') == 0

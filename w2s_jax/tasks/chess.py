@@ -6,6 +6,7 @@ the line is only checked. The classes of a row are its legal moves, in the order
 of `legal_moves`, and a last one for an answer that is not a legal move.
 """
 
+from collections.abc import Callable
 import functools
 from typing import NamedTuple
 
@@ -63,11 +64,13 @@ def _pgn(moves: str) -> str:
 
 def legal_moves(board: chess.Board) -> list[chess.Move]:
   """Returns the legal moves in an order that is the same for both colours."""
+  return sorted(board.legal_moves, key=_order(board))
+
+
+def _order(board: chess.Board) -> Callable[[chess.Move], tuple]:
+  """Returns the key that moves are sorted by."""
   flip = _flip(board)
-  return sorted(
-    board.legal_moves,
-    key=lambda m: (m.from_square ^ flip, m.to_square ^ flip, m.promotion or 0),
-  )
+  return lambda m: (m.from_square ^ flip, m.to_square ^ flip, m.promotion or 0)
 
 
 def _flip(board: chess.Board) -> int:
@@ -171,8 +174,9 @@ def screen(row: dict, **select) -> tuple[Position, str | int] | None:
   if not _is_selected(row, **select):
     return None
   fen, line, game_moves = _puzzle(row)
-  after = fen_lib.moved(fen, line[0]) or _board(fen, line[:1]).fen()
-  return _position(after, game_moves, line[0]), _game(row)
+  slip = line[0]
+  after = fen_lib.moved(fen, slip) or _board(fen, slip).fen()
+  return _position(after, game_moves, slip), _game(row)
 
 
 def convert(
@@ -198,16 +202,20 @@ def convert(
   ):
     return []
   fen, line, game_moves = _puzzle(row)
-  board = _board(fen, line[:1])
+  slip, *solution = line
+  board = _board(fen, slip)
+  after = fen_lib.moved(fen, slip) or board.fen()
   try:
-    _play(board.copy(), line[1:])
-    answer = board.parse_uci(line[1])
+    answer = _parse(board, solution[0])
+    label = _class_of(board, answer)
+    for uci in solution[1:]:
+      board.push(answer)
+      answer = _parse(board, uci)
   except ValueError as error:
     raise task.BadRow(cells.cut(str(error))) from error
   if game_moves:
     _check_game(game_moves, fen)
-  label = legal_moves(board).index(answer)
-  return [(_position(board.fen(), game_moves, line[0]), _game(row), label)]
+  return [(_position(after, game_moves, slip), _game(row), label)]
 
 
 def _is_selected(
@@ -237,13 +245,13 @@ def _puzzle(row: dict) -> tuple[str, list[str], str]:
   return fen, line, _known(row, 'GameMoves')
 
 
-def _board(fen: str, moves: list[str]) -> chess.Board:
-  """Returns a position after some moves; BadRow if that cannot be."""
+def _board(fen: str, slip: str) -> chess.Board:
+  """Returns the position after a move; BadRow if that cannot be."""
   try:
     board = chess.Board(fen)
     if not board.is_valid():
       raise errors.UserError(f'not a position of a game: FEN {fen!r}')
-    _play(board, moves)
+    board.push(_parse(board, slip))
   except ValueError as error:
     raise task.BadRow(cells.cut(str(error))) from error
   return board
@@ -253,10 +261,23 @@ def _position(fen: str, game_moves: str, slip: str) -> Position:
   return Position(fen, f'{game_moves} {slip}' if game_moves else '')
 
 
-def _play(board: chess.Board, moves: list[str]) -> None:
-  for uci in moves:
-    if not board.push_uci(uci):  # python-chess takes 0000 anywhere
-      raise errors.UserError(f'{uci} is not a move')
+def _parse(board: chess.Board, uci: str) -> chess.Move:
+  """Returns a legal move; ValueError if it is not one."""
+  move = board.parse_uci(uci)
+  if not move:  # python-chess takes 0000 anywhere
+    raise errors.UserError(f'{uci} is not a move')
+  return move
+
+
+def _class_of(board: chess.Board, move: chess.Move) -> int:
+  """Returns the place of a legal move among `legal_moves`, without all."""
+  key = _order(board)
+  first_squares = chess.BB_ALL >> (63 - (move.from_square ^ _flip(board)))
+  if not board.turn:
+    first_squares = chess.flip_vertical(first_squares)
+  before = board.generate_legal_moves(from_mask=first_squares)
+  place = key(move)
+  return sum(key(other) < place for other in before)
 
 
 def _known(row: dict, column: str) -> str:
@@ -267,7 +288,8 @@ def _known(row: dict, column: str) -> str:
 def _check_game(moves: str, fen: str) -> None:
   board = chess.Board()
   try:
-    _play(board, moves.split())
+    for uci in moves.split():
+      board.push(_parse(board, uci))
   except ValueError as error:
     raise task.BadRow(cells.cut(f'GameMoves: {error}')) from error
   if board.epd() != chess.Board(fen).epd():
@@ -279,7 +301,7 @@ def _check_game(moves: str, fen: str) -> None:
 def _game(row: dict) -> str | int:
   """Returns the game, as its puzzles share a group, or else the position."""
   # A link is https://lichess.org/abcdefgh/black#42.
-  link = _known(row, 'GameUrl').split('#')[0].removesuffix('/black')
+  link = _known(row, 'GameUrl').partition('#')[0].removesuffix('/black')
   game = cells.group_key(row, 'GameId') if 'GameId' in row else ''
   return game or link or row['FEN']
 

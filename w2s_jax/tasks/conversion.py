@@ -15,6 +15,8 @@ from w2s_jax.tasks import task as task_lib
 _MOST_CHARACTERS = 200
 _MOST_ITEMS = 30
 
+_quoted = json.encoder.encode_basestring_ascii
+
 
 def short_fields(row: dict) -> str:
   """Returns JSON of the columns that hold numbers, short texts or short lists.
@@ -71,7 +73,10 @@ def screen(
 def _with_origin(name, function, row, origin, select):
   """Returns function(row, **select); raises UserError or BadRow with origin."""
   try:
-    return function(_Row(row), **select)
+    try:
+      return function(row, **select)
+    except KeyError:  # Only now, as copies of millions of rows take time.
+      return function(_Row(row), **select)
   except task_lib.BadRow as error:
     raise task_lib.BadRow(f'{origin}: {error}.') from error
   except errors.UserError as error:
@@ -135,16 +140,23 @@ def _check_label(label, num_classes: int, origin: str) -> None:
 
 def hash_of(inputs) -> str:
   """Returns 16 hexadecimal digits of a hash: of inputs, or a group."""
-  return hashlib.sha256(_to_json(inputs).encode()).hexdigest()[:16]
+  return digest_of(inputs).hex()
+
+
+def digest_of(inputs) -> bytes:
+  """Returns the 8 bytes that `hash_of` spells."""
+  return hashlib.sha256(_to_json(inputs).encode()).digest()[:8]
 
 
 def _to_json(inputs) -> str:
   """The same as json.dumps, faster for a text or a tuple of texts."""
-  quoted = json.encoder.encode_basestring_ascii
-  if isinstance(inputs, str):
-    return quoted(inputs)
-  if isinstance(inputs, tuple) and set(map(type, inputs)) == {str}:
-    return f'[{", ".join(map(quoted, inputs))}]'
+  try:
+    if isinstance(inputs, str):
+      return _quoted(inputs)
+    if isinstance(inputs, tuple):
+      return f'[{", ".join(map(_quoted, inputs))}]'
+  except TypeError:  # Not all of them are texts.
+    pass
   return json.dumps(inputs)
 
 

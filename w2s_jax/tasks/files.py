@@ -3,6 +3,7 @@
 Every row has an origin for messages, such as 'train.jsonl.gz:17'.
 """
 
+from collections.abc import Iterable
 from collections.abc import Iterator
 import csv
 import difflib
@@ -57,26 +58,50 @@ def _pattern(name: str) -> str:
   raise errors.MissingFileError(f'The folder {path} {what}.')
 
 
-def read(name: str, split: str) -> Rows:
+def read(name: str, split: str, wanted: Iterator[bool] | None = None) -> Rows:
   """Yields (origin, row) for each row of a file; `{split}` in it is replaced.
+
+  Args:
+    wanted: as in sources.read.
 
   Raises:
     UserError: unknown ending, or a damaged file or row.
     MissingFileError: no such file; names files with similar names.
     MissingPackageError: the ending needs a package that is not installed.
   """
-  file = pathlib.Path(_pattern(name).replace('{split}', split))
+  file, ending = _file(name, split)
   if not file.is_file():
     what = 'data file' if file.suffix else 'file or folder'
     raise errors.MissingFileError(f'No {what} {file}; {_similar_files(file)}.')
-  plain = file.stem if file.suffix in ('.gz', '.zst') else file.name
-  ending = pathlib.PurePath(plain).suffix.removeprefix('.')
   if ending not in _READERS:
     raise errors.UserError(
       f'{file}: the name must end in .{", .".join(_READERS)}, or in one of '
       'these and .gz or .zst.'
     )
-  return _READERS[ending](file)
+  if wanted is None:
+    return _READERS[ending](file)
+  if ending == 'csv':
+    return _read_csv(file, wanted)
+  return only(_READERS[ending](file), wanted)
+
+
+def _file(name: str, split: str) -> tuple[pathlib.Path, str]:
+  """Returns the file of a split, and its ending without .gz or .zst."""
+  file = pathlib.Path(_pattern(name).replace('{split}', split))
+  plain = file.stem if file.suffix in ('.gz', '.zst') else file.name
+  return file, pathlib.PurePath(plain).suffix.removeprefix('.')
+
+
+def csv_bytes(name: str, split: str) -> int:
+  """Returns the size of a file that is CSV, else 0."""
+  file, ending = _file(name, split)
+  return file.stat().st_size if ending == 'csv' and file.is_file() else 0
+
+
+def only(rows: Rows, wanted: Iterator[bool]) -> Rows:
+  """Yields None in place of each row that is not wanted."""
+  for found in rows:
+    yield found if next(wanted, True) else None
 
 
 def _similar_files(file: pathlib.Path) -> str:
@@ -162,28 +187,41 @@ def _read_json(file: pathlib.Path) -> Rows:
     yield f'{file}: item {number}', row
 
 
-def _read_csv(file: pathlib.Path) -> Rows:
-  reader = csv.reader((line for _, line in _lines(file)), strict=True)
-  header, name = None, str(file)
-  while True:
-    # A quoted field may span lines: the first one identifies the row.
-    first = reader.line_num + 1
-    try:
-      values = next(reader)
-    except StopIteration:
-      return
-    except csv.Error as error:
-      raise errors.UserError(f'{name}:{first}: {error}.') from error
+def _read_csv(file: pathlib.Path, wanted: Iterable[bool] = ()) -> Rows:
+  name, lines, wanted = str(file), _lines(file), iter(wanted)
+  header = None
+  # A quoted field may span lines: the first one identifies the row.
+  for first, line in lines:
+    values, plain = None, line.removesuffix('\n').removesuffix('\r')
+    if '"' in plain or '\r' in plain or len(plain) > cells.MAX_CHARACTERS:
+      values = _parse_csv(line, lines, f'{name}:{first}')
+    elif header is None or not plain:
+      values = plain.split(',') if plain else []
     if header is None:
       _check_columns(values, f'{name}:{first}')
       header = values
-    elif len(values) == len(header):
+    elif values == []:
+      continue
+    elif not next(wanted, True):
+      yield None
+    else:
+      # As csv.reader does, but faster: millions are read.
+      values = values or plain.split(',')
+      if len(values) != len(header):
+        raise errors.UserError(
+          f'{name}:{first}: {len(values)} columns, but the header has '
+          f'{len(header)}.'
+        )
       yield f'{name}:{first}', dict(zip(header, values))
-    elif values:
-      raise errors.UserError(
-        f'{name}:{first}: {len(values)} columns, but the header has '
-        f'{len(header)}.'
-      )
+
+
+def _parse_csv(line: str, lines, origin: str) -> list[str]:
+  """Returns the values of a row that begins with a line and may need more."""
+  rest = itertools.chain((line,), (more for _, more in lines))
+  try:
+    return next(csv.reader(rest, strict=True))
+  except csv.Error as error:
+    raise errors.UserError(f'{origin}: {error}.') from error
 
 
 def _check_columns(names: list[str], origin: str) -> None:

@@ -27,8 +27,12 @@ from w2s_jax.tasks import synthetic
 Rows = Iterator[tuple[str, dict]]
 
 
-def read(source: str, split: str) -> Rows:
+def read(source: str, split: str, wanted: Iterator[bool] | None = None) -> Rows:
   """Yields (origin, row) for each row of a split.
+
+  Args:
+    wanted: whether each row is; None is yielded in place of those that are not.
+      Others follow if it ends early.
 
   Raises:
     UserError: unknown kind of source, or a damaged file or row.
@@ -42,7 +46,18 @@ def read(source: str, split: str) -> Rows:
       f'data.source = {source!r} is of unknown kind {kind!r}: did you mean '
       f'{close!r}? Kinds: {", ".join(f"{known}:" for known in READERS)}.'
     )
-  return READERS[kind](name, split)
+  if kind in ('file', 'asset'):
+    return READERS[kind](name, split, wanted)
+  rows = READERS[kind](name, split)
+  return rows if wanted is None else files.only(rows, wanted)
+
+
+def csv_bytes(source: str, split: str) -> int:
+  """Returns the size of a source whose rows can be passed over fast, else 0."""
+  kind, _, name = source.partition(':')
+  if kind == 'asset':
+    name = _asset_file(name)
+  return files.csv_bytes(name, split) if kind in ('file', 'asset') else 0
 
 
 def split_names(source: str) -> tuple[str, ...] | None:
@@ -57,9 +72,15 @@ def split_names(source: str) -> tuple[str, ...] | None:
   return files.split_names(name) if kind == 'file' else None
 
 
-def _read_asset(name: str, split: str) -> Rows:
+def _read_asset(
+  name: str, split: str, wanted: Iterator[bool] | None = None
+) -> Rows:
+  return files.read(_asset_file(name), split, wanted)
+
+
+def _asset_file(name: str) -> str:
   asset, _, inner = name.partition('/')
-  return files.read(f'{assets.path(asset)}/{inner}', split)
+  return f'{assets.path(asset)}/{inner}'
 
 
 def _read_tfds(name: str, split: str) -> Rows:
