@@ -111,9 +111,9 @@ def model(
       'dtype': 'float32',  # of activations; use bfloat16 on TPU and GPU
       'param_dtype': 'float32',
       # 'bfloat16' rounds what the matmuls of the layers read and sums in
-      # float32, as a TPU does by default: faster where the processor has
-      # instructions for it (avx512_bf16 in /proc/cpuinfo), slower elsewhere.
-      'matmul_dtype': '',
+      # float32, as a TPU does by default; '' does not. 'auto' does on CPUs with
+      # instructions for it (avx512_bf16 in /proc/cpuinfo), where it is faster.
+      'matmul_dtype': 'auto',
       # 'nothing_saveable' computes all activations of a layer again in the
       # backward pass: less memory, more time; see REMAT of models/presets.py.
       'remat': '',

@@ -7,13 +7,15 @@ import sys
 import tempfile
 
 # Programs run only a few times here, so compiling fast matters most: the flags
-# make it three times as fast. Processes that tests start inherit them.
+# make it three times as fast. Processes that tests start inherit them. The last
+# one makes `matmul_dtype=auto` the same on all processors.
 os.environ['XLA_FLAGS'] = ' '.join(
   [
     os.environ.get('XLA_FLAGS', ''),
     '--xla_backend_optimization_level=0',
     '--xla_cpu_use_fusion_emitters=false',
     '--xla_cpu_parallel_codegen_split_count=1',
+    '--xla_cpu_max_isa=AVX512',
   ]
 )
 

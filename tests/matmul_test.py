@@ -2,6 +2,7 @@
 
 import collections
 import dataclasses
+import pathlib
 
 import jax
 import jax.extend
@@ -10,6 +11,7 @@ import numpy as np
 import pytest
 
 from configs import base
+from w2s_jax import sharding
 from w2s_jax.models import matmul
 from w2s_jax.models import model as model_lib
 from w2s_jax.tasks import registry
@@ -99,7 +101,7 @@ def test_a_model_stays_near_its_float32_outputs():
   [
     (
       {'matmul_dtype': 'float16'},
-      "matmul_dtype='float16': use '' or 'bfloat16'",
+      "matmul_dtype='float16': use 'auto', '' or 'bfloat16'",
     ),
     (
       {'matmul_dtype': 'bfloat16', 'dtype': 'bfloat16'},
@@ -121,3 +123,28 @@ def test_rounding_is_part_of_a_recipe_and_its_absence_is_not():
   c.matmul_dtype = 'bfloat16'
   identity = model_lib.build(c, registry.TASKS['synthetic']).identity
   assert identity['architecture']['matmul_dtype'] == 'bfloat16'
+
+
+@pytest.mark.parametrize(
+  'expected, dtype, flags, device, processor',
+  [
+    ('bfloat16', 'float32', '', 'cpu', 'avx512f avx512_bf16'),
+    ('', 'float32', '', 'cpu', 'avx512f'),
+    ('', 'float32', '', 'TPU v5', 'avx512f avx512_bf16'),
+    ('', 'bfloat16', '', 'cpu', 'avx512f avx512_bf16'),
+    ('', 'float32', '--xla_cpu_max_isa=AVX512', 'cpu', 'avx512_bf16'),
+  ],
+)
+def test_rounding_by_default_where_it_is_faster(
+  expected, dtype, flags, device, processor, monkeypatch
+):
+  monkeypatch.setenv('XLA_FLAGS', flags)
+  monkeypatch.setattr(sharding, 'device_kind', lambda: device)
+  monkeypatch.setattr(pathlib.Path, 'exists', lambda path: True)
+  monkeypatch.setattr(pathlib.Path, 'read_text', lambda path: processor)
+  c = base.model(weights='random:tiny-encoder')
+  c.dtype = dtype
+  model = model_lib.build(c, registry.TASKS['synthetic'])
+  assert model.network.config.matmul_dtype == expected
+  recorded = model.identity['architecture'].get('matmul_dtype', '')
+  assert recorded == expected

@@ -45,9 +45,14 @@ def finish(workdir, made, seconds):
 def test_a_line_for_the_study_and_one_for_each_model():
   config = nlp.get_config('adapt=probe')
   slices = SimpleNamespace(weak=[0] * 1000, transfer=[[0] * 4000])
+  rounded = {'architecture': {'matmul_dtype': 'bfloat16'}}
   models = {
-    'weak': SimpleNamespace(name='bag', num_parameters=33_000),
-    'strong': SimpleNamespace(name='minilm-l6', num_parameters=22_700_000),
+    'weak': SimpleNamespace(
+      name='bag', num_parameters=33_000, identity={'architecture': {}}
+    ),
+    'strong': SimpleNamespace(
+      name='minilm-l6', num_parameters=22_700_000, identity=rounded
+    ),
   }
   assert list(overview.recipes(config, models, slices, 'runs/a')) == [
     'rotten_tomatoes: weak>strong; losses xent, logconf; seeds 0, 1, 2; '
@@ -55,7 +60,7 @@ def test_a_line_for_the_study_and_one_for_each_model():
     '  weak: bag (33k parameters), full: 8 epochs of 1,000 rows, batch 32, '
     'learning rate 0.01',
     '  strong: minilm-l6 (22.7M parameters), probe: 12 epochs of 4,000 rows, '
-    'batch 128, learning rate 0.003',
+    'batch 128, learning rate 0.003, matmuls in bfloat16',
   ]
 
 

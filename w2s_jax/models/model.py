@@ -2,6 +2,7 @@
 
 import dataclasses
 import functools
+import os
 import pathlib
 import re
 from typing import Any
@@ -22,9 +23,7 @@ from w2s_jax.models import tokenizers
 ANSWER = '{text}\nAnswer:'  # the prompt of a verbalizer
 
 # Of TransformerConfig, set by the config of a study.
-_FIELDS = (
-  *('dropout', 'dtype', 'param_dtype', 'matmul_dtype', 'remat', 'attention'),
-)
+_FIELDS = ('dropout', 'dtype', 'param_dtype', 'remat', 'attention')
 
 
 class Model(NamedTuple):
@@ -64,7 +63,8 @@ def build(spec, task):
       dtype: of the trunk's activations, 'float32' or 'bfloat16'.
       param_dtype: of the parameters, the same.
       matmul_dtype: 'bfloat16' rounds what the matmuls of the layers read and
-        sums in float32, see matmul.py; '' leaves float32.
+        sums in float32, see matmul.py; '' leaves float32; 'auto' is 'bfloat16'
+        on CPUs with instructions for it, and recorded as that.
       remat: a name of presets.REMAT, what of a layer is kept for the backward
         pass, which computes the rest again to save memory; '' keeps all.
       attention: 'einsum', 'cudnn' for NVIDIA GPUs, 'splash' for TPUs, or
@@ -166,15 +166,6 @@ def _architecture(spec, folder):
       raise errors.UserError(
         f"{field}={spec[field]!r}: use 'float32' or 'bfloat16'."
       )
-  if spec['matmul_dtype'] not in presets.MATMUL:
-    raise errors.UserError(
-      f"matmul_dtype={spec['matmul_dtype']!r}: use '' or 'bfloat16'."
-    )
-  if spec['matmul_dtype'] and spec['dtype'] != 'float32':
-    raise errors.UserError(
-      f"matmul_dtype={spec['matmul_dtype']!r} needs dtype='float32', not "
-      f"{spec['dtype']!r}, whose matmuls are rounded already; use ''."
-    )
   if spec['remat'] not in ('', *presets.REMAT):
     raise errors.UserError(
       f"remat={spec['remat']!r} is not '' or one of {', '.join(presets.REMAT)}."
@@ -183,6 +174,38 @@ def _architecture(spec, folder):
     architecture,
     num_layers=architecture.num_layers if num_layers == -1 else num_layers,
     **{k: spec[k] for k in _FIELDS},
+    matmul_dtype=_matmul_dtype(spec['matmul_dtype'], dtype=spec['dtype']),
+  )
+
+
+def _matmul_dtype(name, *, dtype):
+  """Returns that of a TransformerConfig: 'auto' depends on the processor."""
+  if name == 'auto':
+    rounds = dtype == 'float32' and _multiplies_bfloat16()
+    return 'bfloat16' if rounds else ''
+  if name not in presets.MATMUL:
+    raise errors.UserError(
+      f"matmul_dtype={name!r}: use 'auto', '' or 'bfloat16'."
+    )
+  if name and dtype != 'float32':
+    raise errors.UserError(
+      f"matmul_dtype={name!r} needs dtype='float32', not {dtype!r}, whose "
+      "matmuls are rounded already; use ''."
+    )
+  return name
+
+
+def _multiplies_bfloat16():
+  """Returns whether programs are for a CPU with instructions for bfloat16.
+
+  A flag of XLA that limits its instructions to older ones is respected.
+  """
+  info = pathlib.Path('/proc/cpuinfo')
+  return (
+    sharding.device_kind() == 'cpu'
+    and '--xla_cpu_max_isa' not in os.environ.get('XLA_FLAGS', '')
+    and info.exists()
+    and 'avx512_bf16' in info.read_text()
   )
 
 

@@ -50,6 +50,8 @@ def recipe(spec, model, rows):
   ]
   if train.freeze:
     parts.append(f'frozen {train.freeze}')
+  if rounded := model.identity['architecture'].get('matmul_dtype'):
+    parts.append(f'matmuls in {rounded}')  # which 'auto' may have chosen
   return f'{model.name} ({size}), {method}: {", ".join(parts)}'
 
 
