@@ -103,7 +103,7 @@ for ((attempt = 1; ; attempt++)); do
 done
 if [[ $fetch ]]; then
   mkdir -p "$fetch"
-  for part in results.jsonl report.md report.html figures; do
+  for part in results.jsonl report.md report.csv report.html figures; do
     step gcloud storage cp -r "$workdir/$part" "$fetch"
   done
 fi
