@@ -15,6 +15,7 @@ from experiments.benchmarks import compilations
 from experiments.benchmarks import loops
 from experiments.benchmarks import own_process
 from experiments.benchmarks import padding
+from experiments.benchmarks import puzzles
 from experiments.benchmarks import small_study
 from experiments.benchmarks import speed
 from experiments.benchmarks import table
@@ -276,3 +277,13 @@ def test_a_second_loss_compiles_nothing():
   first, second = compilations.rows(None, None)
   assert first.value > 5 and second.value == 0
   assert second.verdict() == 'met'
+
+
+def test_repeated_puzzles_are_puzzles_of_their_own(tmp_path):
+  file = tmp_path / 'puzzles.csv'
+  puzzles.write(file, 12_000)  # of which 10,086 are ours
+  pool, _ = registry.open_pool('chess_puzzles', source=f'file:{file}')
+  assert len(pool) == len(set(pool.ids)) == len(set(pool.groups)) == 12_000
+  found = puzzles.measure(file, 100)
+  assert found['drawn'] == 2_500 + 2 * 100
+  assert 0 < found['screening'] < found['seconds']

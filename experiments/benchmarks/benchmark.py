@@ -13,6 +13,7 @@ r"""Measures speed, as ratios within one run.
   f  probes for ten label sources on features that are computed once
   g  configs/nlp.py from an empty compile cache: where its time goes
   h  programs that a first and a second loss compile
+  i  splits of a study drawn from as many puzzles as Lichess has
 
 On a CPU everything runs on one core and one thread and is measured in CPU
 seconds; compared programs alternate, and the range is over these turns. On an
@@ -34,6 +35,7 @@ from experiments.benchmarks import loops
 from experiments.benchmarks import padding
 from experiments.benchmarks import population
 from experiments.benchmarks import probes
+from experiments.benchmarks import puzzles
 from experiments.benchmarks import speed
 from experiments.benchmarks import start
 from experiments.benchmarks import table
@@ -61,6 +63,9 @@ TABLES = flags.DEFINE_bool(
 )
 ROWS = flags.DEFINE_integer('rows', 200, 'Rows of each half in parts c and f.')
 REPEATS = flags.DEFINE_integer('repeats', 3, 'Number of turns.')
+PUZZLES = flags.DEFINE_integer(
+  'puzzles', 5_000_000, 'Rows of the file of part i.'
+)
 OUT = flags.DEFINE_string('out', None, 'File for the rows as JSON lines.')
 
 MODULES = {
@@ -72,6 +77,7 @@ MODULES = {
   'f': probes,
   'g': cold,
   'h': compilations,
+  'i': puzzles,
 }
 
 
@@ -82,7 +88,7 @@ def main():
       raise errors.UserError(
         f'--parts: {part!r} is not one of {", ".join(MODULES)}.'
       )
-  for flag in (ROWS, REPEATS, LENGTH):
+  for flag in (ROWS, REPEATS, LENGTH, PUZZLES):
     if flag.value < 1:
       raise errors.UserError(f'--{flag.name}={flag.value} must be at least 1.')
   console = command_line.console()
@@ -95,6 +101,7 @@ def main():
     rows=ROWS.value,
     repeats=REPEATS.value,
     tables=TABLES.value,
+    puzzles=PUZZLES.value,
   )
   before, rows = os.getloadavg()[0], []
   for part in dict.fromkeys(chosen):

@@ -22,6 +22,7 @@ class Options(NamedTuple):
   rows: int
   repeats: int
   tables: bool
+  puzzles: int
 
 
 class Row(NamedTuple):
@@ -64,8 +65,9 @@ UNITS = {
   'of one': '{:.2f} of one'.format,
   'tokens/s': '{:,.0f} tokens/s'.format,
   'programs': '{:.0f} programs'.format,
+  'GB': '{:.2f} GB'.format,
 }
-FEWER = ('s', 'of one', 'programs')  # the fewer the better
+FEWER = ('s', 'of one', 'programs', 'GB')  # the fewer the better
 
 
 def machine():
