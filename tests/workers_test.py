@@ -1,6 +1,7 @@
 """Functions in processes of their own."""
 
 import logging
+import multiprocessing
 import operator
 import os
 import signal
@@ -28,6 +29,18 @@ def test_none_where_it_cannot_be_done(caplog):
   assert len(caplog.messages) == 2
   with pytest.raises(ZeroDivisionError):
     workers.run(operator.truediv, [(1, 1), (1, 0)])
+
+
+def test_none_in_a_daemon():
+  context = multiprocessing.get_context('spawn')
+  daemon = context.Process(target=_exit_with_none, daemon=True)
+  daemon.start()
+  daemon.join()
+  assert daemon.exitcode == 3
+
+
+def _exit_with_none():
+  sys.exit(3 if workers.run(abs, [(1,)]) is None else 0)
 
 
 def started(tmp_path, call):

@@ -12,6 +12,7 @@ import threading
 _MOST = 8
 # What cannot be sent, cannot be started, or ends before it is done.
 _FAILURES = (
+  AssertionError,  # A daemon may not start any.
   AttributeError,
   TypeError,
   pickle.PicklingError,
