@@ -11,6 +11,7 @@ from w2s_jax import weak_labels
 from w2s_jax.report import boards
 from w2s_jax.report import groups as groups_lib
 from w2s_jax.report import row_files
+from w2s_jax.tasks import class_names
 
 _MOST_ROWS = 20  # of a student
 _MOST_STUDENTS = 40
@@ -100,23 +101,21 @@ def _student(group, stages, load, of_files):
 
 def _row(row, probs, truth_C, group):
   """A card: what was asked, the truth, and what each model answered."""
-  classes = boards.moves(row['fen']) if 'fen' in row else _class_names(row)
-
-  def name(place):
-    if place < len(classes):
-      return classes[place]
-    return 'no legal move' if 'fen' in row else f'class {place}'
-
+  if 'fen' in row:
+    moves = boards.moves(row['fen'])
+    classes = [*moves, *['no legal move'] * (len(truth_C) - len(moves))]
+  else:
+    classes = class_names.or_numbers(group['task'], len(truth_C))
   best = int(truth_C.argmax())
   lines = ''
   for role in _ROLES:
     answer = int(probs[role].argmax())
-    is_right = answer == best
+    look, mark = ('yes', '✓') if answer == best else ('no', '✗')
     model = group['weak_model' if role == 'weak' else 'strong_model']
     lines += (
       f'<tr><td title="{html.escape(model)}">{role}</td>'
-      f'<td class="{"yes" if is_right else "no"}">{html.escape(name(answer))} '
-      f'{"✓" if is_right else "✗"}</td><td>{probs[role][answer]:.2f}</td>'
+      f'<td class="{look}">{html.escape(classes[answer])} {mark}</td>'
+      f'<td>{probs[role][answer]:.2f}</td>'
       f'<td>{probs[role][best]:.2f}</td></tr>'
     )
   verdict = 'right' if int(probs['student'].argmax()) == best else 'wrong'
@@ -126,12 +125,8 @@ def _row(row, probs, truth_C, group):
     f'<div class="row {verdict}">{board}{_texts(row)}'
     f'<table><thead><tr><th></th><th>answer</th><th>p</th><th>p of truth</th>'
     f'</tr></thead>{lines}</table>'
-    f'<div class="soft">truth: {html.escape(name(best))}</div></div>'
+    f'<div class="soft">truth: {html.escape(classes[best])}</div></div>'
   )
-
-
-def _class_names(row):
-  return ['first', 'second'] if {'first', 'second'} <= row.keys() else []
 
 
 def _texts(row):
