@@ -54,3 +54,23 @@ def test_sections_are_added_and_listed_at_the_top():
   assert titles == ['results', 'rows-more', 'beyond-accuracy']
   assert re.findall(r'<a href="#([^"]*)"', page) == titles
   assert '<b>z</b>' in page and '>Rows &amp; more</h2>' in page
+
+
+def test_names_stay_on_one_line_and_long_words_break_at_marks():
+  page = html_page.to_html("# T\n\na minilm-l6 - it's --x=1 & <b-c>\n", {})
+  assert (
+    '<p>a <span class="word">minilm-l6</span> - it\'s <span '
+    'class="word">--x=1</span> &amp; <span class="word">&lt;b-c&gt;</span></p>'
+  ) in page
+  long = f'--config.data.source={"a/" * 20}'
+  page = html_page.to_html(f'# T\n\n{long}\n', {})
+  assert '<p>--config.<wbr>data.<wbr>source=<wbr>a/<wbr>a/' in page
+  assert long in text_of(page.replace('<wbr>', ''))
+
+
+def test_long_lists_are_folded():
+  for number, folded in ((10, False), (11, True)):
+    page = html_page.to_html('# T\n\n' + '- one\n' * number, {})
+    assert page.count('<li>one</li>') == number
+    assert (f'<summary>In words ({number})</summary>' in page) == folded
+    assert page.count('<details>') == page.count('</details>') == folded

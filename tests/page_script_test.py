@@ -50,6 +50,11 @@ def run(folder, fragment, *flags):
   """The page after its script ran, or what the flags ask for."""
   path = folder / 'report.html'
   path.write_text(html_page.to_html(MARKDOWN, {}, [('Rows', ROWS)]))
+  return browse(path, fragment, *flags)
+
+
+def browse(path, fragment, *flags):
+  folder = path.parent
   done = subprocess.run(
     [
       *(CHROMIUM, '--headless', '--no-sandbox', '--disable-gpu'),
@@ -99,3 +104,19 @@ def test_a_screenshot_of_it_has_content(tmp_path):
   path = tmp_path / 'page.png'
   run(tmp_path, '', f'--screenshot={path}', '--window-size=1280,800')
   assert image.imread(path)[..., :3].std() > 0.05
+
+
+def test_nothing_scrolls_sideways_on_a_telephone(tmp_path):
+  name = 'minilm-l1-of-a-long-name → minilm-l6-of-a-long-name, ' * 3
+  markdown = MARKDOWN.replace('chain xent', f'chain {name}')
+  markdown += f'\n- --config.data.source=file:{"folder/" * 20} {name}\n'
+  rows = ROWS.replace('>a</option>', f'>{name}</option>')
+  page = html_page.to_html(markdown, {}, [('Rows', rows)])
+  (tmp_path / 'report.html').write_text(page)
+  outer = tmp_path / 'outer.html'
+  outer.write_text(
+    '<iframe src="report.html" width="390" height="800" onload="'
+    'document.title = contentDocument.documentElement.scrollWidth"></iframe>'
+  )
+  page = browse(outer, '', '--dump-dom', '--allow-file-access-from-files')
+  assert int(re.search(r'<title>(\d+)</title>', page)[1]) <= 390

@@ -389,6 +389,8 @@ def order(row):
     *(row['weak_model'], row['strong_model']),
     *(len(row['via']), row['via']),
     *(row['loss'] != 'xent', row['loss']),
-    *(row['weak_labels'], row['early_stopping'], row['generative']),
+    row['weak_labels'],
+    *(row['early_stopping'] != 'none', row['early_stopping']),
+    row['generative'],
     *(row['variant'], row['seed']),
   )

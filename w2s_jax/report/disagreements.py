@@ -123,14 +123,19 @@ def _row(row, probs, truth_C, group):
   board = boards.draw(row['fen'], best, **arrows) if 'fen' in row else ''
   return (
     f'<div class="row {verdict}">{board}{_texts(row)}'
+    f'<div>truth: {html.escape(classes[best])}</div>'
     f'<table><thead><tr><th></th><th>answer</th><th>p</th><th>p of truth</th>'
-    f'</tr></thead>{lines}</table>'
-    f'<div class="soft">truth: {html.escape(classes[best])}</div></div>'
+    f'</tr></thead>{lines}</table></div>'
   )
 
 
 def _texts(row):
   """All texts of a row's inputs, escaped and of bounded length."""
+  if 'fen' in row:
+    fen = html.escape(row['fen'])
+    side = 'black' if ' b ' in fen else 'white'
+    lines = fen.replace('/', '/<wbr>')  # where it may be broken
+    return f'<p class="soft">{side} to move: {lines}</p>'
   texts = {k: x for k, x in row.items() if k not in _SHOWN_APART and x}
   named = len(texts) > 1
   shown = ''
@@ -152,15 +157,18 @@ def _page(groups, drawn):
     title = html.escape(f'{": ".join(_name(group)[:2])}, {_name(group)[2]}')
     selected = ' selected' if i == first else ''
     options += f'<option value="student-{i}"{selected}>{title}</option>'
+    n_right = content.count('<div class="row right">')
     students += (
-      f'<div id="student-{i}"><p class="soft">{title}, seed {seed}</p>'
+      f'<div id="student-{i}"><p class="soft">{title}, seed {seed}: the '
+      f'student is right in {n_right} of these rows.</p>'
       f'<div class="rows">{content}</div></div>\n'
     )
   left = len(groups) - len(drawn)
   left_out = f' Students left out for their number: {left}.' if left else ''
   has_boards = 'class="board"' in students
   arrows = (
-    ' Arrows: the truth green, the student blue, its supervisor orange.'
+    ' Arrows: the truth green, the student blue, its supervisor orange; one '
+    'where moves are equal, in the first of these colours.'
     if has_boards
     else ''
   )
