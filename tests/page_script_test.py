@@ -9,19 +9,7 @@ import pytest
 
 from w2s_jax.report import html_page
 
-CHROMIUM = next(
-  filter(
-    None,
-    map(
-      shutil.which,
-      ('chromium', 'chromium-browser', 'google-chrome', 'chrome'),
-    ),
-  ),
-  None,
-)
-pytestmark = pytest.mark.skipif(
-  not CHROMIUM, reason='no Chromium: apt-get install chromium'
-)
+NAMES = 'chromium', 'chromium-browser', 'google-chrome', 'chrome'
 
 MARKDOWN = """# T
 
@@ -53,11 +41,19 @@ def run(folder, fragment, *flags):
   return browse(path, fragment, *flags)
 
 
+def chromium():
+  """Its path; looked for late, as .ci/run installs it beside other packages."""
+  for name in NAMES:
+    if path := shutil.which(name):
+      return path
+  pytest.skip('no Chromium that opens the page: apt-get install chromium')
+
+
 def browse(path, fragment, *flags):
   folder = path.parent
   done = subprocess.run(
     [
-      *(CHROMIUM, '--headless', '--no-sandbox', '--disable-gpu'),
+      *(chromium(), '--headless', '--no-sandbox', '--disable-gpu'),
       *(f'--user-data-dir={folder / "profile"}', *(flags or ['--dump-dom'])),
       f'file://{path}#{fragment}',
     ],
