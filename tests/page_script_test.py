@@ -102,17 +102,21 @@ def test_a_screenshot_of_it_has_content(tmp_path):
   assert image.imread(path)[..., :3].std() > 0.05
 
 
-def test_nothing_scrolls_sideways_on_a_telephone(tmp_path):
+def test_a_telephone_scrolls_nothing_sideways_and_folds_long_results(tmp_path):
   name = 'minilm-l1-of-a-long-name → minilm-l6-of-a-long-name, ' * 3
-  markdown = MARKDOWN.replace('chain xent', f'chain {name}')
+  line = f'| chain {name} | 70.1 ±1.1 | 1.50 [0.54, 0.77] |\n'
+  markdown = MARKDOWN.replace('\n## Beyond', f'{50 * line}\n## Beyond')
   markdown += f'\n- --config.data.source=file:{"folder/" * 20} {name}\n'
   rows = ROWS.replace('>a</option>', f'>{name}</option>')
   page = html_page.to_html(markdown, {}, [('Rows', rows)])
   (tmp_path / 'report.html').write_text(page)
   outer = tmp_path / 'outer.html'
   outer.write_text(
-    '<iframe src="report.html" width="390" height="800" onload="'
-    'document.title = contentDocument.documentElement.scrollWidth"></iframe>'
+    '<iframe src="report.html" width="390" height="800" onload="const page = '
+    "contentDocument; document.title = page.documentElement.scrollWidth + ' ' "
+    "+ page.querySelectorAll('details:not([open]) [data-of=results]').length"
+    '"></iframe>'
   )
   page = browse(outer, '', '--dump-dom', '--allow-file-access-from-files')
-  assert int(re.search(r'<title>(\d+)</title>', page)[1]) <= 390
+  width, folded = re.search(r'<title>(\d+) (\d)</title>', page).groups()
+  assert int(width) <= 390 and folded == '1'

@@ -9,7 +9,7 @@ import markdown_it
 
 DPI = 160  # of the figures
 _WIDE = 720  # pixels of figures that a narrow page scrolls
-_LONG = 40  # rows of a table that is folded, but for that of the results
+_LONG = 40  # rows of a table that is folded, that of the results on telephones
 _MANY = 10  # items of a list that is folded
 _LONGEST_WORD = 32  # characters that are kept on one line of a telephone
 _HERE = pathlib.Path(__file__).parent
@@ -121,20 +121,18 @@ def _list_close(renderer, tokens, i, options, env):
   return '</ul>\n' + '</details>\n' * (tokens[i].meta['items'] > _MANY)
 
 
-def _is_folded(meta):
-  return meta['rows'] > _LONG and meta['section'] != 'results'
-
-
 def _table_open(renderer, tokens, i, options, env):
   meta = tokens[i].meta
   fold = ''
-  if _is_folded(meta):
-    fold = f'<details><summary>{meta["rows"] - 1:,} rows</summary>\n'
+  if meta['rows'] > _LONG:
+    shown = ' open data-wide-only' if meta['section'] == 'results' else ''
+    summary = f'<summary>{meta["rows"] - 1:,} rows</summary>'
+    fold = f'<details{shown}>{summary}\n'
   return f'{fold}<div class="scroll"><table data-of="{meta["section"]}">\n'
 
 
 def _table_close(renderer, tokens, i, options, env):
-  end = '</details>\n' if _is_folded(tokens[i].meta) else ''
+  end = '</details>\n' if tokens[i].meta['rows'] > _LONG else ''
   return f'</table></div>\n{end}'
 
 
