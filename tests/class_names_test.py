@@ -13,10 +13,17 @@ def test_every_name_is_of_a_task_and_used():
 
 def test_kinds_of_tasks_have_names_of_their_own():
   assert class_names.of('rotten_tomatoes') == ('negative', 'positive')
-  assert class_names.of('sciq') == ('wrong', 'right')
+  assert class_names.of('sciq') == ('wrong answer', 'right answer')
   assert class_names.of('vader_pairs') == ('first', 'second')
   assert class_names.of('chess_puzzles') is None
   assert class_names.of('a task of another version') is None
+
+
+def test_classes_without_names_have_numbers():
+  assert class_names.or_numbers('sst2', 2) == ('negative', 'positive')
+  assert class_names.or_numbers('sst2', 3) == ('class 0', 'class 1', 'class 2')
+  for name in (None, 'chess_puzzles', 'a task of another version'):
+    assert class_names.or_numbers(name, 2) == ('class 0', 'class 1')
 
 
 def test_a_row_has_the_class_that_is_named():

@@ -51,7 +51,10 @@ def test_cards_hold_text_truth_and_probabilities(tmp_path):
   first = disagreements.most(probs['student'], probs['weak'])[0]
   truth = loaded['weak']['label_probs'][first].argmax()
   card = re.search(r'<div class="row.*?</div></div>', page, re.S)[0]
-  assert f'&lt;b&gt;&amp;{first}x' in card and f'truth: class {truth}' in card
+  names = 'negative', 'positive'  # of rotten_tomatoes
+  assert f'&lt;b&gt;&amp;{first}x' in card and f'truth: {names[truth]}' in card
+  answers = re.findall(r'<td class="(?:yes|no)">(\w+) ', card)
+  assert answers == [names[p[first].argmax()] for p in probs.values()]
   shown = re.findall(r'<td>(\d\.\d\d)</td></tr>', card)
   assert shown == [f'{p[first][truth]:.2f}' for p in probs.values()]
   right = probs['student'][first].argmax() == truth
@@ -64,8 +67,14 @@ def test_without_texts_there_are_ids_of_classes_alone(tmp_path):
   assert page.count('class="row ') == 20 and '<blockquote>' not in page
 
 
+def test_classes_without_names_have_numbers(tmp_path):
+  made_up.make(tmp_path, losses=('xent',), seeds=(0,), task='not known')
+  page = draw(tmp_path)
+  assert 'truth: class ' in page and 'negative' not in page
+
+
 def test_pairs_are_named(tmp_path):
-  made_up.make(tmp_path, losses=('xent',), seeds=(0,))
+  made_up.make(tmp_path, losses=('xent',), seeds=(0,), task='vader_pairs')
   texts = [{'prompt': '', 'first': 'one', 'second': 'two'}] * 600
   write_texts(tmp_path, texts)
   page = draw(tmp_path)

@@ -20,6 +20,7 @@ from w2s_jax.models import tokenizers
 from w2s_jax.report import groups
 from w2s_jax.report import report
 from w2s_jax.runtime import files
+from w2s_jax.tasks import class_names
 
 import made_up
 
@@ -216,7 +217,26 @@ def test_the_table_of_its_study_is_in_the_card(tmp_path):
   (group,) = report.aggregate(tmp_path, made_up_rows(tmp_path, row))
   for cell in (*groups.accuracies(group), groups.pgr_text(group)):
     assert cell in line
+  # A network of three classes, of a task of two.
+  assert '- Classes: 0 LABEL_0, 1 LABEL_1, 2 LABEL_2' in card
   assert 'logconf' in line and 'This model is the student of seed 0' in card
+
+
+def test_classes_are_named_by_the_task(tmp_path, monkeypatch):
+  names = 'bad', 'fair', 'good'
+  monkeypatch.setitem(class_names.NAMES, 'rotten_tomatoes', names)
+  name = made_up.make(tmp_path)[0]['stages']['student']
+  network, tokenizer = hf_heads_test.model_of('gpt_neox')
+  params = reward_model_test.random_params(network)
+  save_stage(tmp_path, network, tokenizer, params, name=name)
+  export.export(tmp_path / name, tmp_path / 'out')
+  fields = json.loads((tmp_path / 'out' / 'config.json').read_text())
+  assert fields['id2label'] == {'0': 'bad', '1': 'fair', '2': 'good'}
+  card = (tmp_path / 'out' / 'README.md').read_text()
+  assert '- Classes: 0 bad, 1 fair, 2 good' in card
+  export.export(tmp_path / name, tmp_path / 'own', labels=('a', 'b', 'c'))
+  card = (tmp_path / 'own' / 'README.md').read_text()
+  assert '- Classes: 0 a, 1 b, 2 c' in card
 
 
 def made_up_rows(workdir, row):

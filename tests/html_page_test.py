@@ -39,10 +39,11 @@ def test_names_are_text_whatever_marks_are_in_them():
   assert 'href="javascript:' not in page
 
 
-def test_long_tables_are_folded_but_for_the_results():
+def test_long_tables_are_folded_that_of_the_results_on_telephones():
   table = '| a |\n| --- |\n' + '| 1 |\n' * 50
   page = html_page.to_html(f'# T\n\n## Results\n\n{table}', {})
-  assert '<details>' not in page and page.count('data-label="a"') == 50
+  assert '<details open data-wide-only><summary>50 rows</summary>' in page
+  assert page.count('data-label="a"') == 50
   page = html_page.to_html(f'# T\n\n## Every seed\n\n{table}', {})
   assert '<details><summary>50 rows</summary>' in page
 
@@ -54,3 +55,23 @@ def test_sections_are_added_and_listed_at_the_top():
   assert titles == ['results', 'rows-more', 'beyond-accuracy']
   assert re.findall(r'<a href="#([^"]*)"', page) == titles
   assert '<b>z</b>' in page and '>Rows &amp; more</h2>' in page
+
+
+def test_names_stay_on_one_line_and_long_words_break_at_marks():
+  page = html_page.to_html("# T\n\na minilm-l6 - it's --x=1 & <b-c>\n", {})
+  assert (
+    '<p>a <span class="word">minilm-l6</span> - it\'s <span '
+    'class="word">--x=1</span> &amp; <span class="word">&lt;b-c&gt;</span></p>'
+  ) in page
+  long = f'--config.data.source={"a/" * 20}'
+  page = html_page.to_html(f'# T\n\n{long}\n', {})
+  assert '<p>--config.<wbr>data.<wbr>source=<wbr>a/<wbr>a/' in page
+  assert long in text_of(page.replace('<wbr>', ''))
+
+
+def test_long_lists_are_folded():
+  for number, folded in ((10, False), (11, True)):
+    page = html_page.to_html('# T\n\n' + '- one\n' * number, {})
+    assert page.count('<li>one</li>') == number
+    assert (f'<summary>In words ({number})</summary>' in page) == folded
+    assert page.count('<details>') == page.count('</details>') == folded

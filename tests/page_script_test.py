@@ -9,19 +9,7 @@ import pytest
 
 from w2s_jax.report import html_page
 
-CHROMIUM = next(
-  filter(
-    None,
-    map(
-      shutil.which,
-      ('chromium', 'chromium-browser', 'google-chrome', 'chrome'),
-    ),
-  ),
-  None,
-)
-pytestmark = pytest.mark.skipif(
-  not CHROMIUM, reason='no Chromium: apt-get install chromium'
-)
+NAMES = 'chromium', 'chromium-browser', 'google-chrome', 'chrome'
 
 MARKDOWN = """# T
 
@@ -50,9 +38,22 @@ def run(folder, fragment, *flags):
   """The page after its script ran, or what the flags ask for."""
   path = folder / 'report.html'
   path.write_text(html_page.to_html(MARKDOWN, {}, [('Rows', ROWS)]))
+  return browse(path, fragment, *flags)
+
+
+def chromium():
+  """Its path; looked for late, as .ci/run installs it beside other packages."""
+  for name in NAMES:
+    if path := shutil.which(name):
+      return path
+  pytest.skip('no Chromium that opens the page: apt-get install chromium')
+
+
+def browse(path, fragment, *flags):
+  folder = path.parent
   done = subprocess.run(
     [
-      *(CHROMIUM, '--headless', '--no-sandbox', '--disable-gpu'),
+      *(chromium(), '--headless', '--no-sandbox', '--disable-gpu'),
       *(f'--user-data-dir={folder / "profile"}', *(flags or ['--dump-dom'])),
       f'file://{path}#{fragment}',
     ],
@@ -99,3 +100,23 @@ def test_a_screenshot_of_it_has_content(tmp_path):
   path = tmp_path / 'page.png'
   run(tmp_path, '', f'--screenshot={path}', '--window-size=1280,800')
   assert image.imread(path)[..., :3].std() > 0.05
+
+
+def test_a_telephone_scrolls_nothing_sideways_and_folds_long_results(tmp_path):
+  name = 'minilm-l1-of-a-long-name → minilm-l6-of-a-long-name, ' * 3
+  line = f'| chain {name} | 70.1 ±1.1 | 1.50 [0.54, 0.77] |\n'
+  markdown = MARKDOWN.replace('\n## Beyond', f'{50 * line}\n## Beyond')
+  markdown += f'\n- --config.data.source=file:{"folder/" * 20} {name}\n'
+  rows = ROWS.replace('>a</option>', f'>{name}</option>')
+  page = html_page.to_html(markdown, {}, [('Rows', rows)])
+  (tmp_path / 'report.html').write_text(page)
+  outer = tmp_path / 'outer.html'
+  outer.write_text(
+    '<iframe src="report.html" width="390" height="800" onload="const page = '
+    "contentDocument; document.title = page.documentElement.scrollWidth + ' ' "
+    "+ page.querySelectorAll('details:not([open]) [data-of=results]').length"
+    '"></iframe>'
+  )
+  page = browse(outer, '', '--dump-dom', '--allow-file-access-from-files')
+  width, folded = re.search(r'<title>(\d+) (\d)</title>', page).groups()
+  assert int(width) <= 390 and folded == '1'

@@ -17,9 +17,11 @@ import pathlib
 
 from w2s_jax import checkpoint
 from w2s_jax import errors
+from w2s_jax import results
 from w2s_jax.models import hf_heads
 from w2s_jax.report import model_card
 from w2s_jax.runtime import workdir as workdir_lib
+from w2s_jax.tasks import class_names
 
 
 def export(stage_path, folder, *, labels=None, weights=None):
@@ -33,7 +35,8 @@ def export(stage_path, folder, *, labels=None, weights=None):
     stage_path: WORKDIR/STAGE, where STAGE is the beginning of a name under
       WORKDIR/stages; or the folder of the stage.
     folder: that does not exist yet, or is empty.
-    labels: names of the classes; 'LABEL_0', ... by default.
+    labels: names of the classes; by default those of the stage's task, see
+      tasks/class_names.py, or 'LABEL_0', ... where it has none.
     weights: of the pretrained model, if they are elsewhere now.
 
   Raises:
@@ -45,7 +48,8 @@ def export(stage_path, folder, *, labels=None, weights=None):
   config = workdir_lib.Finished.at(stage).config()
   is_pair = config['model']['head'] == 'RewardModel'
   num_labels = 1 if is_pair else config['model']['num_classes']
-  labels = labels or [f'LABEL_{i}' for i in range(num_labels)]
+  workdir = stage.parent.parent
+  labels = labels or _known_labels(workdir, stage.name, num_labels)
   if len(labels) != num_labels:
     raise errors.UserError(
       f'labels={tuple(labels)}: {stage.name} has {num_labels} scores; name '
@@ -62,8 +66,9 @@ def export(stage_path, folder, *, labels=None, weights=None):
     checkpoint.network_of(config['model']),
     checkpoint.load_tokenizer(stage),
   )
-  workdir = stage.parent.parent
-  card = model_card.to_markdown(workdir, stage, form, is_pair=is_pair)
+  card = model_card.to_markdown(
+    workdir, stage, form, labels=labels, is_pair=is_pair
+  )
   loaded = checkpoint.load_model(workdir, stage.name, weights=weights)
   hf_heads.save(
     folder,
@@ -74,6 +79,13 @@ def export(stage_path, folder, *, labels=None, weights=None):
     keep='end' if is_pair else 'start',
   )
   (folder / 'README.md').write_text(card)
+
+
+def _known_labels(workdir, stage, num_labels):
+  names = class_names.of(results.task_of(workdir, stage)) or ()
+  if len(names) == num_labels:  # a reward model has one score
+    return names
+  return tuple(f'LABEL_{i}' for i in range(num_labels))
 
 
 def find_stage(stage_path):

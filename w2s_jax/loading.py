@@ -223,16 +223,8 @@ def _classes_of(workdir, stage, config):
   """Names of the classes of a stage; None where each input has its own."""
   if _INPUTS.get(config['model']['head']) is chess.Position:
     return None
-  num_classes = config['model']['num_classes']
-  known = []
-  if (epath.Path(workdir) / 'results.jsonl').exists():
-    rows = results.read(workdir)
-    of_stage = [row for row in rows if stage in row['stages'].values()]
-    known = sorted({row['task'] for row in of_stage or rows})
-  names = class_names.of(known[0]) if len(known) == 1 else None
-  if names is None or len(names) != num_classes:
-    return tuple(f'class {c}' for c in range(num_classes))
-  return names
+  task = results.task_of(workdir, stage)
+  return class_names.or_numbers(task, config['model']['num_classes'])
 
 
 def predictions_table(inputs, probs_NxC, classes, labels=None):

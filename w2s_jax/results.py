@@ -345,6 +345,19 @@ def read(workdir) -> list[dict]:
   return sorted(rows, key=order)
 
 
+def task_of(workdir, stage):
+  """Returns the name of a stage's task, None if the results do not tell it.
+
+  A stage that no row names, such as one of features, is of all tasks in them.
+  """
+  if not (epath.Path(workdir) / 'results.jsonl').exists():
+    return None
+  rows = read(workdir)
+  of_stage = [row for row in rows if stage in row['stages'].values()]
+  tasks = {row['task'] for row in of_stage or rows}
+  return tasks.pop() if len(tasks) == 1 else None
+
+
 def _parsed(path):
   """Yields (line number, row), each with all fields that a report needs."""
   for number, line in enumerate(path.read_text().splitlines(), start=1):
@@ -376,6 +389,8 @@ def order(row):
     *(row['weak_model'], row['strong_model']),
     *(len(row['via']), row['via']),
     *(row['loss'] != 'xent', row['loss']),
-    *(row['weak_labels'], row['early_stopping'], row['generative']),
+    row['weak_labels'],
+    *(row['early_stopping'] != 'none', row['early_stopping']),
+    row['generative'],
     *(row['variant'], row['seed']),
   )

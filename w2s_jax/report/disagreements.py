@@ -11,6 +11,7 @@ from w2s_jax import weak_labels
 from w2s_jax.report import boards
 from w2s_jax.report import groups as groups_lib
 from w2s_jax.report import row_files
+from w2s_jax.tasks import class_names
 
 _MOST_ROWS = 20  # of a student
 _MOST_STUDENTS = 40
@@ -100,23 +101,21 @@ def _student(group, stages, load, of_files):
 
 def _row(row, probs, truth_C, group):
   """A card: what was asked, the truth, and what each model answered."""
-  classes = boards.moves(row['fen']) if 'fen' in row else _class_names(row)
-
-  def name(place):
-    if place < len(classes):
-      return classes[place]
-    return 'no legal move' if 'fen' in row else f'class {place}'
-
+  if 'fen' in row:
+    moves = boards.moves(row['fen'])
+    classes = [*moves, *['no legal move'] * (len(truth_C) - len(moves))]
+  else:
+    classes = class_names.or_numbers(group['task'], len(truth_C))
   best = int(truth_C.argmax())
   lines = ''
   for role in _ROLES:
     answer = int(probs[role].argmax())
-    is_right = answer == best
+    look, mark = ('yes', '✓') if answer == best else ('no', '✗')
     model = group['weak_model' if role == 'weak' else 'strong_model']
     lines += (
       f'<tr><td title="{html.escape(model)}">{role}</td>'
-      f'<td class="{"yes" if is_right else "no"}">{html.escape(name(answer))} '
-      f'{"✓" if is_right else "✗"}</td><td>{probs[role][answer]:.2f}</td>'
+      f'<td class="{look}">{html.escape(classes[answer])} {mark}</td>'
+      f'<td>{probs[role][answer]:.2f}</td>'
       f'<td>{probs[role][best]:.2f}</td></tr>'
     )
   verdict = 'right' if int(probs['student'].argmax()) == best else 'wrong'
@@ -124,18 +123,19 @@ def _row(row, probs, truth_C, group):
   board = boards.draw(row['fen'], best, **arrows) if 'fen' in row else ''
   return (
     f'<div class="row {verdict}">{board}{_texts(row)}'
+    f'<div>truth: {html.escape(classes[best])}</div>'
     f'<table><thead><tr><th></th><th>answer</th><th>p</th><th>p of truth</th>'
-    f'</tr></thead>{lines}</table>'
-    f'<div class="soft">truth: {html.escape(name(best))}</div></div>'
+    f'</tr></thead>{lines}</table></div>'
   )
-
-
-def _class_names(row):
-  return ['first', 'second'] if {'first', 'second'} <= row.keys() else []
 
 
 def _texts(row):
   """All texts of a row's inputs, escaped and of bounded length."""
+  if 'fen' in row:
+    fen = html.escape(row['fen'])
+    side = 'black' if ' b ' in fen else 'white'
+    lines = fen.replace('/', '/<wbr>')  # where it may be broken
+    return f'<p class="soft">{side} to move: {lines}</p>'
   texts = {k: x for k, x in row.items() if k not in _SHOWN_APART and x}
   named = len(texts) > 1
   shown = ''
@@ -157,15 +157,18 @@ def _page(groups, drawn):
     title = html.escape(f'{": ".join(_name(group)[:2])}, {_name(group)[2]}')
     selected = ' selected' if i == first else ''
     options += f'<option value="student-{i}"{selected}>{title}</option>'
+    n_right = content.count('<div class="row right">')
     students += (
-      f'<div id="student-{i}"><p class="soft">{title}, seed {seed}</p>'
+      f'<div id="student-{i}"><p class="soft">{title}, seed {seed}: the '
+      f'student is right in {n_right} of these rows.</p>'
       f'<div class="rows">{content}</div></div>\n'
     )
   left = len(groups) - len(drawn)
   left_out = f' Students left out for their number: {left}.' if left else ''
   has_boards = 'class="board"' in students
   arrows = (
-    ' Arrows: the truth green, the student blue, its supervisor orange.'
+    ' Arrows: the truth green, the student blue, its supervisor orange; one '
+    'where moves are equal, in the first of these colours.'
     if has_boards
     else ''
   )

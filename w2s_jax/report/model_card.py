@@ -21,13 +21,14 @@ _LABELS = {
 }
 
 
-def to_markdown(workdir, stage, form, *, is_pair):
+def to_markdown(workdir, stage, form, *, labels, is_pair):
   """Returns the model card of a stage.
 
   Args:
     workdir: of the study.
     stage: folder of the finished stage.
     form: of hf_heads, how `transformers` opens the model.
+    labels: names of the classes, or of the one score.
     is_pair: whether it is a reward model.
   """
   name, _, key = stage.name.rpartition('-')
@@ -38,7 +39,7 @@ def to_markdown(workdir, stage, form, *, is_pair):
     f'# {stage.name}',
     'A model of a weak-to-strong study (Burns et al. 2023, arXiv 2312.09390): '
     'a weak supervisor labels data on which a stronger student is trained.',
-    markdown.bullets(_facts(stage, config, summary)),
+    markdown.bullets(_facts(stage, config, summary, labels)),
     '## Results',
     _results(workdir, stage),
     '## Use',
@@ -64,7 +65,7 @@ def _front_matter(config, is_pair):
   return '\n'.join([*lines, 'tags:', *(f'- {tag}' for tag in tags), '---'])
 
 
-def _facts(stage, config, summary):
+def _facts(stage, config, summary, labels):
   train = config.get('train') or {}
   how = ', '.join(f'{k} {v}' for k, v in train.items() if v != '')
   facts = [
@@ -76,6 +77,9 @@ def _facts(stage, config, summary):
     f'Rows: {summary["rows"]}, seed {config["seed"]}',
     f'Texts: at most {config["evaluation"]["max_length"]} tokens',
   ]
+  if len(labels) > 1:  # a reward model has one score
+    names = ', '.join(f'{i} {name}' for i, name in enumerate(labels))
+    facts.append(f'Classes: {names}')
   if config.get('judge'):
     judge = _provenance(config['judge'], stage.parent)
     facts.append(f'Early stopping by agreement with: {judge}')

@@ -102,6 +102,9 @@ function applyFragment() {
 }
 
 document.querySelectorAll('.scroll table').forEach(addTools);
+if (innerWidth <= 640) {  // rows are cards there, see page.css
+  document.querySelectorAll('[data-wide-only]').forEach(x => x.open = false);
+}
 const which = document.getElementById('which');
 if (which) which.onchange = () => showRows(which.value);
 const student = document.getElementById('student');

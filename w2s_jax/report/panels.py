@@ -281,7 +281,10 @@ def _size_axis(axes, groups):
 
 def agreement(axes, groups, colours):
   width = 0.8 / len(groups)
-  size = min(8.5, 42 / len(groups))  # so that numbers stay apart
+  # So that numbers of neighbours stay apart.
+  number = dict(fontsize=8.5, padding=2)
+  if len(groups) > 4:
+    number = dict(fontsize=7.5, padding=4, rotation=90)
   for i, group in enumerate(groups):
     shares = [100 * (group[name] or 0) for name in results.AGREEMENT]
     x = np.arange(3) + (i - (len(groups) - 1) / 2) * width
@@ -290,7 +293,7 @@ def agreement(axes, groups, colours):
     label = _on_lines(groups_lib.method(group))
     whiskers = dict(yerr=errors, error_kw={'elinewidth': 1}, capsize=2)
     bars = axes.bar(x, shares, 0.92 * width, label=label, **whiskers, **look)
-    axes.bar_label(bars, fmt='%.0f', fontsize=size, padding=2)
+    axes.bar_label(bars, fmt='%.0f', **number)
   axes.set_xticks(
     range(3), ['all\nexamples', 'weak model\nright', 'weak model\nwrong']
   )

@@ -12,6 +12,7 @@ from etils import epath
 import numpy as np
 
 from w2s_jax.report import groups as groups_lib
+from w2s_jax.report import html_page
 from w2s_jax.runtime import files
 
 _POINTS = 40
@@ -100,7 +101,7 @@ def _stage(folder, title, names):
     if field in curves
   )
   return (
-    f'<div class="curves"><p>{html.escape(title)} '
+    f'<div class="curves"><p>{html_page.escape(title)} '
     f'<span class="soft">{links}{scores}</span></p>'
     f'<div class="panels">{panels}</div></div>\n'
   )

@@ -39,7 +39,7 @@ NAMES = {
 }
 
 
-def of(name: str) -> tuple[str, ...] | None:
+def of(name: str | None) -> tuple[str, ...] | None:
   """Returns the names of the classes of a task in their order.
 
   None for a task without an entry, or without classes that all rows share. A
@@ -51,5 +51,13 @@ def of(name: str) -> tuple[str, ...] | None:
   if task.inputs == 'pair':
     return ('first', 'second')
   if task.question is multiple_choice.without_answer:
-    return ('wrong', 'right')
+    return ('wrong answer', 'right answer')
   return NAMES.get(name)
+
+
+def or_numbers(name: str | None, num_classes: int) -> tuple[str, ...]:
+  """As `of`; ('class 0', ...) where this many classes have no names."""
+  names = of(name) or ()
+  if len(names) == num_classes:
+    return names
+  return tuple(f'class {c}' for c in range(num_classes))
