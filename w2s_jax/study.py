@@ -239,6 +239,10 @@ def run(
   write_rows(workdir, evaluated, slices)
   with contextlib.closing(tracking):
     rows = make_results(config, described, runner)
+  if not config.keep_params:
+    for result in everything:
+      for stage in result.students_and_ceiling:
+        checkpoint.remove_params(runtime.folder(stage.folder_name))
   return loading.results_table(rows) if as_frame else rows
 
 
