@@ -107,6 +107,8 @@ def test_the_whole_model(whole, tmp_path):
   assert fields['architectures'] == ['GPTNeoXForSequenceClassification']
   assert fields['id2label'] == {'0': 'a', '1': 'b', '2': 'c'}
   assert tokenizers.load(folder).vocab_size == 257
+  modes = {oct(x.stat().st_mode) for x in folder.iterdir()}
+  assert len(modes) == 1 and modes != {'0o100600'}  # as the umask has it
   export.export(workdir / 'stages' / NAME, tmp_path / 'again')  # its own folder
   np.testing.assert_array_equal(
     tensors_of(tmp_path / 'again')['score.weight'], tensors['score.weight']
