@@ -71,7 +71,9 @@ def predict(job, *, supervisor, model, seed, start, features, rows, evaluation):
   if supervisor.config()['kind'] != 'prompt':
     folder = supervisor.folder / 'params'  # trained again if it was removed
     params = checkpoint.load_params(folder, mesh=job.mesh)
-    if adapt.needs_base(params, heads.parameter_shapes(model.network)):
+    if features is None and adapt.needs_base(
+      params, heads.parameter_shapes(model.network)
+    ):
       base = initial_params(job, model, start=start, seed=seed)
       params = adapt.merge(params, base)
   else:  # few-shot prompting trains nothing; its examples are in the prompt
