@@ -78,10 +78,8 @@ def devices():
   with contextlib.suppress(Exception):  # not known on a CPU
     memory = f', {found[0].memory_stats()["bytes_limit"] / 1e9:.0f} GB each'
   cores = os.cpu_count()
-  lines = [
-    f'{len(found)} x {found[0].device_kind} ({jax.default_backend()}){memory}; '
-    f'{cores} CPU cores'
-  ]
+  kinds = dict.fromkeys((found[0].device_kind, jax.default_backend()))
+  lines = [f'{len(found)} x {" on ".join(kinds)}{memory}; {cores} CPU cores']
   for dtype in ('float32', 'bfloat16'):
     lines.append(f'{dtype}: {matmul_flops(dtype) / 1e9:,.0f} GFLOP/s')
   if jax.default_backend() == 'cpu':
@@ -183,7 +181,7 @@ def extras():
   lines = [f'installed: {", ".join(x for x in _EXTRAS if x not in missing)}']
   for package in sorted(missing):
     extra, use = _EXTRAS[package]
-    lines.append(f"{package}, for {use}: pip install 'w2s_jax[{extra}]'")
+    lines.append(f"pip install 'w2s_jax[{extra}]' brings {package}: {use}")
   return lines
 
 

@@ -159,6 +159,8 @@ def test_stage_names(tmp_path):
   for stage, count in (('weak', 3), ('strong', 0), ('labels', 0), ('bro', 0)):
     with pytest.raises(ValueError, match=f"^{count} fin.*'{stage}'.*{names}"):
       checkpoint.find_stage(workdir, stage)
+  with pytest.raises(ValueError, match="^2 .*'weak-b'.*: weak-b-2, weak-b-23$"):
+    checkpoint.find_stage(workdir, 'weak-b')
 
 
 def test_a_folder_that_is_no_workdir_is_named(tmp_path):
@@ -183,7 +185,7 @@ def outcomes(rows):
 
 def test_parameters_that_are_not_kept(tmp_path):
   """Those of students and ceilings; results stay, and a chain goes on."""
-  chain = {'students': ('weak>strong', 'weak>strong>strong')}
+  chain = {'students': ('weak>strong>strong',), 'losses': ('xent',)}
   kept = outcomes(tiny.run(tmp_path / 'kept', **chain))
   fields = chain | {'keep_params': False}
   assert outcomes(tiny.run(tmp_path / 'study', **fields)) == kept

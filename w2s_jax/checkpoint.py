@@ -42,6 +42,9 @@ def absolute(path):
   return path if '://' in str(path) else path.expanduser().absolute()
 
 
+_MOST_NAMES = 8  # of stages in an error
+
+
 class _Manager(ocp.CheckpointManager):
   """Orbax's manager, without its own reaction to SIGTERM.
 
@@ -330,8 +333,10 @@ def find_stage(workdir, stage, holding='params'):
     for folder in sorted(stages.glob(f'{glob.escape(stage)}*')):
       check_kept(folder)
   if len(found) != 1:
+    names = found or finished
+    more = f' ({len(names)} in all)' if len(names) > _MOST_NAMES else ''
     raise errors.UserError(
-      f'{len(found)} finished stages of {workdir} begin with {stage!r}; '
-      f'name one of: {", ".join(finished)}'
+      f'{len(found)} finished stages of {workdir} with {holding} begin with '
+      f'{stage!r}; name one of{more}: {", ".join(names[:_MOST_NAMES])}'
     )
   return stages / found[0]

@@ -17,6 +17,7 @@ import pathlib
 
 from w2s_jax import checkpoint
 from w2s_jax import errors
+from w2s_jax import loading
 from w2s_jax.models import hf_heads
 from w2s_jax.report import model_card
 from w2s_jax.runtime import workdir as workdir_lib
@@ -33,7 +34,8 @@ def export(stage_path, folder, *, labels=None, weights=None):
     stage_path: WORKDIR/STAGE, where STAGE is the beginning of a name under
       WORKDIR/stages; or the folder of the stage.
     folder: that does not exist yet, or is empty.
-    labels: names of the classes; 'LABEL_0', ... by default.
+    labels: names of the classes; by default those of the task, and 'LABEL_0' of
+      a reward model.
     weights: of the pretrained model, if they are elsewhere now.
 
   Raises:
@@ -45,7 +47,9 @@ def export(stage_path, folder, *, labels=None, weights=None):
   config = workdir_lib.Finished.at(stage).config()
   is_pair = config['model']['head'] == 'RewardModel'
   num_labels = 1 if is_pair else config['model']['num_classes']
-  labels = labels or [f'LABEL_{i}' for i in range(num_labels)]
+  if not labels:
+    known = loading.classes_of(stage.parent.parent, stage.name, config)
+    labels = ['LABEL_0'] if is_pair else known
   if len(labels) != num_labels:
     raise errors.UserError(
       f'labels={tuple(labels)}: {stage.name} has {num_labels} scores; name '

@@ -147,7 +147,7 @@ def load_model(workdir, stage=None, *, mesh=None, weights=None):
   """
   name = checkpoint.find_stage(workdir, stage or first_student(workdir)).name
   loaded = checkpoint.load_model(workdir, name, mesh=mesh, weights=weights)
-  classes = _classes_of(workdir, name, loaded.config)
+  classes = classes_of(workdir, name, loaded.config)
   return TrainedModel(name, classes, *loaded)
 
 
@@ -176,7 +176,7 @@ def load_predictions(workdir, stage=None, split='test'):
   folder = checkpoint.find_stage(workdir, stage, holding='predictions')
   finished = workdir_lib.Finished.at(folder)
   arrays = finished.predictions(split)
-  classes = _classes_of(workdir, folder.name, finished.config())
+  classes = classes_of(workdir, folder.name, finished.config())
   return _with_rows(workdir, split, arrays['ids'], arrays['probs'], classes)
 
 
@@ -205,7 +205,7 @@ def load_weak_labels(workdir, student=None):
       'name a student, which has one.'
     )
   arrays = workdir_lib.Finished.at(found[0]).arrays('weak_labels.npz')
-  classes = _classes_of(workdir, folder.name, config)
+  classes = classes_of(workdir, folder.name, config)
   return _with_rows(
     workdir, 'transfer', arrays['ids'], arrays['probs'], classes
   )
@@ -219,7 +219,7 @@ def _texts_in(value):
   return [value] if isinstance(value, str) else []
 
 
-def _classes_of(workdir, stage, config):
+def classes_of(workdir, stage, config):
   """Names of the classes of a stage; None where each input has its own."""
   if _INPUTS.get(config['model']['head']) is chess.Position:
     return None
