@@ -70,6 +70,9 @@ def get_config():
   c.mesh = config_dict.ConfigDict({'data': -1, 'fsdp': 1, 'tensor': 1})
   c.eval_batch_size = 32
   c.checkpoint_every = 100  # steps
+  # Whether the parameters of students and ceilings stay in the workdir. False
+  # removes them when all results are there: no model is left to load or export.
+  c.keep_params = True
   c.eval_every = (
     0  # steps of a learning curve of students and ceilings; 0: none
   )

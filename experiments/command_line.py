@@ -140,30 +140,6 @@ def check_order(argv):
     )
 
 
-def check_workdir(workdir):
-  """Raises errors.UserError unless --workdir can be made and written to."""
-  if not workdir:
-    raise errors.UserError('--workdir is empty; name a folder for results.')
-  path = pathlib.Path(workdir).expanduser()
-  if found := set('*?[') & set(str(path.absolute())):
-    raise errors.UserError(
-      f'--workdir={workdir}: its path must not have {" ".join(sorted(found))}, '
-      'which checkpoints cannot be found under.'
-    )
-  if '://' in workdir:
-    return
-  existing = next(p for p in (path, *path.parents) if os.path.exists(p))
-  if not existing.is_dir():
-    raise errors.UserError(
-      f'--workdir={workdir}: {existing} is a file; name another folder.'
-    )
-  if not os.access(existing, os.W_OK | os.X_OK):
-    raise errors.UserError(
-      f'--workdir={workdir}: {existing} is not writable; change its '
-      'permissions or name another folder.'
-    )
-
-
 def one_line(error):
   notes = getattr(error, '__notes__', ())
   return ' '.join(' '.join([str(error), *notes]).split())

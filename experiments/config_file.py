@@ -18,6 +18,7 @@ import traceback
 from ml_collections import config_dict
 
 from configs import base
+from configs import nlp
 from w2s_jax import errors
 
 _FOLDER = pathlib.Path(base.__file__).parent
@@ -150,10 +151,22 @@ def check(argv):
     try:
       check_field(config, field)
     except errors.UserError as e:
-      arguments = load(value.partition(':')[0]).get('ARGUMENTS', ())
-      if field.startswith('models.') and 'rungs' in arguments:
-        e.add_note('The config argument rungs=NAME adds a model.')
+      group, _, rest = field.partition('.')
+      key, path = rest.partition('.')[0], value.partition(':')[0]
+      if group == 'models' and key not in config.models:
+        e.add_note(_how_to_add(key, path))
       raise
+
+
+def _how_to_add(key, path):
+  """Returns how a config file comes to have a model; '' if it cannot."""
+  file = load(path)
+  if 'rungs' not in file.get('ARGUMENTS', ()):
+    return ''
+  known = file.get('MODELS', nlp.MODELS)
+  name = key if key in known else 'NAME'
+  names = '' if key in known else f', one of {", ".join(known)}'
+  return f'To add a model: --config={path}:rungs={name}{names}.'
 
 
 def check_field(config, path):

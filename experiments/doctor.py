@@ -26,6 +26,13 @@ _EXTRAS = {  # package to import -> (extra of setup.py, what needs it)
   'libtpu': ('tpu', 'TPUs, and plans for them'),
 }
 
+# Files that are there where the driver of an NVIDIA GPU is.
+_NVIDIA = '/dev/nvidia0', '/dev/nvidiactl', '/proc/driver/nvidia/version'
+_CUDA = 'jax_cuda13_plugin', 'jax_cuda12_plugin'
+# On the PCI bus: Google, and its TPUs from v3 to v7.
+_PCI, _GOOGLE = '/sys/bus/pci/devices', '0x1ae0'
+_TPUS = '0x0027', '0x0056', '0x005e', '0x0062', '0x0063', '0x006f', '0x0076'
+
 
 def main(arguments):
   if arguments.get:
@@ -71,18 +78,66 @@ def devices():
   with contextlib.suppress(Exception):  # not known on a CPU
     memory = f', {found[0].memory_stats()["bytes_limit"] / 1e9:.0f} GB each'
   cores = os.cpu_count()
-  lines = [
-    f'{len(found)} x {found[0].device_kind} ({jax.default_backend()}){memory}; '
-    f'{cores} CPU cores'
-  ]
+  kinds = dict.fromkeys((found[0].device_kind, jax.default_backend()))
+  lines = [f'{len(found)} x {" on ".join(kinds)}{memory}; {cores} CPU cores']
   for dtype in ('float32', 'bfloat16'):
     lines.append(f'{dtype}: {matmul_flops(dtype) / 1e9:,.0f} GFLOP/s')
-  if jax.default_backend() == 'cpu' and shutil.which('nvidia-smi'):
+  if jax.default_backend() == 'cpu':
+    lines += unused_devices()
+  return lines
+
+
+def unused_devices():
+  """Lines: accelerators of this machine, and how JAX comes to use them."""
+  lines = []
+  if shutil.which('nvidia-smi') or any(map(os.path.exists, _NVIDIA)):
     lines.append(
-      "An NVIDIA GPU is not used: pip install 'jax[cuda13]', or jax[cuda12] "
-      'for an older driver.'
+      _how_to_use(
+        'An NVIDIA GPU',
+        installed=any(
+          map(_is_installed, ('jax_cuda13_pjrt', 'jax_cuda12_pjrt'))
+        ),
+        command="pip install 'w2s_jax[cuda]', or 'jax[cuda12]' for a driver "
+        'before 580',
+        platform='cuda',
+      )
+    )
+  if _has_tpu():
+    lines.append(
+      _how_to_use(
+        'A TPU',
+        installed=_is_installed('libtpu'),
+        command="pip install 'w2s_jax[tpu]'",
+        platform='tpu',
+      )
     )
   return lines
+
+
+def _has_tpu():
+  for device in pathlib.Path(_PCI).glob('*'):
+    with contextlib.suppress(OSError):  # gone, or not for us to read
+      vendor = (device / 'vendor').read_text().strip()
+      if vendor == _GOOGLE and (device / 'device').read_text().strip() in _TPUS:
+        return True
+  return False
+
+
+def _how_to_use(device, *, installed, command, platform):
+  """Returns one line on a device that JAX does not see."""
+  seen = f'{device} is here, but JAX uses the CPU'
+  if chosen := os.environ.get('JAX_PLATFORMS'):
+    return f'{seen}, as JAX_PLATFORMS={chosen} tells it: unset JAX_PLATFORMS.'
+  if not installed:
+    return f'{seen}: {command}.'
+  return (
+    f'{seen}; the reason: '
+    f'JAX_PLATFORMS={platform} python -c "import jax; jax.devices()"'
+  )
+
+
+def _is_installed(package):
+  return importlib.util.find_spec(package) is not None
 
 
 def matmul_flops(dtype):
@@ -122,11 +177,11 @@ def _free(folder):
 
 def extras():
   """Lines: optional packages, and the command for those that are missing."""
-  missing = {x for x in _EXTRAS if importlib.util.find_spec(x) is None}
+  missing = {x for x in _EXTRAS if not _is_installed(x)}
   lines = [f'installed: {", ".join(x for x in _EXTRAS if x not in missing)}']
   for package in sorted(missing):
     extra, use = _EXTRAS[package]
-    lines.append(f"{package}, for {use}: pip install 'w2s_jax[{extra}]'")
+    lines.append(f"pip install 'w2s_jax[{extra}]' brings {package}: {use}")
   return lines
 
 

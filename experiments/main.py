@@ -26,6 +26,7 @@ from experiments import points
 from experiments import processes
 from w2s_jax import errors
 from w2s_jax.runtime import preemption
+from w2s_jax.runtime import workdir_path
 
 SWEEP = flags.DEFINE_bool(
   'sweep', False, "Run every point of the config file's sweep() in one workdir."
@@ -46,7 +47,7 @@ flags.adopt_module_key_flags(processes)
 
 
 def main():
-  command_line.check_workdir(command_line.WORKDIR.value)
+  workdir_path.check(command_line.WORKDIR.value, '--workdir')
   processes.join()
   with preemption.exit_on_peer_failure():
     run()

@@ -5,7 +5,6 @@ import json
 from absl import flags
 from ml_collections import config_flags
 
-from configs import base
 from experiments import command_line
 from experiments import config_file
 from w2s_jax import errors
@@ -36,12 +35,12 @@ def expand(*, sweep, point=None):
   if sweep and 'sweep' not in file:
     raise errors.UserError(f'--sweep: {path} has no function sweep().')
   config = command_line.CONFIG.value
-  missing = [name for name in base.get_config() if name not in config]
-  if missing:
-    raise errors.UserError(
-      f'{path} is not the config of a study: it has no field {missing[0]!r}; '
-      'begin with get_config() of configs/base.py.'
-    )
+  from w2s_jax import check_config  # imports jax
+
+  try:
+    check_config.check_is_study(config)
+  except errors.UserError as e:
+    raise errors.UserError(f'--config={path}: {e}') from e
   with config_file.located(path):
     configs = [at(config, x) for x in (file['sweep']() if sweep else [{}])]
     if 'studies' in file:

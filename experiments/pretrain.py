@@ -37,6 +37,7 @@ from w2s_jax.runtime import files
 from w2s_jax.runtime import logger as logger_lib
 from w2s_jax.runtime import preemption
 from w2s_jax.runtime import trackers
+from w2s_jax.runtime import workdir_path
 from w2s_jax.tasks import chess as chess_task
 from w2s_jax.tasks import chess_games
 from w2s_jax.tasks import examples as examples_lib
@@ -50,7 +51,7 @@ MAX_MOVES = 64
 
 
 def main():
-  command_line.check_workdir(command_line.WORKDIR.value)
+  workdir_path.check(command_line.WORKDIR.value, '--workdir')
   config = command_line.CONFIG.value
   trackers.check(config.tracker)
   console = command_line.console()

@@ -29,6 +29,7 @@ from experiments import jobs
 from experiments import main as main_lib
 from experiments import points
 from w2s_jax import errors
+from w2s_jax.runtime import workdir_path
 
 JOBS = flags.DEFINE_integer(
   'jobs', None, 'Points that run here at a time; default: 2 on the CPU, else 1.'
@@ -53,7 +54,7 @@ def main():
   if EMIT.value:
     print(jobs.KINDS[EMIT.value](command, count, IMAGE.value))
     return
-  command_line.check_workdir(command_line.WORKDIR.value)
+  workdir_path.check(command_line.WORKDIR.value, '--workdir')
   environments = devices.environments(JOBS.value)
   main_file = command_line.ROOT / 'experiments' / 'main.py'
   command[:2] = sys.executable, str(main_file)

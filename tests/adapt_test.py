@@ -4,6 +4,7 @@ import json
 import pathlib
 import shutil
 
+import hf_heads_test
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -15,6 +16,7 @@ from w2s_jax import checkpoint
 from w2s_jax import graph
 from w2s_jax import predict
 from w2s_jax import weak_labels
+from w2s_jax.models import pretrained
 from w2s_jax.models import transformer
 
 import tiny
@@ -159,6 +161,7 @@ DECODER = {
   'losses': ('xent',),
   'data.max_length': 24,
 }
+MODELS = 'weak', 'strong'  # keys of config.models
 VERBALIZE = {'models.strong.head': 'verbalize'}
 
 
@@ -255,6 +258,39 @@ def test_only_trained_parameters_are_stored_and_models_load_whole(workdir):
     loaded = checkpoint.load_model(workdir, folder.name)
     probs_NxC = predict.predict_inputs(loaded, evaluated['test'].inputs)
     np.testing.assert_allclose(probs_NxC, stored(folder), atol=1e-5)
+
+
+@pytest.mark.parametrize('pretrained_is_named', [True, False])
+def test_frozen_parameters_of_pretrained_weights_are_read_again(
+  pretrained_is_named, tmp_path
+):
+  """They are not stored; models, weak labels and a rerun are as if they were.
+
+  Random ones, which another device might draw otherwise, are stored.
+  """
+  fields = {'models.strong.weights': 'random:tiny-encoder'}
+  if pretrained_is_named:
+    network, tokenizer = hf_heads_test.model_of('bert')
+    base = tiny.random_params(network, tiny.one_device())['transformer']
+    folder = tmp_path / 'base'
+    pretrained.save(folder, network.config, base, tokenizer=tokenizer)
+    fields = {f'models.{key}.weights': str(folder) for key in MODELS}
+  frozen = {f'models.{key}.train.freeze': '_embed/' for key in MODELS}
+  tiny.run(tmp_path, **fields | frozen | {'models.strong.num_layers': 1})
+  student = stage(tmp_path, 'student-')
+  kept = checkpoint.load_params(student / 'params')['transformer']
+  assert ('token_embed' in kept) != pretrained_is_named
+  loaded = checkpoint.load_model(tmp_path, student.name)
+  evaluated, _ = tiny.splits()
+  probs_NxC = predict.predict_inputs(loaded, evaluated['test'].inputs)
+  np.testing.assert_allclose(probs_NxC, stored(student), atol=1e-5)
+  if pretrained_is_named:
+    embed = loaded.params['transformer']['token_embed']['embedding']
+    np.testing.assert_array_equal(embed, base['token_embed']['embedding'])
+  before = shutil.copytree(student, tmp_path / 'before')
+  (student / 'DONE').unlink()  # killed after its parameters were written
+  tiny.run(tmp_path, **fields | frozen | {'models.strong.num_layers': 1})
+  tiny.assert_same_results(before, student)
 
 
 def test_probes_read_their_prompt_as_supervisor_and_as_student(tmp_path):

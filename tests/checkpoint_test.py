@@ -6,8 +6,10 @@ import pytest
 
 from w2s_jax import checkpoint
 from w2s_jax import errors
+from w2s_jax import export
 from w2s_jax import predict
 from w2s_jax import sharding
+from w2s_jax.runtime import array_digests
 from w2s_jax.runtime import files
 from w2s_jax.runtime import logger
 
@@ -121,17 +123,17 @@ def test_a_damaged_checkpoint_falls_back_to_the_one_before(tmp_path):
 def test_digest_depends_on_values_and_places_not_on_the_mesh():
   params = tiny.random_params(tiny.network(), tiny.one_device(), head=1.0)
   mesh = sharding.make_mesh(data=2, fsdp=2, tensor=2)
-  digest = checkpoint.digest(params)
+  digest = array_digests.digest(params)
   placed = tiny.random_params(tiny.network(), mesh, head=1.0)
   placed = jax.tree.map(
     lambda x, y: jax.device_put(x, y.sharding), params, placed
   )
-  assert checkpoint.digest(placed) == digest
-  assert checkpoint.digest(jax.tree.map(np.asarray, params)) == digest
+  assert array_digests.digest(placed) == digest
+  assert array_digests.digest(jax.tree.map(np.asarray, params)) == digest
   kernel = np.array(params['head']['kernel'])
   for other in (kernel[::-1], kernel[:, ::-1], -kernel):
     changed = {**params, 'head': {'kernel': np.ascontiguousarray(other)}}
-    assert checkpoint.digest(changed) != digest
+    assert array_digests.digest(changed) != digest
 
 
 def test_parameters_that_are_not_finite_are_not_saved(tmp_path):
@@ -157,6 +159,8 @@ def test_stage_names(tmp_path):
   for stage, count in (('weak', 3), ('strong', 0), ('labels', 0), ('bro', 0)):
     with pytest.raises(ValueError, match=f"^{count} fin.*'{stage}'.*{names}"):
       checkpoint.find_stage(workdir, stage)
+  with pytest.raises(ValueError, match="^2 .*'weak-b'.*: weak-b-2, weak-b-23$"):
+    checkpoint.find_stage(workdir, 'weak-b')
 
 
 def test_a_folder_that_is_no_workdir_is_named(tmp_path):
@@ -172,3 +176,40 @@ def test_params_keep_every_bit_and_their_folder_is_whole_or_absent(tmp_path):
   for place in (None, mesh, sharding.make_mesh(data=8)):
     loaded = checkpoint.load_params(folder, mesh=place)
     jax.tree.map(np.testing.assert_array_equal, loaded, params)
+
+
+def outcomes(rows):
+  """Rows of results without what differs from run to run."""
+  return [{k: v for k, v in row.items() if 'seconds' not in k} for row in rows]
+
+
+def test_parameters_that_are_not_kept(tmp_path):
+  """Those of students and ceilings; results stay, and a chain goes on."""
+  chain = {'students': ('weak>strong>strong',), 'losses': ('xent',)}
+  kept = outcomes(tiny.run(tmp_path / 'kept', **chain))
+  fields = chain | {'keep_params': False}
+  assert outcomes(tiny.run(tmp_path / 'study', **fields)) == kept
+  stages = tmp_path / 'study' / 'stages'
+  left = {path.parent.name for path in stages.glob('*/params')}
+  assert left == {path.name for path in stages.glob('weak-*')}
+  (student,) = stages.glob('student-*-by-weak-seed0-*')
+  for load in (
+    lambda: checkpoint.load_model(tmp_path / 'study', student.name),
+    lambda: export.export(stages / student.name, tmp_path / 'exported'),
+  ):
+    with pytest.raises(errors.UserError, match='keep_params=True') as e:
+      load()
+    assert f'remove {student}' in str(e.value)
+  files_before = tiny.files(student)
+  assert (
+    outcomes(tiny.run(tmp_path / 'study', **fields)) == kept
+  )  # all is cached
+  assert tiny.files(student) == files_before
+  (labels,) = stages.glob('labels-of-student-*')
+  shutil.rmtree(labels)
+  assert (
+    outcomes(tiny.run(tmp_path / 'study', **fields)) == kept
+  )  # trained again
+  for folder in stages.glob('*student-*'):
+    ours = tmp_path / 'kept' / 'stages' / folder.name
+    tiny.assert_same_results(folder, ours)

@@ -44,7 +44,14 @@ MISTAKES = {
   ],
   'run --config=nlp:debug --config.models.mid.weights=a --workdir=W/a': [
     "no field 'mid'",
-    'rungs=NAME adds a model',
+    'nlp.py:rungs=NAME, one of bag, minilm-l1, ',
+  ],
+  'run --config=nlp --config.models.minilm-l3.num_layers=2 --workdir=W/a': [
+    "no field 'minilm-l3'",
+    'nlp.py:rungs=minilm-l3.',
+  ],
+  'run --config=reward_modeling --config.models.mid.name=a --workdir=W/a': [
+    'reward_modeling.py:rungs=NAME, one of bag',
   ],
   'run --config=nlp:debug --workdir=W/a'
   ' --config.models.strong.weights=bert-base-uncased': [

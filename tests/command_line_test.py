@@ -74,7 +74,7 @@ CONFIG = '--config', 'configs/nlp.py:debug'
     (['--config=configs', '--workdir=W'], '--config=configs is a folder'),
     (
       ['--config=configs/pretrain_chess.py', '--workdir=W'],
-      'configs/pretrain_chess.py is not the config of a study: it has no field',
+      'configs/pretrain_chess.py: this is not the config of a study: it has no',
     ),
     (
       ['--config=configs/pretrain_chess.py', '--workdir=W', '--sweep'],
@@ -94,10 +94,10 @@ def test_a_mistake_is_one_line_on_stderr(flags, says, tmp_path):
 def test_a_workdir_that_is_not_writable(tmp_path):
   code = f"""
 import os
-from experiments import command_line
+from w2s_jax.runtime import workdir_path
 if os.getuid() == 0:  # root may write anywhere
   os.setuid(65534)
-command_line.check_workdir({str(tmp_path / 'w')!r})
+workdir_path.check({str(tmp_path / 'w')!r}, '--workdir')
 """
   tmp_path.chmod(0o555)
   done = subprocess.run(

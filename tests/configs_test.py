@@ -53,6 +53,10 @@ def full_base():
   return config
 
 
+def test_a_study_is_checked_to_have_all_fields():
+  assert sorted(check_config.FIELDS) == sorted(base.get_config())
+
+
 def assert_has_the_fields_of_base(config):
   expected = full_base()
   assert sorted(config) == sorted(expected)

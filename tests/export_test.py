@@ -108,7 +108,11 @@ def test_the_whole_model(whole, tmp_path):
   assert fields['architectures'] == ['GPTNeoXForSequenceClassification']
   assert fields['id2label'] == {'0': 'a', '1': 'b', '2': 'c'}
   assert tokenizers.load(folder).vocab_size == 257
+  modes = {oct(x.stat().st_mode) for x in folder.iterdir()}
+  assert len(modes) == 1 and modes != {'0o100600'}  # as the umask has it
   export.export(workdir / 'stages' / NAME, tmp_path / 'again')  # its own folder
+  fields = json.loads((tmp_path / 'again' / 'config.json').read_text())
+  assert fields['id2label'] == {str(i): f'class {i}' for i in range(3)}
   np.testing.assert_array_equal(
     tensors_of(tmp_path / 'again')['score.weight'], tensors['score.weight']
   )
@@ -207,11 +211,13 @@ def test_bad_folders_are_named(whole, tmp_path):
 
 def test_the_table_of_its_study_is_in_the_card(tmp_path):
   row = made_up.make(tmp_path)[0]
-  network, tokenizer = hf_heads_test.model_of('gpt_neox')
+  network, tokenizer = hf_heads_test.model_of('gpt_neox', num_classes=2)
   params = reward_model_test.random_params(network)
   name = row['stages']['student']
   save_stage(tmp_path, network, tokenizer, params, name=name)
   export.export(tmp_path / name, tmp_path / 'out')
+  fields = json.loads((tmp_path / 'out' / 'config.json').read_text())
+  assert fields['id2label'] == {'0': 'negative', '1': 'positive'}
   card = (tmp_path / 'out' / 'README.md').read_text()
   (line,) = [x for x in card.splitlines() if x.startswith('| rotten_tomatoes')]
   (group,) = report.aggregate(tmp_path, made_up_rows(tmp_path, row))

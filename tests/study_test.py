@@ -8,6 +8,7 @@ import shutil
 import sys
 
 import jax
+from ml_collections import config_dict
 import numpy as np
 import pandas
 import pytest
@@ -126,12 +127,21 @@ def test_a_config_alone_returns_a_table(
   [
     ({'config': 'adapt=probe'}, "ConfigDict, .* got 'adapt=probe'"),
     ({'config': None}, 'ConfigDict, .* got None'),
+    (
+      {'config': config_dict.ConfigDict({'task': 'cola'})},
+      "has no field 'seeds'; begin with get_config()",
+    ),
+    ({'workdir': 'runs/a*'}, '^workdir=runs/a[*]: its path must not have [*]'),
+    ({'workdir': ''}, '^workdir is empty'),
+    ({'workdir': 5}, '^workdir=5 is not a path'),
   ],
 )
-def test_what_is_no_config_is_named(change, says, tmp_path, monkeypatch):
+def test_a_config_or_a_workdir_that_is_none_is_named(
+  change, says, tmp_path, monkeypatch
+):
   monkeypatch.chdir(tmp_path)
   with pytest.raises(errors.UserError, match=says):
-    study.run(**change)
+    study.run(**{'config': tiny.config()} | change)
   assert not list(tmp_path.iterdir())
 
 

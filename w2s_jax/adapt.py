@@ -165,7 +165,14 @@ def fold(params):
   return traverse_util.unflatten_dict(flat, sep='/')
 
 
-def needs_base(params):
-  """Whether params are not a whole model: those of a probe, or of LoRA."""
-  flat = traverse_util.flatten_dict(params, sep='/')
-  return 'transformer' not in params or any(path.endswith(A) for path in flat)
+def needs_base(params, shapes):
+  """Whether params lack some of a model's: those that were frozen.
+
+  Args:
+    params: what a stage stored, nested.
+    shapes: of all parameters of the model, nested.
+  """
+  stored, whole = (
+    traverse_util.flatten_dict(tree, sep='/') for tree in (params, shapes)
+  )
+  return not whole.keys() <= stored.keys()

@@ -26,6 +26,12 @@ from w2s_jax.runtime import trackers
 from w2s_jax.tasks import registry
 
 METHODS = ('full', 'lora', 'probe', 'lp_ft', 'prompt')  # of adapt.method
+FIELDS = (  # of configs/base.py
+  *('task', 'seeds', 'population', 'models', 'students', 'weak_labels'),
+  *('controls', 'early_stopping', 'variant', 'losses', 'generative'),
+  *('generative_train', 'loss_args', 'data', 'mesh', 'eval_batch_size'),
+  *('checkpoint_every', 'keep_params', 'eval_every', 'tracker'),
+)
 PROBING = ('probe', 'lp_ft')  # those that train a linear probe
 _ROWS_TO_TOKENIZE = 2_000  # to see whether most rows are truncated
 
@@ -53,13 +59,24 @@ def parse_chains(students, ladder):
   return chains
 
 
-def check(config):
-  """Checks all fields that can be checked without data or weights."""
+def check_is_study(config):
+  """Checks that a config has the fields of a study."""
   if not isinstance(config, config_dict.ConfigDict):
     raise errors.UserError(
       f'the config of a study must be an ml_collections.ConfigDict, such as '
       f"configs.nlp.get_config('adapt=probe'); got {config!r}."
     )
+  missing = [name for name in FIELDS if name not in config]
+  if missing:
+    raise errors.UserError(
+      f'this is not the config of a study: it has no field {missing[0]!r}; '
+      'begin with get_config() of configs/base.py.'
+    )
+
+
+def check(config):
+  """Checks all fields that can be checked without data or weights."""
+  check_is_study(config)
   parse_chains(config.students, config.models)
   check_numbers(config)
   check_choices(config)

@@ -2,11 +2,13 @@
 
 A stage in training keeps `checkpoints/<step>/{state, data}`; a finished one
 keeps its trained parameters in `params/`, with everything needed to use the
-model beside them (`config.json`, `tokenizer.json`). They are the whole model,
-or what LoRA or a probe adds to the pretrained one. All are stored with a digest
+model beside them (`config.json`, `tokenizer.json`). What was frozen is not
+among them, as with a probe, LoRA or `freeze`: it is read again from the
+pretrained weights, whose digest config.json has. All are stored with a digest
 that is verified when they are read.
 """
 
+import glob
 import logging
 from typing import Any
 from typing import NamedTuple
@@ -14,7 +16,6 @@ from typing import NamedTuple
 from etils import epath
 import fsspec
 import jax
-from jax.experimental import multihost_utils
 import numpy as np
 import orbax.checkpoint as ocp
 
@@ -27,6 +28,7 @@ from w2s_jax.models import presets
 from w2s_jax.models import pretrained
 from w2s_jax.models import text_heads
 from w2s_jax.models import tokenizers
+from w2s_jax.runtime import array_digests
 from w2s_jax.runtime import files
 from w2s_jax.runtime import workdir as workdir_lib
 
@@ -38,6 +40,9 @@ def absolute(path):
   """Returns an absolute path, which Orbax needs; gs:// is left alone."""
   path = epath.Path(path)
   return path if '://' in str(path) else path.expanduser().absolute()
+
+
+_MOST_NAMES = 8  # of stages in an error
 
 
 class _Manager(ocp.CheckpointManager):
@@ -71,7 +76,9 @@ class Training:
   def save(self, step, state, data_state):
     """Starts an asynchronous save; it is atomic."""
     self._before_save()
-    record = files.sealed({'data': data_state, 'digest': digest(state)})
+    record = files.sealed(
+      {'data': data_state, 'digest': array_digests.digest(state)}
+    )
     self._manager.save(
       step,
       args=ocp.args.Composite(
@@ -101,7 +108,7 @@ class Training:
           ),
         )
         record = files.unsealed(restored['data'], path)
-        if record['digest'] != digest(restored['state']):
+        if record['digest'] != array_digests.digest(restored['state']):
           raise files.DamagedError(path, 'its digest is wrong')
         return step, restored['state'], record['data']
       except Exception as error:  # Orbax and TensorStore raise all kinds
@@ -120,51 +127,6 @@ class Training:
     self._manager.close()
 
 
-def digest(tree):
-  """Hash of the bits of arrays, whatever mesh or files hold them.
-
-  Sums, modulo 2^64, of the words of each array and of its words times their
-  index in each dimension: they add up over shards, one flipped bit changes the
-  first, rows that change places another. All processes must call it.
-  """
-  sums = {}
-  for path, x in jax.tree_util.tree_leaves_with_path(tree):
-    each = [_sums(*shard) for shard in _own_shards(x)]
-    zero = np.zeros(1 + np.ndim(x), np.uint64)  # some processes hold none of it
-    sums[sharding.path_string(path)] = sum(each, zero)
-  if jax.process_count() > 1:
-    # In halves: without x64 JAX has no 64-bit numbers.
-    halves = {k: v.view(np.uint32) for k, v in sums.items()}
-    halves_P = multihost_utils.process_allgather(halves)
-    sums = {
-      k: np.asarray(v, np.uint32).view(np.uint64).sum(0)
-      for k, v in halves_P.items()
-    }
-  return files.sha256(files.to_json({k: v.tolist() for k, v in sums.items()}))
-
-
-def _own_shards(x):
-  """[(array, its start in each dimension)]; each element in one process."""
-  if not isinstance(x, jax.Array):
-    return [(np.asarray(x), (0,) * np.ndim(x))]
-  return [
-    (np.asarray(s.data), tuple(part.start or 0 for part in s.index))
-    for s in x.addressable_shards
-    if s.replica_id == 0
-  ]
-
-
-def _sums(array, starts):
-  words = np.ascontiguousarray(array).view(f'u{array.itemsize}')
-  words = words.reshape(array.shape).astype(np.uint64)
-  sums = [words.sum()]
-  for axis, start in enumerate(starts):
-    others = tuple(i for i in range(words.ndim) if i != axis)
-    index = np.arange(start, start + words.shape[axis], dtype=np.uint64)
-    sums.append((words.sum(axis=others) * index).sum())
-  return np.array(sums, np.uint64)
-
-
 def save_params(folder, params, *, name):
   """Writes parameters and their digest; without it they are not there.
 
@@ -175,7 +137,7 @@ def save_params(folder, params, *, name):
     all(
       np.isfinite(array).all()
       for x in jax.tree.leaves(params)
-      for array, _ in _own_shards(x)
+      for array, _ in array_digests.own_shards(x)
     )
   ):
     raise errors.DivergedError(
@@ -185,7 +147,7 @@ def save_params(folder, params, *, name):
   folder = absolute(folder)
   with ocp.StandardCheckpointer() as checkpointer:
     checkpointer.save(folder, params, force=True)
-  record = {'digest': digest(params)}
+  record = {'digest': array_digests.digest(params)}
   if jax.process_index() == 0:
     files.save_record(_digest_file(folder), record)
   workdir_lib.barrier(f'{name}-params')
@@ -193,6 +155,26 @@ def save_params(folder, params, *, name):
 
 def _digest_file(folder):
   return folder.with_name(f'{folder.name}.digest')
+
+
+def remove_params(folder):
+  """Removes what `save_params` wrote for the finished stage of a folder.
+
+  The digest stays, and tells `check_kept` that they were there.
+  """
+  if jax.process_index() == 0:
+    (absolute(folder) / 'params').rmtree(missing_ok=True)
+
+
+def check_kept(folder):
+  """Raises errors.UserError if `remove_params` was called on a stage."""
+  params = absolute(folder) / 'params'
+  if _digest_file(params).exists() and not params.exists():
+    raise errors.UserError(
+      f'{folder.name}: its parameters were removed, since its study had '
+      f'keep_params=False; to train it again remove {folder} and give the '
+      'command of the study with --config.keep_params=True.'
+    )
 
 
 def load_if_saved(folder, *, mesh):
@@ -241,7 +223,7 @@ def load_params(folder, *, mesh=None):
   except Exception as error:  # Orbax and TensorStore raise all kinds
     reason = str(error).split('\n')[0][:200]
     raise files.DamagedError(folder, reason) from error
-  if digest(params) != expected:
+  if array_digests.digest(params) != expected:
     raise files.DamagedError(folder, 'its digest is wrong')
   return params
 
@@ -262,8 +244,8 @@ def load_model(workdir, stage, *, mesh=None, weights=None):
     workdir: folder of a study, local or gs://.
     stage: name of a folder under `workdir/stages`, or the beginning of one.
     mesh: placed on it, else on one device, whatever the study ran on.
-    weights: of the pretrained model, if they are elsewhere now; read only for
-      LoRA and probes, which add to them.
+    weights: of the pretrained model, if they are elsewhere now; read only if
+      some of its parameters were frozen.
 
   Raises:
     errors.UserError: no finished stage, or several, begin with `stage`; a file
@@ -273,7 +255,7 @@ def load_model(workdir, stage, *, mesh=None, weights=None):
   config = workdir_lib.Finished.at(folder).config()
   network = network_of(config['model'])
   params = load_params(folder / 'params', mesh=mesh)
-  if adapt.needs_base(params):
+  if adapt.needs_base(params, heads.parameter_shapes(network)):
     base = _base_params(
       workdir, network, config, mesh=mesh, weights=weights or config['weights']
     )
@@ -307,7 +289,7 @@ def load_tokenizer(folder):
 
 
 def _base_params(workdir, network, config, *, mesh, weights):
-  """Parameters that LoRA or a probe was trained on top of."""
+  """Parameters that a stage started from, of which it stores no frozen one."""
   fields = config['model']
   folder = model_lib.folder_of(weights)
   if folder and pretrained.fingerprint(folder) != fields['weights']:
@@ -318,9 +300,15 @@ def _base_params(workdir, network, config, *, mesh, weights):
   mesh = mesh or sharding.make_mesh(devices=jax.local_devices()[:1])
   seed = config.get('seed', 0)
   params = model_lib.initial(network, folder, fields['head_ids'], mesh, seed)
-  for key in config['start']:
-    (stage,) = (absolute(workdir) / 'stages').glob(f'*-{key}')
-    params |= load_params(stage / 'params', mesh=mesh)
+  for key in config.get('start', ()):
+    found = [*(absolute(workdir) / 'stages').glob(f'*-{key}')]
+    if not found:
+      raise errors.UserError(
+        f'{workdir}/stages has no stage *-{key}, which this one was trained '
+        'on top of; copy it there, or run the study again.'
+      )
+    started = load_params(found[0] / 'params', mesh=mesh)
+    params = adapt.merge(started, params)
   return params
 
 
@@ -341,9 +329,14 @@ def find_stage(workdir, stage, holding='params'):
   found = [name for name in finished if name.startswith(stage)]
   if stage in finished:
     found = [stage]
+  if not found:
+    for folder in sorted(stages.glob(f'{glob.escape(stage)}*')):
+      check_kept(folder)
   if len(found) != 1:
+    names = found or finished
+    more = f' ({len(names)} in all)' if len(names) > _MOST_NAMES else ''
     raise errors.UserError(
-      f'{len(found)} finished stages of {workdir} begin with {stage!r}; '
-      f'name one of: {", ".join(finished)}'
+      f'{len(found)} finished stages of {workdir} with {holding} begin with '
+      f'{stage!r}; name one of{more}: {", ".join(names[:_MOST_NAMES])}'
     )
   return stages / found[0]

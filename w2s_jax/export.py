@@ -126,6 +126,7 @@ def find_stage(stage_path):
       f'{stage_path}: {unfinished[0]} is not finished; give the command of the '
       'study again, which resumes it.'
     )
+  checkpoint.check_kept(stages / found[0])
   raise errors.UserError(
     f'{stage_path}: {found[0]} holds no parameters; name a stage with a model '
     f'of its own, such as {_some(able)}.'

@@ -93,9 +93,9 @@ def fine_tune_together(jobs, fields):
 
 def _shared(frozen, fields):
   """Frozen parameters that are the same for all are held once."""
-  if fields[0]['model'].weights.startswith('random:'):
-    return frozen  # each seed has its own
-  return [frozen[0]] * len(frozen)
+  if fields[0]['model'].is_pretrained:
+    return [frozen[0]] * len(frozen)
+  return frozen  # each seed has its own
 
 
 def _settings(job, watch=None):
@@ -192,16 +192,21 @@ def _saved(job, prepared):
 
 
 def _save(job, prepared, watch, trained):
-  """Writes what has to be kept of the trained parameters; returns it."""
+  """Writes the trained parameters; returns them.
+
+  Frozen ones are read again from the pretrained weights, see checkpoint.py.
+  """
   param_dtype = prepared.model.network.config.param_dtype
   trained = adapt.stored(trained, param_dtype)
   if watch is not None:
     trained = watch.finish(trained)
-  if prepared.lora is None:
-    trained = adapt.merge(trained, prepared.frozen)
+  kept = trained
+  if prepared.lora is None and not prepared.model.is_pretrained:
+    # Drawn again on another device, they might differ in their last bit.
+    kept = adapt.merge(trained, prepared.frozen)
   job.check_lock()
   checkpoint.save_params(
-    job.folder / 'params', stacking.unstack(trained), name=job.name
+    job.folder / 'params', stacking.unstack(kept), name=job.name
   )
   return trained
 

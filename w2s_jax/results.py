@@ -92,6 +92,11 @@ class Result:
     return {role: getattr(self, role) for role in ROLES}
 
   @property
+  def students_and_ceiling(self):
+    """The stages trained of the models that a supervisor is compared with."""
+    return [*(student for _, student in self.links), self.student, self.ceiling]
+
+  @property
   def stages(self):
     """All that a row needs, in the order in which they are made.
 

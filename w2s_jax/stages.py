@@ -30,7 +30,8 @@ def initial_params(job, model, *, start, seed):
   """Parameters of a model before a stage trains it, on the mesh."""
   params = model.init(job.mesh, seed)
   for stage in start:
-    params |= checkpoint.load_params(stage.folder / 'params', mesh=job.mesh)
+    trained = checkpoint.load_params(stage.folder / 'params', mesh=job.mesh)
+    params = adapt.merge(trained, params)
   return params
 
 
@@ -67,10 +68,12 @@ def _zero_head(network):
 def predict(job, *, supervisor, model, seed, start, features, rows, evaluation):
   """Predicts the labels of rows that the supervisor never saw: weak labels."""
   model = on_features(model, features, [rows, *evaluation.splits.values()])
-  params_folder = supervisor.folder / 'params'
-  if params_folder.exists():
-    params = checkpoint.load_params(params_folder, mesh=job.mesh)
-    if adapt.needs_base(params):
+  if supervisor.config()['kind'] != 'prompt':
+    folder = supervisor.folder / 'params'  # trained again if it was removed
+    params = checkpoint.load_params(folder, mesh=job.mesh)
+    if features is None and adapt.needs_base(
+      params, heads.parameter_shapes(model.network)
+    ):
       base = initial_params(job, model, start=start, seed=seed)
       params = adapt.merge(params, base)
   else:  # few-shot prompting trains nothing; its examples are in the prompt

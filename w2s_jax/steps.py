@@ -148,13 +148,12 @@ def generative_model(study, key):
 
 def frozen_features(study, model, start):
   """The stage of the frozen features of all rows that probes read."""
-  pretrained = not model.weights.startswith('random:')
   return graph.Stage(
     f'features-{model.name}',
     stages.features,
     {
       'model': model,
-      'seed': 0 if pretrained else study.seed,
+      'seed': 0 if model.is_pretrained else study.seed,
       'start': start,
       'rows': study.probed.get(model.name),
       'evaluation': study.evaluation_of(model),

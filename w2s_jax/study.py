@@ -33,6 +33,7 @@ from w2s_jax.runtime import overview
 from w2s_jax.runtime import profiling
 from w2s_jax.runtime import trackers
 from w2s_jax.runtime import workdir as workdir_lib
+from w2s_jax.runtime import workdir_path
 from w2s_jax.tasks import examples as examples_lib
 from w2s_jax.tasks import registry
 from w2s_jax.tasks import study_splits
@@ -205,6 +206,7 @@ def run(
   if workdir is None:
     workdir = f'runs/{config.task}'
     console.print(f'Workdir: {workdir}', highlight=False)
+  workdir_path.check(workdir)
   check_config.check_tracker(config)
   mesh = sharding.make_mesh(**config.mesh, devices=devices)
   evaluated, slices = splits or load_splits(config)
@@ -239,6 +241,10 @@ def run(
   write_rows(workdir, evaluated, slices)
   with contextlib.closing(tracking):
     rows = make_results(config, described, runner)
+  if not config.keep_params:
+    for result in everything:
+      for stage in result.students_and_ceiling:
+        checkpoint.remove_params(runtime.folder(stage.folder_name))
   return loading.results_table(rows) if as_frame else rows
 
 

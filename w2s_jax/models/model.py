@@ -35,9 +35,9 @@ class Model(NamedTuple):
   weights: str  # as in the config
   num_parameters: int
 
-  def starting_from(self, init, **identity):
-    """Replaces the initial parameters; `identity` says where they are from."""
-    return self._replace(init=init, identity={**self.identity, **identity})
+  @property
+  def is_pretrained(self):
+    return not self.weights.startswith('random:')
 
 
 def build(spec, task):

@@ -17,7 +17,6 @@ import flax.traverse_util
 import jax
 import jax.numpy as jnp
 import numpy as np
-import safetensors.numpy
 
 from w2s_jax import adapt
 from w2s_jax import assets
@@ -281,7 +280,7 @@ def _write_weights(folder, family, config, table, flat, shard_bytes, head):
       tensors |= head
       weight_map |= dict.fromkeys(head, file)
     # Older versions of `transformers` require the metadata.
-    safetensors.numpy.save_file(tensors, folder / file, {'format': 'pt'})
+    stored_tensors.save(folder / file, tensors, {'format': 'pt'})
   path = folder / 'model.safetensors.index.json'
   path.unlink(missing_ok=True)  # of an earlier save
   if len(shards) > 1:
@@ -311,4 +310,4 @@ def save_board(folder, config, params):
   (folder / 'config.json').write_text(json.dumps(fields, indent=2) + '\n')
   flat = flax.traverse_util.flatten_dict(params, sep='/')
   tensors = {path: np.asarray(x, np.float16) for path, x in flat.items()}
-  safetensors.numpy.save_file(tensors, folder / 'model.safetensors')
+  stored_tensors.save(folder / 'model.safetensors', tensors)

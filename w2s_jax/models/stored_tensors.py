@@ -1,4 +1,4 @@
-"""Reads parts of the tensors of safetensors files, on a disk or in a bucket.
+"""Safetensors files: reads parts of their tensors, also in a bucket; writes.
 
 A file is the length of its header, the header as JSON, and the tensors in C
 order: https://huggingface.co/docs/safetensors.
@@ -9,6 +9,7 @@ import math
 
 import jax.numpy as jnp
 import numpy as np
+import safetensors.numpy
 
 from w2s_jax import digests
 from w2s_jax import errors
@@ -102,3 +103,11 @@ def _tensors(file, size):
 
 def _first_byte(item):
   return item[1]['data_offsets']
+
+
+def save(path, tensors, metadata=None):
+  """Writes {name: array} as a safetensors file with the mode of other files."""
+  path.touch()
+  mode = path.stat().st_mode
+  safetensors.numpy.save_file(tensors, path, metadata)
+  path.chmod(mode)  # safetensors renames a temporary file of mode 600
