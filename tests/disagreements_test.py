@@ -50,7 +50,7 @@ def test_cards_hold_text_truth_and_probabilities(tmp_path):
   probs = {role: arrays['probs'] for role, arrays in loaded.items()}
   first = disagreements.most(probs['student'], probs['weak'])[0]
   truth = loaded['weak']['label_probs'][first].argmax()
-  card = re.search(r'<div class="row.*?</div></div>', page, re.S)[0]
+  card = re.search(r'<div class="row.*?</table></div>', page, re.S)[0]
   names = 'negative', 'positive'  # of rotten_tomatoes
   assert f'&lt;b&gt;&amp;{first}x' in card and f'truth: {names[truth]}' in card
   answers = re.findall(r'<td class="(?:yes|no)">(\w+) ', card)

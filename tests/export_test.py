@@ -112,7 +112,7 @@ def test_the_whole_model(whole, tmp_path):
   assert len(modes) == 1 and modes != {'0o100600'}  # as the umask has it
   export.export(workdir / 'stages' / NAME, tmp_path / 'again')  # its own folder
   fields = json.loads((tmp_path / 'again' / 'config.json').read_text())
-  assert fields['id2label'] == {str(i): f'class {i}' for i in range(3)}
+  assert fields['id2label'] == {str(i): f'LABEL_{i}' for i in range(3)}
   np.testing.assert_array_equal(
     tensors_of(tmp_path / 'again')['score.weight'], tensors['score.weight']
   )
@@ -223,8 +223,7 @@ def test_the_table_of_its_study_is_in_the_card(tmp_path):
   (group,) = report.aggregate(tmp_path, made_up_rows(tmp_path, row))
   for cell in (*groups.accuracies(group), groups.pgr_text(group)):
     assert cell in line
-  # A network of three classes, of a task of two.
-  assert '- Classes: 0 LABEL_0, 1 LABEL_1, 2 LABEL_2' in card
+  assert '- Classes: 0 negative, 1 positive' in card
   assert 'logconf' in line and 'This model is the student of seed 0' in card
 
 
