@@ -2,18 +2,30 @@
 
 import runpy
 
+import pytest
 import setuptools
+
+from experiments import doctor
 
 import tiny
 
 
-def test_all_modules_and_files_are_installed(monkeypatch):
-  given = {}
+@pytest.fixture
+def given(monkeypatch):
+  """What setup.py gives to setuptools."""
+  fields = {}
   monkeypatch.chdir(tiny.ROOT)  # as pip does
-  monkeypatch.setattr(
-    setuptools, 'setup', lambda **fields: given.update(fields)
-  )
+  monkeypatch.setattr(setuptools, 'setup', fields.update)
   runpy.run_path('setup.py')
+  return fields
+
+
+def test_extras_that_are_named_are_there(given):
+  named = {extra for extra, _ in doctor._EXTRAS.values()}
+  assert named | {'cuda', 'tpu'} <= given['extras_require'].keys()
+
+
+def test_all_modules_and_files_are_installed(given):
   for top in ('w2s_jax', 'configs', 'experiments'):
     modules = (tiny.ROOT / top).rglob('*.py')
     folders = {path.parent.relative_to(tiny.ROOT) for path in modules}

@@ -195,6 +195,13 @@ def _choose_splits(name: str, source: str) -> tuple[list[str], list[str]]:
       '+'.join(test),
     )
     return test, []
+  if not available and '{split}' in source:
+    train_file = task.train[0].split('|')[0]
+    file = source.removeprefix('file:').replace('{split}', train_file)
+    raise errors.MissingFileError(
+      f'{source}: there is no {file}, nor a file of another split; task '
+      f'{name!r} needs {", ".join((*task.train, *task.test))}.'
+    )
   raise errors.MissingFileError(
     f'{source} has the splits {", ".join(available) or "(none)"}; '
     f'task {name!r} needs {", ".join((*task.train, *task.test))}.'
