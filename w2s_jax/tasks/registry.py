@@ -30,9 +30,10 @@ TASKS = {**nlp.TASKS, **chess.TASKS, **reward.TASKS}
 def find(name: str) -> task_lib.Task:
   """Returns the task of a name; UserError names the nearest one if none."""
   if name not in TASKS:
-    close = difflib.get_close_matches(name, TASKS, n=1, cutoff=0)[0]
+    close = difflib.get_close_matches(name, TASKS, n=1, cutoff=0.5)
+    hint = f'did you mean {close[0]!r}? ' if close else ''
     raise errors.UserError(
-      f'task = {name!r} is unknown: did you mean {close!r}? '
+      f'task = {name!r} is unknown: {hint}'
       f'Tasks: {", ".join(TASKS)}. To add a data set: an entry of TASKS in '
       'w2s_jax/tasks/nlp.py, or reward.py for preference pairs.'
     )
