@@ -5,7 +5,7 @@ it starts and again when it ends; WORKDIR/run.json is a copy of the record that
 was written last. Their fields:
 
   command: str, the command as it was typed, quoted for a shell; programs below
-    the checkout are relative to it, and `w2s run` is itself where there is none.
+    the checkout are relative to it; `w2s run ...` where there is no checkout.
   point: int or null, that of --point.
   configs: list of dicts, the resolved config of each study, in their order; one
     of a plain run, all points of a sweep, one a task of a suite.
