@@ -71,6 +71,7 @@ setuptools.setup(
     'hf': ['datasets>=3.0', 'huggingface_hub>=0.25'],
     'notebook': [PANDAS],  # tables of the Python API
     'parquet': ['pyarrow>=15'],  # reads .parquet and .zst
+    'tensorboard': ['tensorboard>=2.21'],  # the viewer; the core writes
     'test': TEST,
     'torch': ['torch>=2.4', 'transformers>=4.56'],  # opens exported models
     'tpu': ['jax[tpu]'],

@@ -22,7 +22,10 @@ _EXTRAS = {  # package to import -> (extra of setup.py, what needs it)
   'huggingface_hub': ('hf', 'models of hf:'),
   'pyarrow': ('parquet', '.parquet and .zst'),
   'gcsfs': ('gcs', 'gs://'),
-  'tensorboardX': ('tensorboard', 'TensorBoard'),
+  'pandas': ('notebook', 'tables of the Python API'),
+  'tensorboard': ('tensorboard', 'shows WORKDIR/tensorboard'),
+  'wandb': ('wandb', '--config.tracker=wandb'),
+  'transformers': ('torch', 'opens what `w2s export` writes'),
   'libtpu': ('tpu', 'TPUs, and plans for them'),
 }
 

@@ -1,6 +1,7 @@
 """Arguments of the commands that are given folders in place of flags."""
 
 import argparse
+import os
 import pathlib
 import sys
 
@@ -29,8 +30,13 @@ def run(main, parser):
   command_line.quiet_logs()
   from experiments import failures  # imports jax
 
-  with failures.one_line(None):
-    main(arguments)
+  try:
+    with failures.one_line(None):
+      main(arguments)
+      sys.stdout.flush()
+  except BrokenPipeError:  # whoever reads has enough, as `w2s doctor | head`
+    # Else Python would try to write the rest when it exits.
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def split_stage(path):

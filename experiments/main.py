@@ -1,6 +1,7 @@
 """Runs a weak-to-strong study.
 
   python experiments/main.py --config=configs/nlp.py --workdir=runs/nlp
+  w2s run --config=nlp --workdir=runs/nlp       the same, without a checkout
 
 `--config=FILE.py:arg,...` passes arguments to the config file; any field is
 set with `--config.a.b=value`. The same command again resumes or, where all is

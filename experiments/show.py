@@ -102,7 +102,11 @@ def _entries(found):
 
 
 def _pairs(values):
-  return ', '.join(f'{k} {v}' for k, v in (values or {}).items() if v != '')
+  return ', '.join(
+    f'{k} {v:.4g}' if isinstance(v, float) else f'{k} {v}'
+    for k, v in (values or {}).items()
+    if v != ''
+  )
 
 
 def _loss(config):

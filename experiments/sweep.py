@@ -1,5 +1,6 @@
 """Runs each point of a sweep as a job of its own, all in one workdir.
 
+  w2s sweep --config=nlp --workdir=runs/ladder --jobs=2
   python experiments/sweep.py --config=configs/nlp.py --workdir=runs/l --jobs=2
   python experiments/sweep.py ... --emit=slurm > sweep.sbatch
   python experiments/sweep.py ... --emit=jobset | kubectl apply -f -

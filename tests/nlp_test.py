@@ -152,6 +152,12 @@ def test_splits_by_the_names_that_a_source_has(tmp_path, caplog):
     registry.load('anli_r2', source=f'file:{tmp_path}')
 
 
+def test_a_pattern_without_files_names_the_first(tmp_path):
+  file = f'{tmp_path}/train_r2.csv'
+  with pytest.raises(FileNotFoundError, match=f'there is no {file}, nor'):
+    registry.load('anli_r2', source=f'file:{tmp_path}/{{split}}.csv')
+
+
 def test_no_input_is_for_training_and_in_another_group_for_testing(tmp_path):
   def row(*sentences):
     return {'sent0': sentences[0], 'sent1': sentences[1], 'label': 0}

@@ -48,6 +48,12 @@ def test_fields_of_a_record():
   assert str(tiny.ROOT) not in json.dumps(record)
 
 
+def test_the_command_of_an_installed_package(monkeypatch, tmp_path):
+  monkeypatch.setattr(run_record, '_CHECKOUT', tmp_path)
+  argv = [str(tmp_path / 'experiments' / 'main.py'), '--workdir=a']
+  assert run_record.describe(argv, [])['command'] == 'w2s run --workdir=a'
+
+
 @pytest.mark.parametrize(
   'error, status',
   [

@@ -1,6 +1,8 @@
 """What `w2s show` says of stages."""
 
 import json
+import subprocess
+import sys
 
 import forked
 import pytest
@@ -9,6 +11,8 @@ from experiments import folders
 from experiments import show
 from w2s_jax import errors
 from w2s_jax.runtime import files
+
+import tiny
 
 CONFIG = {
   'kind': 'fine_tune',
@@ -71,3 +75,19 @@ def test_a_stage_that_is_ambiguous_or_has_not_begun(tmp_path):
 def test_workdir_and_name_of_a_stage(path):
   assert folders.split_stage(path) == ('runs/a', 'weak')
   assert folders.split_stage('weak') == ('.', 'weak')
+
+
+def test_a_reader_that_has_enough_is_no_error(tmp_path):
+  """As in `w2s show runs/nlp | head -1`."""
+  make_workdir(tmp_path)
+  command = [sys.executable, 'experiments/cli.py', 'show', str(tmp_path)]
+  process = subprocess.Popen(
+    command,
+    cwd=tiny.ROOT,
+    env=tiny.environment() | {'PYTHONPATH': str(tiny.ROOT)},
+    stdout=subprocess.PIPE,
+    stderr=subprocess.PIPE,
+    text=True,
+  )
+  process.stdout.close()
+  assert process.stderr.read() == '' and process.wait(60) == 0

@@ -331,8 +331,8 @@ def read(workdir) -> list[dict]:
   path = epath.Path(workdir) / 'results.jsonl'
   if not path.exists():
     raise errors.MissingFileError(
-      f'{path} not found: no student is trained yet. Run experiments/main.py '
-      f'with --workdir={workdir} first.'
+      f'{path} not found: no student is trained yet. Run `w2s run` with '
+      f'--workdir={workdir} first.'
     )
   rows, lines = [], {}
   for number, row in _parsed(path):

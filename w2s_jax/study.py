@@ -242,10 +242,20 @@ def run(
   with contextlib.closing(tracking):
     rows = make_results(config, described, runner)
   if not config.keep_params:
-    for result in everything:
-      for stage in result.students_and_ceiling:
-        checkpoint.remove_params(runtime.folder(stage.folder_name))
+    remove_params(everything, runtime)
   return loading.results_table(rows) if as_frame else rows
+
+
+def remove_params(everything, runtime):
+  """Removes the parameters of the students and ceilings of some results."""
+  stages = [s for result in everything for s in result.students_and_ceiling]
+  names = {stage.folder_name for stage in stages}
+  runtime.print(
+    f'keep_params=False: the parameters of {len(names)} students and ceilings '
+    'are removed.'
+  )
+  for name in names:
+    checkpoint.remove_params(runtime.folder(name))
 
 
 def make_results(config, described, runner):

@@ -1,6 +1,7 @@
 r"""Plans a study: its memory, time and communication on chips not at hand.
 
   pip install libtpu  # the TPU compiler; it needs no TPU
+  w2s plan --config=nlp:adapt=full --chip=v5p --devices=64
   python experiments/plan/plan.py --config=configs/nlp.py:adapt=full \
       --chip=v5p --devices=256 --mesh=fsdp=64,tensor=4 \
       --config.models.strong.weights=random:qwen1.5-72b \

@@ -5,7 +5,7 @@ it starts and again when it ends; WORKDIR/run.json is a copy of the record that
 was written last. Their fields:
 
   command: str, the command as it was typed, quoted for a shell; programs below
-    the checkout are relative to it.
+    the checkout are relative to it; `w2s run ...` where there is no checkout.
   point: int or null, that of --point.
   configs: list of dicts, the resolved config of each study, in their order; one
     of a plain run, all points of a sweep, one a task of a suite.
@@ -64,7 +64,7 @@ def describe(argv, configs, *, point=None):
   """
   now = datetime.datetime.now(datetime.UTC)
   return {
-    'command': shlex.join(['python', _relative(argv[0]), *argv[1:]]),
+    'command': shlex.join([*_program(argv[0]), *argv[1:]]),
     'point': point,
     'configs': [config.to_dict() for config in configs],
     'versions': versions(),
@@ -164,12 +164,14 @@ def _git(folder, *command):
   return None if done.returncode else done.stdout.strip()
 
 
-def _relative(program):
-  path = pathlib.Path(program).absolute()
-  in_checkout = (_CHECKOUT / 'setup.py').exists()  # else installed by pip
-  if in_checkout and path.is_relative_to(_CHECKOUT):
-    return str(path.relative_to(_CHECKOUT))
-  return program
+def _program(path):
+  """Returns the words that start a program of the checkout, or as installed."""
+  absolute = pathlib.Path(path).absolute()
+  if not absolute.is_relative_to(_CHECKOUT):
+    return 'python', path
+  if not (_CHECKOUT / 'setup.py').exists():  # installed by pip
+    return 'w2s', 'run'
+  return 'python', str(absolute.relative_to(_CHECKOUT))
 
 
 def _host_cores():

@@ -30,9 +30,10 @@ TASKS = {**nlp.TASKS, **chess.TASKS, **reward.TASKS}
 def find(name: str) -> task_lib.Task:
   """Returns the task of a name; UserError names the nearest one if none."""
   if name not in TASKS:
-    close = difflib.get_close_matches(name, TASKS, n=1, cutoff=0)[0]
+    close = difflib.get_close_matches(name, TASKS, n=1, cutoff=0.5)
+    hint = f'did you mean {close[0]!r}? ' if close else ''
     raise errors.UserError(
-      f'task = {name!r} is unknown: did you mean {close!r}? '
+      f'task = {name!r} is unknown: {hint}'
       f'Tasks: {", ".join(TASKS)}. To add a data set: an entry of TASKS in '
       'w2s_jax/tasks/nlp.py, or reward.py for preference pairs.'
     )
@@ -195,6 +196,13 @@ def _choose_splits(name: str, source: str) -> tuple[list[str], list[str]]:
       '+'.join(test),
     )
     return test, []
+  if not available and '{split}' in source:
+    train_file = task.train[0].split('|')[0]
+    file = source.removeprefix('file:').replace('{split}', train_file)
+    raise errors.MissingFileError(
+      f'{source}: there is no {file}, nor a file of another split; task '
+      f'{name!r} needs {", ".join((*task.train, *task.test))}.'
+    )
   raise errors.MissingFileError(
     f'{source} has the splits {", ".join(available) or "(none)"}; '
     f'task {name!r} needs {", ".join((*task.train, *task.test))}.'
