@@ -1,6 +1,8 @@
 """What `w2s show` says of stages."""
 
 import json
+import subprocess
+import sys
 
 import forked
 import pytest
@@ -9,6 +11,8 @@ from experiments import folders
 from experiments import show
 from w2s_jax import errors
 from w2s_jax.runtime import files
+
+import tiny
 
 CONFIG = {
   'kind': 'fine_tune',
@@ -71,3 +75,17 @@ def test_a_stage_that_is_ambiguous_or_has_not_begun(tmp_path):
 def test_workdir_and_name_of_a_stage(path):
   assert folders.split_stage(path) == ('runs/a', 'weak')
   assert folders.split_stage('weak') == ('.', 'weak')
+
+
+def test_a_reader_that_leaves_is_no_mistake(tmp_path):
+  make_workdir(tmp_path)
+  done = subprocess.run(
+    f'"{sys.executable}" -m experiments.cli show "{tmp_path}" | true',
+    shell=True,
+    cwd=tiny.ROOT,
+    env=tiny.environment(),
+    capture_output=True,
+    text=True,
+    timeout=120,
+  )
+  assert (done.returncode, done.stderr) == (0, '')
