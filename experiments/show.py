@@ -8,20 +8,28 @@ import json
 
 from etils import epath
 
+from experiments import command_line
 from experiments import folders
 from w2s_jax import errors
 from w2s_jax.runtime import files
+from w2s_jax.runtime import logger
 
 
 def main(arguments):
   path = arguments.path.rstrip('/').removesuffix('/stages')
   if (epath.Path(path).expanduser() / 'stages').is_dir():
-    print('\n'.join(listing(epath.Path(path).expanduser())))
+    _print(listing(epath.Path(path).expanduser()))
     return
   workdir, stage = folders.split_stage(path)
   folders.check_is_workdir(workdir if stage and '/' in path else path)
   folder = find(epath.Path(workdir).expanduser(), stage)
-  print('\n'.join(description(folder)))
+  _print(description(folder))
+
+
+def _print(lines):
+  console = command_line.console()
+  for line in lines:
+    logger.print_line(console, line)
 
 
 def listing(workdir):

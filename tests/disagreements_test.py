@@ -8,6 +8,7 @@ import pytest
 
 from w2s_jax import errors
 from w2s_jax import results
+from w2s_jax.report import boards
 from w2s_jax.report import disagreements
 from w2s_jax.report import report
 from w2s_jax.runtime import files
@@ -80,6 +81,19 @@ def test_pairs_are_named(tmp_path):
   page = draw(tmp_path)
   assert 'prompt' not in page and page.count('second: </span>two') == 20
   assert 'truth: second' in page or 'truth: first' in page
+
+
+def test_classes_of_a_position_are_its_moves(tmp_path):
+  made_up.make(tmp_path, losses=('xent',), seeds=(0,), task='chess_puzzles')
+  fen = '6k1/5ppp/8/8/8/8/8/R5K1 b - - 0 1'
+  write_texts(tmp_path, [{'fen': fen, 'moves': ''}] * 600)
+  page = draw(tmp_path)
+  assert page.count('black to move: 6k1/<wbr>5ppp/<wbr>8/') == 20
+  names = set(re.findall(r'truth: ([^<]*)<', page))
+  assert names <= set(boards.moves(fen)[:2])
+  n_right = page.count('<div class="row right">')
+  assert f'the student is right in {n_right} of these rows' in page
+  assert page.count('class="board"') == 20
 
 
 def test_each_task_has_a_student_before_any_has_two(tmp_path, monkeypatch):

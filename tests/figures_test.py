@@ -99,3 +99,23 @@ def test_no_text_lies_on_another_or_is_cut(groups):
       boxes = [made_up.box(text) for text in upright if text.get_text()]
       for one, other in itertools.combinations(boxes, 2):
         assert not one.overlaps(other)
+
+
+@pytest.mark.filterwarnings('error')
+def test_long_names_leave_room_for_the_panels():
+  names = {x: f'EleutherAI/{x}-{"x" * 240}{x}' for x in made_up.MODELS}
+  groups = [
+    group
+    | {field: names[group[field]] for field in ('weak_model', 'strong_model')}
+    | {'via': tuple(map(names.get, group['via'])), 'variant': 'y' * 200}
+    for group in made_up.ladder()[1:5]
+  ]
+  for figure, _ in figures.draw(groups).values():
+    figure.draw_without_rendering()  # warns where axes have no room
+
+
+def test_shortened_names_stay_apart():
+  names = ['short', *(f'{"a" * 50}{i}{"z" * 50}' for i in range(3))]
+  short = figures._shortened(names, 32)
+  assert short['short'] == 'short' and len(set(short.values())) == 4
+  assert max(map(len, short.values())) <= 32

@@ -23,3 +23,12 @@ def test_a_stage_of_damaged_results_has_no_task(tmp_path):
   (tmp_path / 'results.jsonl').write_text('{')
   with pytest.raises(errors.UserError, match='line 1: not JSON'):
     results.task_of(tmp_path, 'weak')
+
+
+def test_a_student_that_is_stopped_comes_after_the_same_that_is_not(tmp_path):
+  rows = made_up.make(tmp_path, losses=('xent', 'b', 'c'), seeds=(0,))
+  for row, stopped in zip(rows, ('none', 'ground_truth', 'weak_labels')):
+    row |= {'loss': 'xent', 'early_stopping': stopped}
+  made_up.write_rows(tmp_path, rows[::-1])
+  order = [row['early_stopping'] for row in results.read(tmp_path)]
+  assert order == ['none', 'ground_truth', 'weak_labels']

@@ -78,5 +78,6 @@ def test_stages_of_no_row_come_last_once_they_are_done(tmp_path):
     folder = tmp_path / 'stages' / f'generative-a-seed{seed}-0123abc'
     files.save_record(folder / 'DONE', {'summary': {}})
   page = stage_curves.draw(tmp_path, rows)
-  assert 'other stages (1)<' in page and '<p>generative-a <' in page
+  assert 'other stages (1)<' in page
+  assert '<p><span class="word">generative-a</span> <' in page
   assert '>seed0</a> <a' in page and len(points(page)) == 2

@@ -87,7 +87,7 @@ class Table:
         yield padding.Padding(part, (0, 0, 0, 1))
       if section:
         yield ''
-    yield from map(rich_text.Text, self.captions)
+    yield from self._captions_below()
 
   def _add_columns(self, table, room, widths):
     table.add_column(self.first, width=room)
@@ -106,7 +106,11 @@ class Table:
           yield _indented(indent + 2, line)
       if section:
         yield ''
+    yield from self._captions_below()
+
+  def _captions_below(self):
     yield from map(rich_text.Text, self.captions)
+    yield ''
 
   def _justify(self, name):
     return 'left' if name in self.left else 'right'

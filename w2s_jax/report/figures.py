@@ -8,13 +8,16 @@ from w2s_jax.report import figures_by_task
 from w2s_jax.report import groups as groups_lib
 from w2s_jax.report import panels
 
+_LONGEST_MODEL, _LONGEST_VARIANT = 32, 40  # characters of a name
+
 
 def draw(groups):
   """{file name: (figure, caption)}.
 
   Where there are too many tasks for a panel each, what is drawn of all of them
-  are medians over tasks.
+  are medians over tasks. Long names are shortened in the middle.
   """
+  groups = _with_short_names(groups)
   medians = groups_lib.over_tasks(groups)
   figures = _draw_tasks(groups, medians) if medians else {}
   many, over = groups_lib.many_tasks(groups), ''
@@ -115,6 +118,33 @@ def _plot_median_pgr_by_size(medians):
   axes.spines[['top', 'right']].set_visible(False)
   panels.median_pgr_by_size(axes, medians, colours)
   return figure
+
+
+def _with_short_names(groups):
+  """The groups, with names that leave room for what is drawn."""
+  models = [m for g in groups for m in (*map(g.get, results.PAIR), *g['via'])]
+  short = _shortened(models, _LONGEST_MODEL)
+  variants = _shortened([g['variant'] for g in groups], _LONGEST_VARIANT)
+  return [
+    group
+    | {field: short[group[field]] for field in results.PAIR}
+    | {'via': tuple(short[model] for model in group['via'])}
+    | {'variant': variants[group['variant']]}
+    for group in groups
+  ]
+
+
+def _shortened(names, longest):
+  """{name: one of at most this many characters, of no other name}."""
+  short, half = {}, longest // 2
+  for name in dict.fromkeys(names):
+    text = name
+    if len(name) > longest:
+      text = f'{name[:half]}…{name[1 - half :]}'
+    if text in short.values():
+      text = f'{name[: half - 1]}…{len(short)}…{name[4 - half :]}'
+    short[name] = text
+  return short
 
 
 def _draw_ladders(groups, over):

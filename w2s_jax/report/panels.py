@@ -22,6 +22,7 @@ COLOURS = (
 
 _NAME_INCHES, _BAR_INCHES = 0.15, 0.17  # of a line of text and of a bar
 _LONGEST_NAME = 40  # characters of a line
+_WORDS = {'break_long_words': False, 'break_on_hyphens': False}
 
 
 def assign_colours(names):
@@ -45,7 +46,8 @@ def _on_lines(name):
   """Breaks a name into lines."""
   for start in ('via', 'stopped', '+'):
     name = name.replace(f' {start}', f'\n{start}')
-  return name.replace(', ', ',\n')
+  lines = name.replace(', ', ',\n').splitlines()
+  return '\n'.join(textwrap.fill(x, _LONGEST_NAME, **_WORDS) for x in lines)
 
 
 def without_generative(group):
