@@ -81,6 +81,7 @@ def test_median_over_tasks(tmp_path):
   [
     (metrics.Difference(0.014, -0.001, 0.0299), '+1.4 [-0.1, 3.0]'),
     (metrics.Difference(-0.014, None, None), '-1.4'),
+    (metrics.Difference(-0.0002, -0.0003, 0.01), '+0.0 [0.0, 1.0]'),
     (None, '–'),
   ],
 )

@@ -100,5 +100,5 @@ def text(difference):
   if difference is None:
     return '–'
   value, low, high = (None if x is None else 100 * x for x in difference)
-  interval = '' if low is None else f' [{low:.1f}, {high:.1f}]'
-  return f'{value:+.1f}{interval}'
+  interval = '' if low is None else f' [{low:z.1f}, {high:z.1f}]'
+  return f'{value:+z.1f}{interval}'  # z: no -0.0
