@@ -55,11 +55,12 @@ def main():
 
 
 def run():
-  import jax
+  with command_line.many_imports():
+    import jax
 
-  from w2s_jax import study
-  from w2s_jax.runtime import profiling
-  from w2s_jax.runtime import run_record
+    from w2s_jax import study
+    from w2s_jax.runtime import profiling
+    from w2s_jax.runtime import run_record
 
   profile = None
   if PROFILE.value is not None:

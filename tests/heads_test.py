@@ -1,5 +1,6 @@
 """The choice of heads, and both heads on chess positions."""
 
+import dataclasses
 import functools
 
 import chess
@@ -88,20 +89,25 @@ def test_heads_are_registered_by_class_name():
   assert type(verbalizer) in heads.HEADS.values()
 
 
-@pytest.mark.parametrize('length', [1, 5])
-def test_dummy_inputs_trace_every_head(length):
+@pytest.mark.parametrize('length, layers', [(1, 0), (5, 2)])
+def test_every_head_has_the_shapes_of_its_parameters(length, layers):
   for inputs, config, texts in (
     ('text', DECODER, 1),
     ('pair', DECODER, 2),
     ('position', DECODER, 1),
     ('position', BOARD, 1),
   ):
+    config = dataclasses.replace(config, num_layers=layers)
     head = heads.choose(inputs, config, 2)
     arrays = dict(zip(head.INPUTS, head.dummy_inputs(length), strict=True))
     assert arrays['tokens'].shape == (1, texts * length)
     assert arrays['length'].size == texts
-    shapes = heads.parameter_shapes(head, length)
-    assert shapes == heads.parameter_shapes(head)
+    traced = jax.eval_shape(head.init, jax.random.key(0), *arrays.values())
+    shapes = heads.parameter_shapes(head)
+    assert shapes == traced['params']
+  config = dataclasses.replace(DECODER, num_layers=11)
+  names = [x for x in transformer.parameter_shapes(config) if 'layer' in x]
+  assert names[:3] == ['layer_0', 'layer_1', 'layer_10']  # as JAX orders them
 
 
 def test_scorer_gives_all_probability_to_legal_moves():

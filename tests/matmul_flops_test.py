@@ -62,7 +62,7 @@ def flops_of(gradients, preset, *, freeze='', lora=None, **fields):
   """FLOPs of the logits of a model of one layer, or of their gradients."""
   config = dataclasses.replace(presets.PRESETS[preset], num_layers=1, **fields)
   model = text_heads.Classifier(config, num_classes=3)
-  shapes = heads.parameter_shapes(model, LENGTH)
+  shapes = heads.parameter_shapes(model)
   trainable, frozen = adapt.split(shapes, freeze=freeze, lora=lora)
   inputs = (
     jax.ShapeDtypeStruct((BATCH, LENGTH), jnp.int32),

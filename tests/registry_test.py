@@ -58,6 +58,6 @@ def test_fields_follow_their_rows_but_not_to_students(tmp_path):
   assert [json.loads(x)['i'] for x in taken.fields] == [7, 3]
   assert taken.without_labels().fields is None  # they hold the label
   assert examples_lib.union([taken]).fields is None
-  shown = study_splits.as_row(taken, 0, 'test')
+  shown, _ = study_splits.as_rows(taken, 'test')
   assert shown['fields'] == {'text': 'text 7', 'label': 1, 'i': 7}
   assert shown['label'] == 1 and shown['split'] == 'test'

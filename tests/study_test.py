@@ -19,6 +19,7 @@ from w2s_jax import errors
 from w2s_jax import graph
 from w2s_jax import loading
 from w2s_jax import losses
+from w2s_jax import results
 from w2s_jax import sharding
 from w2s_jax import steps
 from w2s_jax import study
@@ -277,6 +278,18 @@ def test_rows_of_every_split_can_be_read_by_people(finished):
       examples.label_probs_NxC.argmax(1).tolist()
     )
     assert {row['split'] for row in found} == {name}
+
+
+def test_rows_are_written_before_results(tmp_path, monkeypatch):
+  def stop(workdir, measured, recipes):
+    del measured, recipes
+    assert len(list((workdir / 'rows').iterdir())) == 4
+    raise KeyboardInterrupt
+
+  monkeypatch.setattr(results, 'write', stop)
+  with pytest.raises(KeyboardInterrupt):
+    tiny.run(tmp_path)
+  assert not (tmp_path / 'results.jsonl').exists()
 
 
 def mean(*labels):

@@ -5,6 +5,7 @@ import io
 import json
 import shutil
 import struct
+import time
 
 from etils import epath
 import numpy as np
@@ -115,6 +116,20 @@ def test_auto_is_tensorboard_where_it_is_installed(monkeypatch, installed):
   monkeypatch.setattr(importlib.util, 'find_spec', found)
   assert trackers.parse('auto') == (('tensorboard',) if installed else ())
   trackers.check('auto')
+
+
+@needs_tensorboard
+def test_points_have_the_time_at_which_they_were_written(tmp_path, monkeypatch):
+  """The file is opened by `flush`, so that no step waits for an import."""
+  run = tracker_runs.TensorBoard(tmp_path, 'weak', {})
+  for step in range(3):
+    monkeypatch.setattr(time, 'time', lambda step=step: 100.0 + step)
+    run.write(step, {'train/loss': 1.0})
+  assert not list((tmp_path / 'tensorboard' / 'weak').iterdir())
+  monkeypatch.setattr(time, 'time', lambda: 200.0)
+  run.flush()
+  found = [(x.step, x.wall_time) for x in events(tmp_path / 'tensorboard/weak')]
+  assert found[-3:] == [(0, 100.0), (1, 101.0), (2, 102.0)]
 
 
 @pytest.mark.parametrize('name', tracker_runs.RUNS)

@@ -22,6 +22,7 @@ from w2s_jax.models import heads
 from w2s_jax.models import language_model
 from w2s_jax.models import model as model_lib
 from w2s_jax.models import text_heads
+from w2s_jax.models import transformer
 from w2s_jax.runtime import trackers
 from w2s_jax.tasks import registry
 
@@ -33,7 +34,7 @@ FIELDS = (  # of configs/base.py
   *('checkpoint_every', 'keep_params', 'eval_every', 'tracker'),
 )
 PROBING = ('probe', 'lp_ft')  # those that train a linear probe
-_ROWS_TO_TOKENIZE = 2_000  # to see whether most rows are truncated
+_ROWS_TO_TOKENIZE = 500  # to see whether most rows are truncated
 
 
 def parse_chains(students, ladder):
@@ -230,14 +231,18 @@ def warn_of_truncation(config, models, slices, console):
   """
   rows = next(iter(slices.values())).transfer[0]
   rows = rows.take(slice(_ROWS_TO_TOKENIZE))
+  counts = {}  # of the models that tokenize rows alike
   for key, model in models.items():
-    encoded, truncated = model.network.rows(
-      model.tokenizer, rows.inputs, None, max_length=config.data.max_length
-    )
-    if 2 * truncated > len(encoded):
+    alike = model.tokenizer, type(model.network)
+    if alike not in counts:
+      _, counts[alike] = model.network.rows(
+        model.tokenizer, rows.inputs, None, max_length=config.data.max_length
+      )
+    truncated = counts[alike]
+    if 2 * truncated > len(rows):
       console.print(
         f'Warning: data.max_length={config.data.max_length} truncates '
-        f'{truncated} of {len(encoded)} rows of {config.task} for '
+        f'{truncated} of {len(rows)} rows of {config.task} for '
         f'models.{key}; raise it unless that is meant.',
         markup=False,
         highlight=False,
@@ -249,7 +254,8 @@ def build_model(spec, key, task, data, mesh):
   """Builds the model of config.models[key] and checks how it is adapted."""
   try:
     model = model_lib.build(spec, registry.find(task))
-    shapes = heads.parameter_shapes(model.network, data.max_length)
+    shapes = heads.parameter_shapes(model.network)
+    transformer.check_length(model.network.config, data.max_length)
     # No rows: raises if max_length has no room for one.
     model.network.rows(model.tokenizer, [], None, max_length=data.max_length)
     check_method(spec.adapt.method, model)
@@ -321,7 +327,7 @@ def check_generative(fields, chains, ladder, mesh):
         'generative=(False,).'
       )
     network = language_model.LanguageModel(model.network.config)
-    shapes = heads.parameter_shapes(network, 2)
+    shapes = heads.parameter_shapes(network)
     check_fine_tuning(fields, shapes, model, mesh, field='generative_train')
 
 

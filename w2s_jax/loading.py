@@ -272,7 +272,7 @@ def _with_rows(workdir, split, ids, probs_NxC, classes):
 
 
 def _input_of(row):
-  """The inputs of an example from its row, see study_splits.as_row."""
+  """The inputs of an example from its row, see study_splits.as_rows."""
   if 'text' in row:
     return row['text']
   kind = reward.Pair if 'first' in row else chess.Position

@@ -238,9 +238,8 @@ def run(
   for line in overview.recipes(config, models, first, workdir):
     runtime.print(line)
   runner.announce(stages)
-  write_rows(workdir, evaluated, slices)
   with contextlib.closing(tracking):
-    rows = make_results(config, described, runner)
+    rows = make_results(config, described, runner, evaluated, slices)
   if not config.keep_params:
     remove_params(everything, runtime)
   return loading.results_table(rows) if as_frame else rows
@@ -258,11 +257,11 @@ def remove_params(everything, runtime):
     checkpoint.remove_params(runtime.folder(name))
 
 
-def make_results(config, described, runner):
-  """Makes the stages of all seeds and writes their rows, seed by seed.
+def make_results(config, described, runner, evaluated, slices):
+  """Makes the stages of all seeds and writes their results, seed by seed.
 
   Returns:
-    The rows, in the order of a table.
+    The rows of the results, in the order of a table.
   """
   workdir, seeds = runner.runtime.workdir, list(config.seeds)
   rows = []
@@ -279,6 +278,8 @@ def make_results(config, described, runner):
     measured = [results.measure(runner, result) for result in ended]
     rows += measured
     if jax.process_index() == 0:
+      # Not at the start, where training would wait for it. Reports read both.
+      write_rows(workdir, evaluated, {seed: slices[seed] for seed in together})
       recipes = {result.recipe_hash: result.recipe for result in ended}
       results.write(workdir, measured, recipes)
   return sorted(rows, key=results.order)
@@ -353,8 +354,6 @@ def outline(config):
 
 def write_rows(workdir, evaluated, slices):
   """Writes WORKDIR/rows/<split>-<hash>.jsonl.gz of each split, for people."""
-  if jax.process_index() != 0:
-    return
   named = dict(evaluated)
   for seed, each in slices.items():
     named[f'weak-seed{seed}'] = each.weak
@@ -364,7 +363,4 @@ def write_rows(workdir, evaluated, slices):
   for name, examples in named.items():
     path = workdir / 'rows' / f'{name}-{examples.fingerprint}.jsonl.gz'
     if not path.exists():
-      files.save_lines(
-        path,
-        (study_splits.as_row(examples, i, name) for i in range(len(examples))),
-      )
+      files.save_lines(path, study_splits.as_rows(examples, name))

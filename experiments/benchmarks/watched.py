@@ -66,15 +66,16 @@ def main(*, command, started, to_first_step=False):
   intervals, programs = [], []
   main_started = time.time()
   intervals.append(('Python', started, main_started))
-  import jax  # as main.py does when its flags are read
+  with command_line.many_imports():
+    import jax  # as main.py does when its flags are read
 
-  from w2s_jax import check_config
-  from w2s_jax import checkpoint
-  from w2s_jax import stages
-  from w2s_jax import study as study_lib
-  from w2s_jax.models import model as model_lib
-  from w2s_jax.runtime import files
-  from w2s_jax.runtime import logger
+    from w2s_jax import check_config
+    from w2s_jax import checkpoint
+    from w2s_jax import stages
+    from w2s_jax import study as study_lib
+    from w2s_jax.models import model as model_lib
+    from w2s_jax.runtime import files
+    from w2s_jax.runtime import logger
 
   intervals.append(('imports', main_started, time.time()))
 

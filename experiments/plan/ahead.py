@@ -124,7 +124,7 @@ def compiled(network, config, key, mesh):
   init_state, train_step = train.make_step(network, recipe, mesh)
   answer = predict.answer_fn(network, mesh)
   with jax.set_mesh(mesh):
-    shapes = heads.parameter_shapes(network, length)
+    shapes = heads.parameter_shapes(network)
     parts = adapt.split(shapes, freeze=spec.train.freeze, lora=lora)
     trainable, frozen = stacking.stack_parts(parts, network.config)
     parameters = place(stacking.stack(shapes, network.config))

@@ -72,7 +72,7 @@ def main():
   with jax.set_mesh(mesh):  # attention depends on the kind of device
     models = check_config.build_models(config, mesh)
   for key, model in models.items():  # before any of them is compiled
-    shapes = heads.parameter_shapes(model.network, config.data.max_length)
+    shapes = heads.parameter_shapes(model.network)
     ahead.placed(mesh, shapes, field=f'models.{key}')
   stages = stages_of(config, ahead.prediction_batch(config, mesh))
   console = command_line.console()

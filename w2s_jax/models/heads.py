@@ -29,6 +29,7 @@ Shapes as in transformer.py; C classes, R rows of the loss: the batch, or its
 B * T tokens of completions.
 """
 
+import dataclasses
 import functools
 
 import jax
@@ -91,17 +92,19 @@ def choose(inputs, config, num_classes, *, label_ids=None):
 
 
 @functools.lru_cache(maxsize=64)
-def parameter_shapes(head, length=1):
-  """Returns a nested dict of jax.ShapeDtypeStruct; do not modify it.
+def parameter_shapes(head):
+  """Returns a nested dict of jax.ShapeDtypeStruct; do not modify it."""
+  # Without layers it is traced fast; those of its trunk are alike.
+  bare = head.clone(config=dataclasses.replace(head.config, num_layers=0))
 
-  Raises:
-    ValueError: texts of this length do not fit the model.
-  """
+  def params():  # as in transformer.py
+    return bare.init(jax.random.key(0), *bare.dummy_inputs(1))['params']
 
-  def params():  # nothing is computed: a mesh in scope may not be attached
-    return head.init(jax.random.key(0), *head.dummy_inputs(length))['params']
-
-  return jax.eval_shape(params)
+  shapes = jax.eval_shape(params)
+  if 'transformer' in shapes:  # a Probe has none
+    trunk = transformer.parameter_shapes(head.config)
+    shapes = {**shapes, 'transformer': trunk}
+  return shapes
 
 
 def head_from_token_rows(params, token_ids):

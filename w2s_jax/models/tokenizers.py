@@ -147,10 +147,10 @@ class WordHash:
 
   def encode_whole(self, texts):
     """Returns a list of int32 ids_L, not truncated."""
-    return [
-      np.array([self._hash(word) for word in text.split()], np.int32)
-      for text in texts
-    ]
+    words = [text.split() for text in texts]
+    # Each word once: texts repeat most of theirs.
+    id_of = {word: self._hash(word) for word in set().union(*words)}
+    return [np.array([*map(id_of.get, row)], np.int32) for row in words]
 
   def special_ids(self):
     return [], []

@@ -16,7 +16,9 @@ V vocabulary, P positions, X angles of a rotary embedding, R states of any kind
 or the rank of LoRA, E outputs.
 """
 
+import dataclasses
 import functools
+import math
 
 import flax.linen as nn
 import jax
@@ -275,7 +277,7 @@ class Transformer(nn.Module):
   are finite but meaningless.
 
   Raises:
-    ValueError: L is above `max_positions` per text (when traced).
+    errors.UserError: L is above `max_positions` per text (when traced).
   """
 
   config: presets.TransformerConfig
@@ -330,16 +332,9 @@ class Transformer(nn.Module):
     return x_TxD
 
   def _embed(self, tokens_BxL, length, first_B):
-    config = self.config
+    config, limit = self.config, self.config.max_positions
     num_tokens = tokens_BxL.shape[1]
-    texts = length.size // len(length)
-    limit = config.max_positions
-    if limit is not None and texts * limit < num_tokens:
-      raise errors.UserError(
-        f'A text of length {num_tokens // texts} does not fit the '
-        f'{limit} positions of the model: lower the maximum '
-        'length of the data.'
-      )
+    check_length(config, math.ceil(num_tokens * len(length) / length.size))
 
     def table(size, name):
       embed = nn.Embed(
@@ -381,6 +376,34 @@ class Transformer(nn.Module):
     if not config.tied:  # read by next_token_logits only
       table(config.vocab_size, 'output_embed')
     return x_BxLxD
+
+
+def check_length(config, num_tokens):
+  """Raises errors.UserError if the positions are too few for such a text."""
+  limit = config.max_positions
+  if limit is not None and num_tokens > limit:
+    raise errors.UserError(
+      f'A text of length {num_tokens} does not fit the {limit} positions of '
+      'the model: lower the maximum length of the data.'
+    )
+
+
+@functools.lru_cache(maxsize=64)
+def parameter_shapes(config):
+  """Returns a nested dict of jax.ShapeDtypeStruct; do not modify it.
+
+  All layers are alike: one of them is traced.
+  """
+  one = dataclasses.replace(config, num_layers=min(1, config.num_layers))
+
+  def params():  # nothing is computed: a mesh in scope may not be attached
+    row = jnp.zeros((1, 1), jnp.int32), jnp.ones(1, jnp.int32)
+    return Transformer(one).init(jax.random.key(0), *row)['params']
+
+  shapes = jax.eval_shape(params)
+  if layer := shapes.pop('layer_0', None):
+    shapes |= {f'layer_{i}': layer for i in range(config.num_layers)}
+  return dict(sorted(shapes.items()))  # as JAX orders a dict
 
 
 def pool(x_BxLxD, length, pooling):

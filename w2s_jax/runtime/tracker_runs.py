@@ -29,35 +29,23 @@ class TensorBoard:
     Args:
       fields: hyper-parameters; without any the run is not in their table.
     """
-    from tensorboardX import event_file_writer
-    from tensorboardX import summary
-
     folder = workdir / 'tensorboard' / name
     folder.mkdir(parents=True, exist_ok=True)
     for path in folder.glob('*tfevents*'):
       path.unlink()
-    self._file = event_file_writer.EventsWriter(str(folder / 'events'))
-    self._end = None
-    if fields:
-      scores = {'final/validation_accuracy': None, 'final/test_accuracy': None}
-      experiment, start, self._end = summary.hparams(fields, scores)
-      self._add(experiment)
-      self._add(start)
+    self._path, self._fields = folder / 'events', fields
+    self._file = self._end = None
+    self._waiting = []  # (time, step, values) that are not in the file yet
 
   @staticmethod
   def check():
     pass
 
   def write(self, step, values):
-    from tensorboardX.proto import summary_pb2
-
-    items = [
-      summary_pb2.Summary.Value(tag=name, simple_value=value)
-      for name, value in values.items()
-    ]
-    self._add(summary_pb2.Summary(value=items), step)
+    self._waiting.append((time.time(), step, values))
 
   def image(self, name, png):
+    self.flush()
     from tensorboardX.proto import summary_pb2
 
     image = summary_pb2.Summary.Image(
@@ -67,20 +55,44 @@ class TensorBoard:
       encoded_image_string=png,
     )
     value = summary_pb2.Summary.Value(tag=name, image=image)
-    self._add(summary_pb2.Summary(value=[value]))
+    self._add(time.time(), summary_pb2.Summary(value=[value]))
 
   def flush(self):
+    # Not imported for the first step, which half a second would delay.
+    from tensorboardX.proto import summary_pb2
+
+    if self._file is None:
+      self._open()
+    for when, step, values in self._waiting:
+      items = [
+        summary_pb2.Summary.Value(tag=name, simple_value=value)
+        for name, value in values.items()
+      ]
+      self._add(when, summary_pb2.Summary(value=items), step)
+    self._waiting.clear()
     self._file.flush()
 
   def close(self, *, finished):
+    self.flush()
     if finished and self._end is not None:
-      self._add(self._end)
+      self._add(time.time(), self._end)
     self._file.close()
 
-  def _add(self, summary, step=0):
+  def _open(self):
+    from tensorboardX import event_file_writer
+    from tensorboardX import summary
+
+    self._file = event_file_writer.EventsWriter(str(self._path))
+    if self._fields:
+      scores = {'final/validation_accuracy': None, 'final/test_accuracy': None}
+      experiment, start, self._end = summary.hparams(self._fields, scores)
+      self._add(time.time(), experiment)
+      self._add(time.time(), start)
+
+  def _add(self, when, summary, step=0):
     from tensorboardX.proto import event_pb2
 
-    event = event_pb2.Event(wall_time=time.time(), step=step, summary=summary)
+    event = event_pb2.Event(wall_time=when, step=step, summary=summary)
     self._file.write_event(event)
 
 

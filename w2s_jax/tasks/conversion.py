@@ -27,8 +27,11 @@ def short_fields(row: dict) -> str:
   for name, value in row.items():
     if isinstance(value, (np.ndarray, np.generic)):
       value = value.tolist()
-    items = value if isinstance(value, (list, tuple)) else [value]
-    if len(items) <= _MOST_ITEMS and all(map(_is_short, items)):
+    if isinstance(value, (list, tuple)):
+      kept = len(value) <= _MOST_ITEMS and all(map(_is_short, value))
+    else:
+      kept = _is_short(value)
+    if kept:
       fields[str(name)] = value
   return json.dumps(fields)
 

@@ -114,6 +114,11 @@ class Examples:
 
   def without_labels(self) -> 'Examples':
     """The same rows as a student may see them: fields may hold the truth."""
+    return self._unlabelled
+
+  @functools.cached_property
+  def _unlabelled(self) -> 'Examples':
+    # One object, whose fingerprint is computed once for all stages.
     return dataclasses.replace(self, label_probs_NxC=None, fields=None)
 
 

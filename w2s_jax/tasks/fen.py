@@ -12,24 +12,6 @@ _SQUARES = {
   for file in 'abcdefgh'
   for rank in range(1, 9)
 }
-# From a move to the rank, from the top, and the file of both squares, how many
-# steps of a king they are apart, the rights to castle that end, and the piece
-# that a pawn becomes.
-_MOVES = {
-  start + end + becomes: (
-    rank,
-    file,
-    to_rank,
-    to_file,
-    max(abs(rank - to_rank), abs(file - to_file)),
-    _RIGHTS.get(start, '') + _RIGHTS.get(end, ''),
-    becomes,
-  )
-  for start, (rank, file) in _SQUARES.items()
-  for end, (to_rank, to_file) in _SQUARES.items()
-  for becomes in ('', *'nbrq')
-  if start != end
-}
 # From a castling move to the right that it needs, and the rank after it.
 _CASTLED = {
   'e1g1': ('K', slice(0, 4), '{}.RK.'),
@@ -45,6 +27,31 @@ _EMPTY = [(str(n), '.' * n) for n in range(8, 0, -1)]
 _WIDE = dict(_EMPTY) | {piece: piece for piece in 'pnbrqkPNBRQK'}
 
 
+@functools.cache
+def _moves():
+  """Returns a table of 20,160 moves, not made where no position is read.
+
+  From a move to the rank, from the top, and the file of both squares, how many
+  steps of a king they are apart, the rights to castle that end, and the piece
+  that a pawn becomes.
+  """
+  return {
+    start + end + becomes: (
+      rank,
+      file,
+      to_rank,
+      to_file,
+      max(abs(rank - to_rank), abs(file - to_file)),
+      _RIGHTS.get(start, '') + _RIGHTS.get(end, ''),
+      becomes,
+    )
+    for start, (rank, file) in _SQUARES.items()
+    for end, (to_rank, to_file) in _SQUARES.items()
+    for becomes in ('', *'nbrq')
+    if start != end
+  }
+
+
 def moved(fen: str, uci: str) -> str | None:
   """Returns the FEN after a legal move, as that of a chess.Board.
 
@@ -54,7 +61,7 @@ def moved(fen: str, uci: str) -> str | None:
   """
   try:
     placement, state = fen.split(' ', 1)
-    rank, file, to_rank, to_file, distance, ended, becomes = _MOVES[uci]
+    rank, file, to_rank, to_file, distance, ended, becomes = _moves()[uci]
     ranks = placement.split('/')
     squares = _expanded(ranks[rank])
     piece = squares[file]

@@ -80,14 +80,21 @@ def split(
 
 def check_disjoint(named: dict[str, examples_lib.Examples]) -> None:
   """Raises UserError if two splits share an id or a group."""
-  for (name, left), (other, right) in itertools.combinations(named.items(), 2):
-    for kind in ('ids', 'groups'):
-      shared = np.intersect1d(getattr(left, kind), getattr(right, kind))
-      if len(shared):
-        row = int(np.flatnonzero(getattr(left, kind) == shared[0])[0])
+  kinds = 'ids', 'groups'
+  keys = {
+    (name, kind): set(getattr(examples, kind).tolist())
+    for name, examples in named.items()
+    for kind in kinds
+  }
+  for name, other in itertools.combinations(named, 2):
+    for kind in kinds:
+      shared = keys[name, kind] & keys[other, kind]
+      if shared:
+        first = min(shared)
+        row = getattr(named[name], kind).tolist().index(first)
         raise errors.UserError(
           f'Splits {name!r} and {other!r} share {len(shared)} {kind}, such as '
-          f'{shared[0]} ({str(left.inputs[row])[:60]!r}).'
+          f'{first} ({str(named[name].inputs[row])[:60]!r}).'
         )
 
 

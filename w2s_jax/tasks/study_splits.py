@@ -6,6 +6,7 @@ group. A chain of models needs one transfer slice for each of its steps.
 """
 
 import dataclasses
+import itertools
 import json
 from typing import NamedTuple
 
@@ -162,17 +163,24 @@ def _drawn_as(name, sizes):
   }
 
 
-def as_row(examples, i, split):
-  """One example as JSON: inputs, group, split, label and fields of its row."""
-  inputs = examples.inputs[i]
-  shown = {'text': inputs} if isinstance(inputs, str) else inputs._asdict()
-  label_C = examples.label_probs_NxC[i]
-  sure = float(label_C.max()) == 1.0
-  return {
-    'id': str(examples.ids[i]),
-    **shown,
-    'group': str(examples.groups[i]),
-    'split': split,
-    'label': int(label_C.argmax()) if sure else label_C.tolist(),
-    'fields': json.loads(examples.fields[i]) if examples.fields else {},
-  }
+def as_rows(examples, split):
+  """Yields examples as JSON: inputs, group, split, label, fields of the row."""
+  label_probs_NxC = examples.label_probs_NxC
+  columns = zip(
+    examples.ids.tolist(),
+    examples.inputs,
+    examples.groups.tolist(),
+    label_probs_NxC.argmax(axis=1).tolist(),
+    examples.fields or itertools.repeat('{}'),
+  )
+  for i, (id_, inputs, group, label, fields) in enumerate(columns):
+    shown = {'text': inputs} if isinstance(inputs, str) else inputs._asdict()
+    label_C = label_probs_NxC[i]
+    yield {
+      'id': id_,
+      **shown,
+      'group': group,
+      'split': split,
+      'label': label if label_C[label] == 1 else label_C.tolist(),
+      'fields': json.loads(fields),
+    }
