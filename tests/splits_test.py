@@ -5,6 +5,7 @@ import pytest
 
 from w2s_jax.tasks import examples as examples_lib
 from w2s_jax.tasks import splits
+from w2s_jax.tasks import workers
 
 
 def _examples(*, n=600, groups=150, classes=2, seed=0, skew=0.5):
@@ -156,3 +157,16 @@ def test_fingerprint_depends_on_rows_and_labels_not_on_their_order():
   labels[0] = labels[0, ::-1]
   other = dataclasses.replace(examples, label_probs_NxC=labels)
   assert other.fingerprint != expected != examples.without_labels().fingerprint
+
+
+def test_processes_hash_what_one_hashes(monkeypatch):
+  keys = np.arange(50, dtype=np.uint64) << np.uint64(50)
+  one = splits._hashes('0/1', keys)
+  run, shares = workers.run, []
+  monkeypatch.setattr(
+    workers, 'run', lambda *call: shares.append(run(*call)) or shares[-1]
+  )
+  monkeypatch.setattr(workers, 'count', lambda: 3)
+  monkeypatch.setattr(splits, '_MANY', 10)
+  np.testing.assert_array_equal(splits._hashes('0/1', keys), one)
+  assert [len(share) for share in shares[0]] == [17, 17, 16]

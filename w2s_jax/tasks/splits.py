@@ -12,8 +12,10 @@ import numpy as np
 from w2s_jax import errors
 from w2s_jax.tasks import conversion
 from w2s_jax.tasks import examples as examples_lib
+from w2s_jax.tasks import workers
 
 _CHUNK = 65_536  # hashes that are texts at a time
+_MANY = 1_000_000  # keys for which it takes less time to start processes
 
 
 def split(
@@ -113,7 +115,8 @@ def _in_hash_order(examples, seed: int) -> tuple[np.ndarray, np.ndarray]:
   keys, group_N, size_G = np.unique(
     examples.groups, return_inverse=True, return_counts=True
   )
-  place_G = np.argsort(np.argsort(_hashes(seed, keys)))
+  place_G = np.empty(len(keys), np.int64)
+  place_G[np.argsort(_hashes(seed, keys))] = np.arange(len(keys))
   several_N = size_G[group_N] > 1  # in most groups of a large file there is one
   within_N = np.zeros(len(examples), np.uint64)
   within_N[several_N] = _hashes(seed, examples.ids[several_N])
@@ -143,6 +146,14 @@ def _hashes(seed: int, keys: np.ndarray) -> np.ndarray:
   Args:
     keys: texts, or uint64 for texts of the form of conversion.hash_of.
   """
+  parts = None
+  if len(keys) > _MANY and (count := workers.count()) > 1:
+    shares = np.array_split(keys, count)
+    parts = workers.run(_hash, [(seed, share) for share in shares])
+  return np.concatenate(parts or [_hash(seed, keys)])
+
+
+def _hash(seed: int, keys: np.ndarray) -> np.ndarray:
   prefix, digests = f'{seed}/', bytearray()
   for start in range(0, len(keys), _CHUNK):
     chunk = keys[start : start + _CHUNK]
