@@ -176,7 +176,8 @@ def run(
   The same call again resumes; what is finished is not computed again.
 
   Args:
-    config: such as configs.nlp.get_config('adapt=probe').
+    config: such as configs.nlp.get_config('adapt=probe'); one study, of those
+      that studies() of a config file lists.
     workdir: folder for all that the study leaves, local or gs://; by default
       runs/TASK, which is printed.
     console: where progress is printed; stdout by default.
