@@ -97,9 +97,7 @@ def unused_devices():
     lines.append(
       _how_to_use(
         'An NVIDIA GPU',
-        installed=any(
-          map(_is_installed, ('jax_cuda13_pjrt', 'jax_cuda12_pjrt'))
-        ),
+        installed=any(map(_is_installed, _CUDA)),
         command="pip install 'w2s_jax[cuda]', or 'jax[cuda12]' for a driver "
         'before 580',
         platform='cuda',

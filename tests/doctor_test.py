@@ -61,7 +61,9 @@ def test_an_accelerator_that_jax_does_not_see_has_its_command(
   gpu, tpu = doctor.unused_devices()
   assert 'NVIDIA GPU is here' in gpu and "pip install 'w2s_jax[cuda]'" in gpu
   assert 'TPU is here' in tpu and "pip install 'w2s_jax[tpu]'" in tpu
-  monkeypatch.setattr(doctor, '_is_installed', lambda package: True)
+  # The modules of jax-cuda13-plugin and of libtpu.
+  there = 'jax_cuda13_plugin', 'libtpu'
+  monkeypatch.setattr(doctor, '_is_installed', there.__contains__)
   gpu, _ = doctor.unused_devices()
   assert 'JAX_PLATFORMS=cuda python' in gpu and 'pip install' not in gpu
   monkeypatch.setenv('JAX_PLATFORMS', 'cpu')

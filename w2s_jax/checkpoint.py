@@ -32,6 +32,8 @@ from w2s_jax.runtime import array_digests
 from w2s_jax.runtime import files
 from w2s_jax.runtime import workdir as workdir_lib
 
+_MOST_NAMES = 8  # of stages in an error
+
 # Other processes write to the bucket, too, but gcsfs caches its listings.
 fsspec.config.conf.setdefault('gcs', {})['use_listings_cache'] = False
 
@@ -40,9 +42,6 @@ def absolute(path):
   """Returns an absolute path, which Orbax needs; gs:// is left alone."""
   path = epath.Path(path)
   return path if '://' in str(path) else path.expanduser().absolute()
-
-
-_MOST_NAMES = 8  # of stages in an error
 
 
 class _Manager(ocp.CheckpointManager):

@@ -49,7 +49,9 @@ def export(stage_path, folder, *, labels=None, weights=None):
   is_pair = config['model']['head'] == 'RewardModel'
   num_labels = 1 if is_pair else config['model']['num_classes']
   workdir = stage.parent.parent
-  labels = labels or _known_labels(workdir, stage.name, num_labels)
+  if not labels:
+    task = results.task_of(workdir, stage.name)
+    labels = class_names.or_numbers(task, num_labels, 'LABEL_{}')
   if len(labels) != num_labels:
     raise errors.UserError(
       f'labels={tuple(labels)}: {stage.name} has {num_labels} scores; name '
@@ -79,13 +81,6 @@ def export(stage_path, folder, *, labels=None, weights=None):
     keep='end' if is_pair else 'start',
   )
   (folder / 'README.md').write_text(card)
-
-
-def _known_labels(workdir, stage, num_labels):
-  names = class_names.of(results.task_of(workdir, stage)) or ()
-  if len(names) == num_labels:  # a reward model has one score
-    return names
-  return tuple(f'LABEL_{i}' for i in range(num_labels))
 
 
 def find_stage(stage_path):

@@ -55,9 +55,11 @@ def of(name: str | None) -> tuple[str, ...] | None:
   return NAMES.get(name)
 
 
-def or_numbers(name: str | None, num_classes: int) -> tuple[str, ...]:
+def or_numbers(
+  name: str | None, num_classes: int, form: str = 'class {}'
+) -> tuple[str, ...]:
   """As `of`; ('class 0', ...) where this many classes have no names."""
   names = of(name) or ()
   if len(names) == num_classes:
     return names
-  return tuple(f'class {c}' for c in range(num_classes))
+  return tuple(map(form.format, range(num_classes)))
